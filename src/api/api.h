@@ -1,0 +1,82 @@
+/* api/api.h - what the gateway must know of a request and of its answer, whatever the API: one pass over the body, no tree.
+ *
+ * A request body is scanned once: its JSON is validated (RFC 8259, UTF-8, depth <= 256, duplicate keys refused where the gateway
+ * reads the key), the model and the flags are located, and the *prefix stream* (mission decision 15) is written to a scratch
+ * buffer. The stream is what the prefix index hashes: bytes of `prompt` decoded to UTF-8 (token ids as 4-byte little-endian
+ * integers), or for messages: tools, then per message role 0x1f decoded text of its parts in order (a media part counts as the
+ * 8-byte hash of its content) 0x1e. JSON order of keys, white space and escapes never change the stream.
+ * Reference for the request shapes: model-servers.md 2.2; results are spans into the body or the scratch. No I/O. */
+#ifndef API_API_H
+#define API_API_H
+
+#include "base/buf.h"
+
+enum api_kind {
+    API_OTHER,       /* not an inference request of a known shape: passed through */
+    API_COMPLETIONS, /* /v1/completions */
+    API_CHAT,        /* /v1/chat/completions */
+    API_EMBEDDINGS,  /* /v1/embeddings */
+    API_RESPONSES,   /* /v1/responses */
+    API_MESSAGES,    /* /v1/messages (Anthropic) */
+    API_MODELS,      /* GET /v1/models */
+    API_N_KINDS
+};
+const char *api_kind_name(enum api_kind k);
+/* By path (without query) suffix: ".../v1/completions" etc. GET is only API_MODELS; other methods but POST are API_OTHER. */
+enum api_kind api_classify(bool is_get, bool is_post, struct str path);
+
+struct api_request {
+    enum api_kind kind;
+    /* `model`: the string between its quotes as it stands in the body (raw), decoded in `model`; absent when raw.p is NULL */
+    struct str model_raw;
+    struct str model;         /* decoded (span into body or scratch) */
+    bool stream;
+    bool include_usage;       /* stream_options.include_usage */
+    bool has_max_tokens;
+    uint64_t max_tokens;      /* the one that counts for this API (max_completion_tokens wins in chat) */
+    uint32_t n;               /* choices asked for, >= 1 */
+    uint32_t n_prompts;       /* independent prompts of the request (list of strings), >= 1 when there is one */
+    uint32_t n_media;         /* images, audio, video parts */
+    struct str cache_salt, previous_response_id, user; /* decoded; empty when absent */
+    struct str stream_bytes;  /* the prefix stream, in scratch */
+    uint64_t prompt_bytes;    /* decoded text bytes of the prompt (what the queue counts): stream without separators and tools */
+    uint64_t prompt_token_ids; /* count of token ids given as numbers */
+    const char *forbidden;    /* first top-level key a client may not set (bootstrap_*, kv_transfer_params...), or NULL */
+};
+
+struct api_error {
+    unsigned status;    /* 400 */
+    const char *code;   /* stable: invalid_json, duplicate_key, invalid_utf8, too_deep, missing_field, invalid_field, ... */
+    char msg[200];      /* one sentence with the position (byte offset) and, where there is one, the field */
+};
+
+/* Scans a complete body. scratch is cleared first and must allow body.n + 64 bytes; the result is valid while body and scratch are.
+ * kind API_OTHER: only tries to find `model` and `stream` in a JSON object, and never fails (model_raw.p stays NULL when the body is no
+ * JSON object). Returns 0, or -1 with *e. A missing `model` is no error here. */
+int api_parse_request(enum api_kind kind, struct str body, struct buf *scratch, struct api_request *out, struct api_error *e) MUST_USE;
+
+/* Splice: the body with another model name is head + json-quoted name + tail, never a re-encoding. Returns the two unchanged parts
+ * around model_raw (quotes excluded) and writes the escaped new name to `name_out` (cap bytes). False when it does not fit. */
+bool api_splice_model(struct str body, const struct api_request *rq, struct str model, char *name_out, size_t cap,
+                      struct str *head, struct str *name, struct str *tail);
+
+/* Usage of an answer: from a whole JSON body, or from the tail of an event stream. Found fields are set, others stay. */
+struct api_usage {
+    bool found;
+    uint64_t prompt_tokens, completion_tokens, cached_tokens;
+    bool has_cached;
+};
+bool api_usage_from_body(struct str body, struct api_usage *u);       /* complete JSON document */
+bool api_usage_from_tail(struct str text, struct api_usage *u);       /* last bytes of an SSE stream or of a JSON body */
+/* The first event of a stream is an error that another server might not give (engine overloaded, dead): its code, else 0. */
+unsigned api_first_event_error(struct str data);
+/* `id` of a /v1/responses answer (body or first event) for later previous_response_id; empty when not found. */
+struct str api_response_id(struct str json);
+/* Model ids of a GET /v1/models answer: calls fn for each decoded id. -1 when the text is not such a document. */
+int api_models_each(struct str body, void (*fn)(void *ctx, struct str id), void *ctx) MUST_USE;
+
+/* Error answers in the shape the client's SDK understands: OpenAI {"error":{message,type,param,code}}; Anthropic
+ * {"type":"error","error":{type,message}} for API_MESSAGES. Appends the JSON to out. param may be NULL. */
+void api_error_body(struct buf *out, enum api_kind kind, unsigned status, const char *code, const char *param, struct str message);
+
+#endif

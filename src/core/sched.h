@@ -1,0 +1,225 @@
+/* core/sched.h - the picker: which endpoint answers a request. Pure: no clock, threads, I/O or globals; time and seed are passed in.
+ *
+ * Five verbs: submit a request (answered now, or later), report its progress and end, update an endpoint, tick. One struct sched
+ * serves one InferencePool (or Service). Everything here is called under the owner's lock (sched/port.c) or from one thread.
+ * Same inputs in the same order with the same seed give the same decisions.
+ *
+ * Costs are seconds of expected work, not scores (design 5): what waits ahead of the request on the endpoint + prefill of the part not
+ * cached there + what the request costs the others there + the penalty of overflowing the KV cache. Sources: reference scheduling.md
+ * 8-9 and routing-anchors.md (policy `estimate`).
+ *
+ * Own ledger and others' load: every pick is reserved at once. A scrape never overwrites the ledger; what it shows beyond the most
+ * of ours that was in flight around the scrape is others' load, kept apart and decayed.
+ *
+ * Ownership: requests are the caller's and stay valid from sched_submit to sched_finish or sched_cancel. The scheduler owns the
+ * endpoint table and the index. Memory is bounded by the number of endpoints, the index capacity and the requests in flight. */
+#ifndef CORE_SCHED_H
+#define CORE_SCHED_H
+
+#include "base/list.h"
+#include "base/str.h"
+#include "core/prefix_hash.h"
+
+enum sched_policy {
+    SCHED_DEFAULT,      /* least load: queue length, KV utilisation, own reservations; no prefix term */
+    SCHED_PREFIX_CACHE, /* DEFAULT plus the estimated cached prefix */
+    SCHED_ROUND_ROBIN   /* plain rotation over healthy endpoints: Services */
+};
+
+struct sched_params { /* sched_params_init gives the defaults; all may change while requests are in flight */
+    enum sched_policy policy;
+    /* prefix index (annotations prefix-cache-*) */
+    uint32_t block_bytes;  /* 64 */
+    uint32_t max_blocks;   /* 128: matched finely */
+    bool deep;             /* look beyond max_blocks with the coarse index */
+    uint64_t lru_capacity; /* 50000: blocks an endpoint is believed to hold at most */
+    /* prior model of a server, seconds (used until learnt or scraped): step = step_s + prefill_s*tokens + decode_s*seqs + ctx_s*ctx tokens */
+    double step_s, prefill_s, quad_s, decode_s, ctx_s;
+    uint64_t kv_tokens;    /* KV capacity prior, tokens, when the scrape does not tell */
+    uint32_t step_tokens;  /* token budget of one engine step: 8192 */
+    double bytes_per_token; /* prior 4 (mission decision 16) */
+    uint32_t mean_output;  /* prior of output tokens per request */
+    double affinity;       /* weight of the prefill a request adds (routing-anchors: 3 = 1 own + 2 for the others) */
+    double tie_band_s;     /* costs closer than this (or 5 %) are a tie: 0.05 */
+    /* saturation (picker env settings sd-*) */
+    uint32_t queue_threshold; /* 5 waiting requests */
+    double kv_threshold;      /* 0.8 */
+    uint64_t stale_us;        /* a scrape older than this no longer counts: own ledger alone */
+    /* health */
+    double eject_share;      /* 0.5: at most this share of the pool's endpoints (rounded up, but never the last one) is ejected at a time */
+    uint64_t eject_us;       /* first ejection; doubles up to eject_max_us; a successful probe ends it sooner */
+    uint64_t eject_max_us;
+    uint64_t slow_start_us;  /* a new or returned endpoint is charged extra cost that fades over this time */
+    bool learn_speed;        /* relative speed factor from observed TTFT and token gaps */
+};
+void sched_params_init(struct sched_params *p);
+
+struct ep_ref { /* an endpoint of one sched; gen 0 = none. A stale ref (endpoint removed) is recognised and ignored everywhere */
+    uint32_t slot, gen;
+};
+
+#define SCHED_MAX_TRIED 8
+#define SCHED_EXPLAIN 16
+
+enum sched_skip { /* why an endpoint was no candidate */
+    SKIP_NONE, SKIP_TRIED, SKIP_EJECTED, SKIP_NOT_READY, SKIP_MODEL, SKIP_DRAINING, SKIP_PINNED_ELSEWHERE, SKIP_BEYOND_EXPLAIN
+};
+enum sched_reason { /* why the chosen one was chosen */
+    REASON_NONE, REASON_LEAST_COST, REASON_ONLY_CANDIDATE, REASON_PREFIX_HOLDER, REASON_TIE_LEAST_OWNED, REASON_TIE_RANDOM,
+    REASON_PINNED, REASON_ROUND_ROBIN, REASON_ALL_EJECTED /* nothing healthy: least bad */
+};
+enum sched_reject { REJECT_NONE, REJECT_NO_ENDPOINT, REJECT_SHED };
+const char *sched_skip_name(enum sched_skip s);
+const char *sched_reason_name(enum sched_reason r);
+const char *sched_reject_name(enum sched_reject r);
+
+struct sched_cost { /* one endpoint at the moment of the pick */
+    struct ep_ref ep;
+    enum sched_skip skip;
+    double total_s, wait_s, prefill_s, others_s, kv_s; /* total = wait + affinity-weighted prefill + others + kv (+ slow start) */
+    uint64_t matched_bytes;  /* of the prefix stream, believed cached there */
+};
+struct sched_explain { /* filled at the pick when the request has one: all endpoints when n_endpoints <= SCHED_EXPLAIN, else the chosen and
+                        * the cheapest others */
+    uint32_t n, n_endpoints, n_candidates;
+    enum sched_reason reason;
+    struct sched_cost cost[SCHED_EXPLAIN];
+};
+
+enum sched_criticality { CRIT_SHEDDABLE = -1, CRIT_STANDARD = 0, CRIT_CRITICAL = 1 };
+
+struct sched_decision {
+    struct ep_ref ep;
+    void *user;              /* of the endpoint */
+    enum sched_reason reason;
+    enum sched_reject reject;
+    uint64_t matched_bytes, stream_bytes;
+    double cost_s, ttft_s;   /* expected seconds: whole cost; to the first token */
+    uint32_t n_candidates;
+};
+
+struct sched_req {
+    /* in: filled by the caller before sched_submit */
+    uint64_t id;
+    int priority;                        /* integer priorities; criticality gives 1, 0, -1; < 0 may be shed */
+    const struct prefix_hashes *hashes;  /* NULL: nothing to match; must live until sched_finish */
+    uint64_t prompt_bytes, prompt_token_ids;
+    uint32_t n_media;
+    uint64_t max_tokens;                 /* 0 unknown */
+    uint32_t n_outputs;                  /* n x prompts; >= 1 */
+    uint64_t model;                      /* hash of the name the server must serve (hash_bytes(name, 0)); 0 any */
+    struct ep_ref pinned;                /* must go there when it is usable (previous_response_id) */
+    struct ep_ref tried[SCHED_MAX_TRIED]; /* endpoints that already failed this request */
+    uint32_t n_tried;
+    struct sched_explain *explain;       /* or NULL */
+    /* out */
+    struct sched_decision d;
+    /* private to core */
+    struct list link;
+    uint8_t state;
+    uint32_t n_inserted;                 /* index entries this request added (rolled back on failure) */
+    double prefill_s;                    /* reserved pending prefill seconds */
+    double tokens, uncached_tokens, out_tokens; /* reserved estimates */
+    uint64_t picked_us, first_us;
+};
+
+enum sched_outcome {
+    OUT_OK,
+    OUT_CANCELLED,     /* the client left: says nothing about the endpoint */
+    OUT_CONNECT_FAILED, OUT_RESET, OUT_GARBAGE, /* transport failures: eject at once */
+    OUT_TIMEOUT,       /* no first byte in time */
+    OUT_SERVER_ERROR,  /* 5xx answer */
+    OUT_MODEL_MISSING, /* 404 for the model: this endpoint does not serve it (yet) */
+    OUT_STALE_CONN     /* reset on a reused idle connection: says nothing */
+};
+
+struct ep_load { /* one scrape; fields the page did not have are flagged absent, never taken as 0 */
+    uint64_t sent_us, done_us; /* when the scrape was asked for and when the answer was complete */
+    bool has_waiting, has_running, has_kv, has_blocks;
+    double waiting, running;   /* requests, summed over engines */
+    double kv_frac;            /* 0..1, the largest over engines */
+    uint64_t kv_tokens;        /* capacity = block size x blocks, summed over engines (has_blocks) */
+    uint32_t block_tokens;
+    uint32_t max_lora, n_running_lora, n_waiting_lora;
+    uint64_t running_lora[16], waiting_lora[16]; /* hash_bytes(name, 0) */
+};
+
+struct sched;
+struct sched_event;
+struct sched *sched_new(const struct sched_params *p, uint64_t seed);
+void sched_free(struct sched *s); /* no request may be in flight */
+void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t now_us); /* keeps index, ledger, rates; a changed block_bytes
+                                                                                        * empties the index */
+
+/* verb 1: submit. PICKED: r->d is the decision and the reservation is made. REJECTED: r->d.reject says why. QUEUED: the answer
+ * comes from sched_next_decided after a later verb (none in this version queues, callers must handle it all the same). */
+enum sched_answer { SCHED_PICKED, SCHED_REJECTED, SCHED_QUEUED };
+enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t now_us);
+struct sched_req *sched_next_decided(struct sched *s); /* NULL when none; call after every verb */
+void sched_cancel(struct sched *s, struct sched_req *r, uint64_t now_us); /* takes a queued request back; no-op if not queued */
+
+/* verb 2: report. first_token: releases the pending prefill, confirms the index insert, teaches the speed. finish: exactly once per PICKED
+ * request, with or without first_token. usage: 0 = unknown; has_cached: cached_tokens is known. */
+void sched_first_token(struct sched *s, struct sched_req *r, uint64_t now_us);
+struct sched_usage {
+    uint64_t prompt_tokens, completion_tokens, cached_tokens;
+    bool has_cached;
+};
+void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u, uint64_t now_us);
+
+/* verb 3: endpoints. Names and addresses live in the shell; user is handed back in decisions. A new endpoint is not ready until its first
+ * successful probe when wait_probe is set. */
+struct ep_ref sched_ep_add(struct sched *s, void *user, bool wait_probe, uint64_t now_us);
+void sched_ep_remove(struct sched *s, struct ep_ref ep, uint64_t now_us); /* requests in flight there may still be finished */
+void sched_ep_drain(struct sched *s, struct ep_ref ep, bool draining);   /* no new picks */
+void sched_ep_load(struct sched *s, struct ep_ref ep, const struct ep_load *l, uint64_t now_us);
+void sched_ep_models(struct sched *s, struct ep_ref ep, const uint64_t *models, size_t n); /* hashes; n 0 = unknown: may serve anything */
+/* Result of a probe (scrape or health check). A failure counts only when no byte has come from the endpoint since `asked_us` (a busy server that
+ * answers others late is alive). Returns true when the endpoint changed to ejected by this: its unanswered requests should be moved. */
+bool sched_ep_probe(struct sched *s, struct ep_ref ep, bool ok, uint64_t asked_us, uint64_t now_us);
+void sched_ep_alive(struct sched *s, struct ep_ref ep, uint64_t now_us); /* response bytes were seen */
+
+/* verb 4: tick, about every 100 ms: decay of others' load, end of ejections and slow starts, incremental purge of dead endpoints. Returns when it
+ * wants to be called again (absolute us). */
+uint64_t sched_tick(struct sched *s, uint64_t now_us);
+
+/* views: for metrics, /debug/endpoints and tests */
+struct ep_view {
+    struct ep_ref ep;
+    void *user;
+    bool ready, ejected, draining, slow_start;
+    uint32_t inflight, unanswered;          /* own requests: in flight; of those without a first token */
+    double pending_prefill_s, context_tokens, decode_tokens;
+    double others_waiting, others_running;
+    struct ep_load load;
+    bool load_valid;                        /* there was a scrape and it is not stale */
+    double speed;                           /* relative to the pool's prior: 2 = twice as slow */
+    uint64_t kv_tokens, index_blocks, picks, failures, ejections;
+    uint64_t ejected_until_us;
+};
+uint32_t sched_ep_slots(const struct sched *s);                      /* slots are 0..n-1, some unused */
+bool sched_ep_view(const struct sched *s, uint32_t slot, uint64_t now_us, struct ep_view *out); /* false: unused slot */
+struct sched_stats {
+    uint64_t picks, rejects_shed, rejects_no_endpoint, inflight, queued, queued_bytes;
+    uint64_t index_entries, index_memberships, index_bytes, index_evictions;
+    double bytes_per_token;
+    bool saturated;
+    uint32_t n_endpoints, n_ready;
+};
+void sched_stats(const struct sched *s, uint64_t now_us, struct sched_stats *out);
+
+/* Event stream (design 5, Replicas): every change of the ledger and the index, in order. apply() plays another scheduler's stream onto
+ * this one: its reservations count as others' load, its inserts enter the index. */
+enum sched_event_type { EV_RESERVE, EV_FIRST_TOKEN, EV_RELEASE, EV_INSERT, EV_ROLLBACK, EV_EP_ADD, EV_EP_REMOVE, EV_EJECT, EV_RETURN };
+struct sched_event {
+    enum sched_event_type type;
+    uint64_t at_us, req_id;
+    void *user;               /* endpoint, as given to sched_ep_add: replicas map it by name */
+    struct ep_ref ep;
+    double prefill_s, tokens, out_tokens;
+    const struct prefix_hashes *hashes; /* EV_INSERT, EV_ROLLBACK: valid during the call */
+};
+void sched_on_event(struct sched *s, void (*fn)(void *ctx, const struct sched_event *ev), void *ctx);
+void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref local, uint64_t now_us);
+
+#endif
