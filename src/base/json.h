@@ -31,10 +31,16 @@ enum json_type json_next(struct json *j);
 bool json_skip(struct json *j); /* after JSON_KEY or inside an array: skips one value; false on error */
 /* Line and column (1-based, columns in bytes) of a position in the text. */
 void json_where(const struct json *j, const char *at, unsigned *line, unsigned *col);
-/* Decodes the escapes of a raw string (already validated) to UTF-8. `out` needs raw.n bytes; returns the length written. */
+/* Decodes the escapes of a raw string (already validated) to UTF-8. `out` needs raw.n bytes and may be
+ * raw.p itself; returns the length written. */
 size_t json_unescape(struct str raw, char *out);
 /* True when the raw string, decoded, equals `want`. */
 bool json_str_eq(struct str raw, bool escaped, struct str want);
+
+/* Building blocks, shared with the log. First byte of [p, end) that is a quote, a backslash, a control or not ASCII, or end. */
+const char *json_plain_end(const char *p, const char *end);
+/* Writes the escaped form (at most 6 bytes) of the character at p, U+FFFD for a byte that is no UTF-8; returns its length. */
+size_t json_escape_char(const char *p, const char *end, char out[6], size_t *out_n);
 
 /* Writer: commas and quoting by itself. Errors only by the buffer's overflow flag. */
 struct jsonw {

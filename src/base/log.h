@@ -5,6 +5,7 @@
  * must never be passed in. Use:
  *     struct logline l;
  *     if (log_begin(&l, LOG_INFO, "Request Handled")) { log_str(&l, "model", m); log_u64(&l, "status", 200); log_end(&l); }
+ * A line cut short ends with cut=true. One line per thread at a time: a second log_begin before log_end drops the first.
  * Every line starts with ts (UTC, RFC 3339, ms), level, msg. Thread-safe. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H

@@ -25,7 +25,7 @@ void *map_get(const struct map *m, struct str key);    /* NULL when absent */
 void *map_put(struct map *m, struct str key, void *val); /* returns the value replaced, or NULL; val must not be NULL */
 void *map_del(struct map *m, struct str key);          /* returns the value removed, or NULL */
 #define MAP_EACH(slot, m)                                                                                                        \
-    for (struct map_slot *slot = (m)->v; slot != (m)->v + (m)->cap; slot++)                                                      \
+    for (struct map_slot *slot = (m)->v; slot && slot != (m)->v + (m)->cap; slot++)                                                      \
         if (slot->key)
 
 #endif

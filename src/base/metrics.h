@@ -4,7 +4,8 @@
  * (under a mutex, so cache the handle: per pool, per model, per endpoint) and the returned handle stays valid for the life of
  * the registry. Updates go to the calling thread's shard (`shard` 0..n_shards-1: worker i uses shard i) with relaxed atomics,
  * one writer per shard. Label values that clients control are capped per family (`max_series`): beyond it metric_series returns
- * the overflow series, whose label values are "_other". Exposition: Prometheus text 0.0.4.
+ * the overflow series, whose label values are "_other"; a series dropped before is reused first (longest dropped first), so a
+ * stream of new pods does not fill the family. Values are cut at 256 bytes. Exposition: Prometheus text 0.0.4.
  * Histogram buckets are given upper bounds in ascending order; values are doubles. */
 #ifndef BASE_METRICS_H
 #define BASE_METRICS_H
@@ -18,7 +19,8 @@ struct metric;  /* series */
 
 struct metrics *metrics_new(unsigned n_shards);
 void metrics_free(struct metrics *m);
-/* labels: NULL-terminated list of names (at most 8), copied. bounds: only histograms. max_series 0 = 10 000. */
+/* Returns the family of that name when it was registered before (type and labels must agree).
+ * labels: NULL-terminated list of names (at most 8), copied. bounds: only histograms. max_series 0 = 10 000. */
 struct metric_family *metric_family(struct metrics *m, enum metric_type type, const char *name, const char *help,
                                     const char *const *labels, const double *bounds, size_t n_bounds, size_t max_series);
 struct metric *metric_series(struct metric_family *f, const struct str *values); /* as many values as labels; thread-safe */

@@ -33,7 +33,8 @@ static inline bool str_starts(struct str s, struct str prefix)
 }
 static inline struct str str_from(struct str s, size_t off) /* s without its first `off` bytes */
 {
-    return off >= s.n ? (struct str){s.p + s.n, 0} : (struct str){s.p + off, s.n - off};
+    off = MIN(off, s.n);
+    return off ? (struct str){s.p + off, s.n - off} : s;
 }
 static inline struct str str_first(struct str s, size_t n) /* the first n bytes of s */
 {
