@@ -1,0 +1,75 @@
+/* sched/port.h - the shell around the core: one port per backend (InferencePool or Service), with a mutex, endpoints that have addresses, and
+ * the scraping thread. Any thread may call; nothing here blocks longer than a pick.
+ *
+ * Life: ports are kept by key in a table that survives configuration snapshots (index, ledger, learnt rates live on); ports_apply brings them in line
+ * with a snapshot, endpoint by endpoint. A port or endpoint in use by a request is kept alive by its reference. */
+#ifndef SCHED_PORT_H
+#define SCHED_PORT_H
+
+#include "base/mailbox.h"
+#include "base/metrics.h"
+#include "conf/types.h"
+#include "core/sched.h"
+#include "net/loop.h"
+
+struct port;
+struct endpoint { /* immutable identity; refcounted */
+    atomic_uint refs;
+    struct port *port;
+    struct ep_ref ref;
+    char name[128];            /* pod name */
+    char ns[64];
+    char address[64];          /* "10.0.0.5:8000" */
+    struct addr addr, metrics_addr;
+    _Atomic uint64_t alive_us; /* last response byte seen by a worker */
+    _Atomic uint64_t epoch;    /* raised when the endpoint is ejected or removed: unanswered requests there are to be moved */
+};
+struct endpoint *endpoint_ref(struct endpoint *e);
+void endpoint_unref(struct endpoint *e);
+
+struct port_req { /* embed in the proxy's request */
+    struct sched_req core;       /* in: see core/sched.h */
+    struct endpoint *ep;         /* out: after PICKED, referenced until port_finish */
+    struct loop *loop;           /* where a late answer is delivered */
+    void (*on_decision)(struct port_req *r); /* late answers only, on that loop's thread; r->core.d holds it */
+    struct mail mail;            /* private */
+};
+
+struct ports; /* all ports, the scraper, the clock */
+struct ports_opts {
+    double time_scale;
+    uint64_t seed;
+    uint64_t scrape_interval_us; /* 1 s by default; faster only while others' traffic is seen */
+    uint64_t scrape_timeout_us;  /* 1 s */
+    uint64_t probe_ejected_us;   /* 250 ms: how often an ejected or new endpoint is probed */
+    struct metrics *metrics;     /* or NULL */
+};
+struct ports *ports_new(const struct ports_opts *o); /* starts the scraping thread */
+void ports_free(struct ports *ps);                   /* stops it; no request may be in flight */
+void ports_apply(struct ports *ps, const struct conf *c); /* control thread */
+bool ports_ready(struct ports *ps); /* every pool has had a first scrape round (answered or failed) since it was created */
+struct port *ports_find(struct ports *ps, struct str key); /* referenced; NULL when absent. Workers cache it per snapshot. */
+void ports_each(struct ports *ps, void (*fn)(void *ctx, struct port *p), void *ctx);
+void port_unref(struct port *p);
+
+const char *port_key(const struct port *p);  /* conf_backend.key */
+const char *port_name(const struct port *p); /* pool or Service name */
+const char *port_ns(const struct port *p);
+bool port_is_pool(const struct port *p);
+/* The verbs, under the port's mutex. now is read inside (clock_us). */
+enum sched_answer port_submit(struct port *p, struct port_req *r);
+void port_cancel(struct port *p, struct port_req *r);
+void port_first_token(struct port *p, struct port_req *r);
+void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u);
+/* Views. fn is called under the mutex: copy and leave. */
+void port_stats(struct port *p, struct sched_stats *out);
+void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, const struct endpoint *e), void *ctx);
+/* Models known on the pool's endpoints: fn per distinct id. False when no endpoint has told yet. */
+bool port_models(struct port *p, void (*fn)(void *ctx, const char *id), void *ctx);
+/* previous_response_id: remembers (bounded, 100 000 per port, oldest forgotten) which endpoint gave a response id, and finds it again. */
+void port_remember_response(struct port *p, struct str id, struct endpoint *e);
+struct ep_ref port_recall_response(struct port *p, struct str id);
+/* A 404 for the model from this endpoint: its list is read again at once. */
+void port_models_stale(struct port *p, struct endpoint *e);
+
+#endif
