@@ -9,6 +9,7 @@
 #include "base/str.h"
 
 #define H1_MAX_HEADERS 128
+#define H1_MAX_OPTIONS 64       /* options of all Connection headers of a message together */
 #define H1_MAX_HEAD (64 * 1024) /* default bound on a whole head; callers pass their own */
 
 enum h1_method { /* known methods; anything else that is a token is H1_OTHER */
@@ -27,6 +28,7 @@ enum h1_name {
 struct h1_header {
     struct str name, value; /* value without surrounding blanks */
     enum h1_name id;
+    bool hop; /* named by a Connection header of the same message; use h1_hop_by_hop() */
 };
 
 enum h1_framing { /* how the body of this message ends (RFC 9112 6.3) */
@@ -41,7 +43,8 @@ struct h1_head {
     enum h1_method method;
     struct str method_str, target; /* target as sent: origin-form, absolute-form, "*" (OPTIONS) or authority-form (CONNECT) */
     struct str host;               /* authority from the absolute-form target, else the Host header */
-    struct str path, query;        /* of the target, query without '?' (query.p NULL when there is no '?') */
+    struct str path, query;        /* of the target, query without '?' (query.p NULL when there is no '?'). "/" for an
+                                      absolute-form without path, "*" for OPTIONS *, empty for CONNECT */
     /* response */
     unsigned status;
     struct str reason;
@@ -51,14 +54,14 @@ struct h1_head {
     bool expect_continue;
     bool upgrade;                  /* Connection: upgrade with an Upgrade header */
     enum h1_framing framing;
-    uint64_t content_length;       /* when H1_BODY_LENGTH */
+    uint64_t content_length;       /* when H1_BODY_LENGTH; 0 otherwise */
     size_t n_headers;
     struct h1_header headers[H1_MAX_HEADERS];
 };
 
 enum { H1_MORE = 0 };
 struct h1_error {
-    unsigned status;  /* what to answer: 400, 414, 431, 501, 505 ... */
+    unsigned status;  /* what to answer: 400, 414, 417, 431, 501, 505; 502 for every bad response head */
     const char *what; /* static text: which rule was broken */
 };
 
@@ -67,15 +70,21 @@ struct h1_error {
  * H1_MAX_HEADERS is 431. Rejected among others: bare LF or CR, obs-fold, blank before the colon, missing or several or empty (with
  * an authority) Host in 1.1, several or malformed Content-Length (equal repeats included), Content-Length with
  * Transfer-Encoding, any Transfer-Encoding other than exactly "chunked", HTTP/2 preface, versions but 1.0 and 1.1,
- * control characters, non-token names, whitespace in the target, Transfer-Encoding in 1.0. */
+ * control characters, non-token names, whitespace in the target, Transfer-Encoding in 1.0, an Expect other than 100-continue
+ * (417), user information in the authority, a body on CONNECT, more than H1_MAX_OPTIONS Connection options.
+ * With an absolute-form target the Host header may differ and is then void (RFC 9112 3.2.2): a forwarder writes head->host.
+ * An incomplete head is parsed again from its start by the next call. To stay linear against a peer that sends single bytes,
+ * call again only when a new LF or max_head bytes have arrived: then there are at most H1_MAX_HEADERS + 4 calls. */
 ptrdiff_t h1_parse_request(struct str in, size_t max_head, struct h1_head *head, struct h1_error *e) MUST_USE;
-/* The same for a response. `to_head`: the request was HEAD (no body whatever the headers say). 1xx, 204, 304 have no body. */
+/* The same for a response, without leading empty lines. `to_head`: the request was HEAD (no body whatever the headers say). 1xx,
+ * 204, 304 have no body; on 1xx and 204 Transfer-Encoding and a Content-Length above 0 are refused. */
 ptrdiff_t h1_parse_response(struct str in, size_t max_head, bool to_head, struct h1_head *head, struct h1_error *e) MUST_USE;
 
 const struct h1_header *h1_find(const struct h1_head *head, enum h1_name id); /* first, or NULL */
 const struct h1_header *h1_find_name(const struct h1_head *head, struct str name); /* case-insensitive; first, or NULL */
 /* True for headers that belong to one hop (RFC 9110 7.6.1): Connection and what it names, Keep-Alive, Proxy-*, TE, Trailer,
- * Transfer-Encoding, Upgrade, Expect. Content-Length is not one of them. */
+ * Transfer-Encoding, Upgrade, Expect. Content-Length is not one of them; it, Host, Content-Type and Content-Encoding stay end to
+ * end even when a Connection header names them (a peer must not make us drop what others decide on). */
 bool h1_hop_by_hop(const struct h1_head *head, const struct h1_header *h);
 enum h1_name h1_name_id(struct str name);
 const char *h1_reason(unsigned status); /* standard phrase, "Unknown" otherwise */

@@ -13,10 +13,14 @@
 struct sse {
     uint8_t first[SSE_FIRST];
     uint8_t tail[SSE_TAIL];
-    uint32_t first_n;
+    uint32_t first_n;   /* payload bytes in first[] */
+    uint32_t line_n;    /* bytes of the current line, held behind them until it ends */
     uint32_t tail_pos;  /* where the next byte goes */
     uint64_t total;     /* bytes fed */
     bool first_done;    /* the first event is complete (blank line seen) or first[] is full */
+    bool has_data;      /* the current event has a data line */
+    bool skip_line;     /* the current line is longer than first[] holds and is no data */
+    bool after_cr;      /* the last line ended in CR: an LF that follows belongs to it */
 };
 
 void sse_init(struct sse *s);
@@ -25,8 +29,9 @@ void sse_feed(struct sse *s, struct str bytes);
 struct str sse_first_data(const struct sse *s);
 /* Copies the tail in order into out (SSE_TAIL bytes); returns its length. */
 size_t sse_tail(const struct sse *s, char out[SSE_TAIL]);
-/* Walks the `data:` payloads of a text backwards (newest first). *pos starts as text.n; false when there are no more. An event cut at
- * the start of the text is not returned. */
+/* Walks the `data:` payloads of a text backwards (newest first), line by line: an event of several data lines comes in pieces.
+ * *pos starts as text.n; false when there are no more. A line cut at the start of the text is not returned (it does not begin with
+ * "data"); a last line without its line end is. */
 bool sse_prev_data(struct str text, size_t *pos, struct str *data);
 
 #endif
