@@ -1,5 +1,5 @@
 /* main.c - the table of subcommands. */
-#include "cli/commands.h"
+#include "cli/cli.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@ struct command {
     int (*run)(int argc, char **argv); /* argv[0] is the subcommand's name; returns the exit code: 0, 1 failed, 2 usage */
 };
 
-static int cli_version(int argc, char **argv)
+int cli_version(int argc, char **argv)
 {
     (void)argc;
     (void)argv;

@@ -1,1 +1,142 @@
-#include "base/compiler.h"
+/* admin/admin.c - the pages of the admin server. */
+#include "admin/admin.h"
+#include "admin/endpoints.h"
+
+#include "base/log.h"
+#include "conf/conf.h"
+#include "net/httpd.h"
+
+#include <stdlib.h>
+
+#define ADMIN_MAX_PAGE (64u << 20) /* bound on a page: 4 000 endpoints with all their series are about 10 MB */
+
+struct admin {
+    struct httpd *httpd;
+    struct gateway *gateway;
+    struct metrics *metrics;
+};
+
+struct page {
+    const char *path, *content_type;
+    /* Fills out; returns the status. */
+    unsigned (*fill)(struct admin *a, struct buf *out);
+};
+
+static unsigned page_metrics(struct admin *a, struct buf *out)
+{
+    return metrics_expose(a->metrics, out) ? 200 : 500;
+}
+
+static unsigned page_healthz(struct admin *a, struct buf *out)
+{
+    (void)a;
+    buf_add_str(out, STR("ok\n"));
+    return 200;
+}
+
+static unsigned page_readyz(struct admin *a, struct buf *out)
+{
+    if (gateway_ready(a->gateway)) {
+        buf_add_str(out, STR("ready\n"));
+        return 200;
+    }
+    buf_add_str(out, ports_ready(gateway_ports(a->gateway)) ? STR("not ready: listeners are not open, or the gateway drains\n")
+                                                             : STR("not ready: waiting for a first scrape of every pool\n"));
+    return 503;
+}
+
+static unsigned page_config(struct admin *a, struct buf *out)
+{
+    struct conf *c = gateway_conf(a->gateway);
+    if (!c) {
+        buf_add_str(out, STR("{}"));
+        return 200;
+    }
+    conf_json(c, out);
+    conf_unref(c);
+    return 200;
+}
+
+static unsigned page_endpoints(struct admin *a, struct buf *out)
+{
+    endpoints_json(gateway_ports(a->gateway), out);
+    return 200;
+}
+
+static unsigned page_index(struct admin *a, struct buf *out);
+
+static const struct page pages[] = {
+    {"/", "text/plain; charset=utf-8", page_index},
+    {"/metrics", "text/plain; version=0.0.4; charset=utf-8", page_metrics},
+    {"/healthz", "text/plain; charset=utf-8", page_healthz},
+    {"/readyz", "text/plain; charset=utf-8", page_readyz},
+    {"/config", "application/json", page_config},
+    {"/debug/endpoints", "application/json", page_endpoints},
+};
+
+static unsigned page_index(struct admin *a, struct buf *out)
+{
+    (void)a;
+    buf_add_str(out, STR("penstock " PENSTOCK_VERSION "\n"));
+    for (size_t i = 1; i < ARRAY_LEN(pages); i++)
+        buf_addf(out, "%s\n", pages[i].path);
+    return 200;
+}
+
+static void handle(void *ctx, struct httpd_req *rq)
+{
+    struct admin *a = ctx;
+    if (rq->head->method != H1_GET && rq->head->method != H1_HEAD) {
+        httpd_respond(rq, 405, "text/plain; charset=utf-8", "Allow: GET, HEAD\r\n", STR("only GET and HEAD\n"));
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(pages); i++) {
+        if (!str_eq_c(rq->head->path, pages[i].path))
+            continue;
+        struct buf out;
+        buf_init(&out, ADMIN_MAX_PAGE);
+        unsigned status = pages[i].fill(a, &out);
+        if (out.overflow)
+            httpd_respond(rq, 500, "text/plain; charset=utf-8", NULL, STR("the page is larger than 64 MB\n"));
+        else
+            httpd_respond(rq, status, pages[i].content_type, NULL, buf_str(&out));
+        buf_free(&out);
+        return;
+    }
+    httpd_respond(rq, 404, "text/plain; charset=utf-8", NULL, STR("no such page; / lists them\n"));
+}
+
+static bool is_loopback(const struct addr *at)
+{
+    char text[64];
+    addr_format(at, text, sizeof text);
+    return str_starts(str_c(text), STR("127.")) || str_starts(str_c(text), STR("[::1]"));
+}
+
+struct admin *admin_open(struct loop *l, const struct addr *at, struct gateway *g, struct metrics *m, struct errbuf *err)
+{
+    struct admin *a = xcalloc(1, sizeof *a);
+    a->gateway = g;
+    a->metrics = m;
+    a->httpd = httpd_open(l, at, 4096, handle, a, err);
+    if (!a->httpd) {
+        free(a);
+        return NULL;
+    }
+    if (!is_loopback(at))
+        logf_msg(LOG_WARN, "the admin address is reachable from other hosts and asks for no password");
+    return a;
+}
+
+uint16_t admin_port(const struct admin *a)
+{
+    return httpd_port(a->httpd);
+}
+
+void admin_close(struct admin *a)
+{
+    if (!a)
+        return;
+    httpd_close(a->httpd);
+    free(a);
+}

@@ -1,4 +1,4 @@
-#include "cli/commands.h"
+#include "cli/cli.h"
 int cli_sandbox(int argc, char **argv)
 {
     (void)argc;

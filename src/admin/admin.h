@@ -1,0 +1,23 @@
+/* admin/admin.h - the admin server: metrics, health, effective configuration, endpoints.
+ *
+ *   GET /metrics          Prometheus text 0.0.4
+ *   GET /healthz          200 while the process works
+ *   GET /readyz           200 once listeners are open and every pool had a first scrape, and not draining; else 503 with the reason
+ *   GET /config           effective configuration as JSON, with every annotation (conf_json)
+ *   GET /debug/endpoints  pools and endpoints with load, ledger, health, as JSON
+ *   GET /                 the list of these
+ * It serves on the control loop's thread and only reads. No authentication: the default address is loopback; anything else is warned
+ * about at start. */
+#ifndef ADMIN_ADMIN_H
+#define ADMIN_ADMIN_H
+
+#include "base/metrics.h"
+#include "proxy/gateway.h"
+
+struct admin;
+/* NULL and a sentence in err when the address cannot be listened on. The gateway and the metrics must outlive it. */
+struct admin *admin_open(struct loop *l, const struct addr *at, struct gateway *g, struct metrics *m, struct errbuf *err);
+uint16_t admin_port(const struct admin *a);
+void admin_close(struct admin *a);
+
+#endif

@@ -1,0 +1,106 @@
+/* admin/endpoints.c - writes the pools and endpoints page: what the picker knows, endpoint by endpoint. */
+#include "admin/endpoints.h"
+
+#include "base/json.h"
+
+static void put_load(struct jsonw *w, const struct ep_view *v)
+{
+    const struct ep_load *l = &v->load;
+    jsonw_obj(w);
+    jsonw_key(w, "fresh"), jsonw_bool(w, v->load_valid);
+    jsonw_key(w, "waiting");
+    if (l->has_waiting)
+        jsonw_f(w, l->waiting);
+    else
+        jsonw_null(w);
+    jsonw_key(w, "running");
+    if (l->has_running)
+        jsonw_f(w, l->running);
+    else
+        jsonw_null(w);
+    jsonw_key(w, "kv_frac");
+    if (l->has_kv)
+        jsonw_f(w, l->kv_frac);
+    else
+        jsonw_null(w);
+    jsonw_key(w, "scraped_us"), jsonw_u64(w, l->done_us);
+    jsonw_key(w, "lora_running"), jsonw_u64(w, l->n_running_lora);
+    jsonw_key(w, "lora_slots"), jsonw_u64(w, l->max_lora);
+    jsonw_obj_end(w);
+}
+
+static const char *state_name(const struct ep_view *v)
+{
+    if (v->draining)
+        return "draining";
+    if (v->ejected)
+        return "ejected";
+    if (!v->ready)
+        return "not ready";
+    return v->slow_start ? "slow start" : "ready";
+}
+
+static void put_endpoint(void *ctx, const struct ep_view *v, const struct endpoint *e)
+{
+    struct jsonw *w = ctx;
+    jsonw_obj(w);
+    jsonw_key(w, "pod"), jsonw_cstr(w, e->name);
+    jsonw_key(w, "namespace"), jsonw_cstr(w, e->ns);
+    jsonw_key(w, "address"), jsonw_cstr(w, e->address);
+    jsonw_key(w, "state"), jsonw_cstr(w, state_name(v));
+    jsonw_key(w, "inflight"), jsonw_u64(w, v->inflight);
+    jsonw_key(w, "unanswered"), jsonw_u64(w, v->unanswered);
+    jsonw_key(w, "pending_prefill_s"), jsonw_f(w, v->pending_prefill_s);
+    jsonw_key(w, "context_tokens"), jsonw_f(w, v->context_tokens);
+    jsonw_key(w, "decode_tokens"), jsonw_f(w, v->decode_tokens);
+    jsonw_key(w, "others_waiting"), jsonw_f(w, v->others_waiting);
+    jsonw_key(w, "others_running"), jsonw_f(w, v->others_running);
+    jsonw_key(w, "speed"), jsonw_f(w, v->speed);
+    jsonw_key(w, "kv_tokens"), jsonw_u64(w, v->kv_tokens);
+    jsonw_key(w, "index_blocks"), jsonw_u64(w, v->index_blocks);
+    jsonw_key(w, "picks"), jsonw_u64(w, v->picks);
+    jsonw_key(w, "failures"), jsonw_u64(w, v->failures);
+    jsonw_key(w, "ejections"), jsonw_u64(w, v->ejections);
+    jsonw_key(w, "load"), put_load(w, v);
+    jsonw_obj_end(w);
+}
+
+static void put_port(void *ctx, struct port *p)
+{
+    struct jsonw *w = ctx;
+    struct sched_stats st;
+    port_stats(p, &st);
+    jsonw_obj(w);
+    jsonw_key(w, "key"), jsonw_cstr(w, port_key(p));
+    jsonw_key(w, "kind"), jsonw_cstr(w, port_is_pool(p) ? "InferencePool" : "Service");
+    jsonw_key(w, "namespace"), jsonw_cstr(w, port_ns(p));
+    jsonw_key(w, "name"), jsonw_cstr(w, port_name(p));
+    jsonw_key(w, "ready"), jsonw_u64(w, st.n_ready);
+    jsonw_key(w, "saturated"), jsonw_bool(w, st.saturated);
+    jsonw_key(w, "picks"), jsonw_u64(w, st.picks);
+    jsonw_key(w, "rejects_shed"), jsonw_u64(w, st.rejects_shed);
+    jsonw_key(w, "rejects_no_endpoint"), jsonw_u64(w, st.rejects_no_endpoint);
+    jsonw_key(w, "inflight"), jsonw_u64(w, st.inflight);
+    jsonw_key(w, "queued"), jsonw_u64(w, st.queued);
+    jsonw_key(w, "queued_bytes"), jsonw_u64(w, st.queued_bytes);
+    jsonw_key(w, "index_entries"), jsonw_u64(w, st.index_entries);
+    jsonw_key(w, "index_memberships"), jsonw_u64(w, st.index_memberships);
+    jsonw_key(w, "index_bytes"), jsonw_u64(w, st.index_bytes);
+    jsonw_key(w, "index_evictions"), jsonw_u64(w, st.index_evictions);
+    jsonw_key(w, "bytes_per_token"), jsonw_f(w, st.bytes_per_token);
+    jsonw_key(w, "endpoints"), jsonw_arr(w);
+    port_views(p, put_endpoint, w);
+    jsonw_arr_end(w);
+    jsonw_obj_end(w);
+}
+
+void endpoints_json(struct ports *ps, struct buf *out)
+{
+    struct jsonw w;
+    jsonw_init(&w, out);
+    jsonw_obj(&w);
+    jsonw_key(&w, "pools"), jsonw_arr(&w);
+    ports_each(ps, put_port, &w);
+    jsonw_arr_end(&w);
+    jsonw_obj_end(&w);
+}
