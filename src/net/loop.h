@@ -37,15 +37,25 @@ static inline bool timer_armed(const struct timer *t)
     return t->node.idx != 0;
 }
 
-struct addr { /* a TCP address, IPv4 or IPv6 */
-    struct sockaddr_storage ss;
+struct addr { /* a TCP address, IPv4 or IPv6; small, because every connection keeps its peer's */
+    union {
+        sa_family_t ss_family;
+        struct sockaddr sa;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } ss;
     socklen_t len;
 };
 bool addr_parse(struct str host, uint16_t port, struct addr *out) MUST_USE; /* numeric addresses only */
-bool addr_parse_hostport(struct str s, uint16_t default_port, struct addr *out) MUST_USE; /* "127.0.0.1:80", "[::1]:80", ":80" (all interfaces) */
+bool addr_parse_hostport(struct str s, uint16_t default_port, struct addr *out) MUST_USE; /* "127.0.0.1:80", "[::1]:80", ":80" (all IPv4 interfaces) */
 bool addr_eq(const struct addr *a, const struct addr *b);
 size_t addr_format(const struct addr *a, char *out, size_t cap); /* "127.0.0.1:8000", "[::1]:8000"; NUL-terminated */
 uint16_t addr_port(const struct addr *a);
+/* Names too, by the system's resolver: blocks, so for command lines only. False with a sentence in err. */
+bool addr_resolve_hostport(struct str s, uint16_t default_port, struct addr *out, struct errbuf *err) MUST_USE;
+#define ADDR_KEY_MAX 24
+size_t addr_key(const struct addr *a, char out[ADDR_KEY_MAX]); /* bytes that are equal for equal addresses: for maps */
+#define ADDR_TEXT 64 /* enough for addr_format */
 
 struct conn; /* a byte stream */
 struct conn_ops {
