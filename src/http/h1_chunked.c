@@ -92,6 +92,7 @@ static int in_line_end(struct h1_chunked *c, char ch, struct h1_error *e)
         c->state = DATA_LF;
         break;
     case TRAILER_LF:
+        c->trailer++;
         c->state = LINE;
         break;
     case END_LF:
