@@ -180,6 +180,7 @@ static void test_cut(void **state)
             assert_true(!json || is_json_object((struct str){last, last_n}));
         }
         memset(big, '\n', sizeof(big) - 1);
+        big[sizeof(big) - 1] = '\0';
         logf_msg(LOG_INFO, "%s", big);
         struct logline l;
         assert_true(log_begin(&l, LOG_INFO, big));
