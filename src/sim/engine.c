@@ -1,0 +1,462 @@
+/* sim/engine.c - the step loop: schedule, wait for the end of the step, hand out its tokens (see engine.h). */
+#include "sim/engine.h"
+
+#include "base/hash.h"
+#include "base/list.h"
+#include "base/rng.h"
+#include "sim/kv.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define NOT_IN_BATCH UINT32_MAX
+
+struct engine_seq {
+    struct list link;       /* waiting or running */
+    struct engine_req rq;   /* tokens is ours: prompt, then what was produced */
+    uint32_t *tok;
+    uint32_t n_tok, cap_tok;
+    uint32_t n_out, computed;
+    uint32_t *block;
+    uint32_t n_block, cap_block;
+    uint64_t *chain;        /* hash of each full block, computed lazily */
+    uint32_t n_chain, cap_chain;
+    uint32_t batch;         /* index in the step under way */
+    uint32_t cached, preempted;
+    bool running, admitted, deferred;
+    uint64_t arrived_us, scheduled_us;
+};
+
+struct slice { /* one sequence's share of a step */
+    struct engine_seq *s;
+    uint32_t n;
+};
+
+struct engine {
+    struct engine_params p;
+    struct rng rng;
+    struct kv kv;
+    struct list waiting, running;
+    uint32_t n_waiting, n_running, n_lora_running;
+    uint32_t lora_running[ENGINE_MAX_LORAS], lora_waiting[ENGINE_MAX_LORAS];
+    uint32_t shown_lora_running[ENGINE_MAX_LORAS], shown_lora_waiting[ENGINE_MAX_LORAS];
+    struct slice *batch;
+    uint32_t n_batch, cap_batch;
+    uint32_t step_tokens;
+    bool busy;              /* a step is under way */
+    uint64_t end_us;
+    double end_frac_us;     /* remainder, so that steps do not drift by rounding */
+    double slow;
+    struct engine_stats count; /* counters, and gauges as last published */
+};
+
+struct engine *engine_new(const struct engine_params *p)
+{
+    struct engine *e = xcalloc(1, sizeof(*e));
+    e->p = *p;
+    e->p.block_size = p->block_size ? p->block_size : 16;
+    e->p.n_blocks = MAX(p->n_blocks, 1u);
+    e->p.max_num_seqs = p->max_num_seqs ? p->max_num_seqs : 256;
+    e->p.max_batched_tokens = p->max_batched_tokens ? p->max_batched_tokens : 2048;
+    e->p.max_loras = p->max_loras ? p->max_loras : 1;
+    e->slow = 1;
+    rng_init(&e->rng, p->seed);
+    kv_init(&e->kv, e->p.n_blocks);
+    list_init(&e->waiting);
+    list_init(&e->running);
+    return e;
+}
+
+static void seq_free(struct engine_seq *s)
+{
+    free(s->tok);
+    free(s->block);
+    free(s->chain);
+    free(s);
+}
+
+void engine_free(struct engine *e)
+{
+    if (!e)
+        return;
+    LIST_EACH_SAFE(it, tmp, &e->waiting)
+        seq_free(CONTAINER_OF(it, struct engine_seq, link));
+    LIST_EACH_SAFE(it, tmp, &e->running)
+        seq_free(CONTAINER_OF(it, struct engine_seq, link));
+    kv_free(&e->kv);
+    free(e->batch);
+    free(e);
+}
+
+static uint32_t blocks_for(const struct engine *e, uint64_t tokens)
+{
+    return (uint32_t)((tokens + e->p.block_size - 1) / e->p.block_size);
+}
+
+struct engine_seq *engine_submit(struct engine *e, const struct engine_req *rq, uint64_t now_us)
+{
+    if (rq->n_tokens == 0 || rq->out_len == 0 || rq->lora >= ENGINE_MAX_LORAS ||
+        blocks_for(e, (uint64_t)rq->n_tokens + rq->out_len) > e->p.n_blocks)
+        return NULL;
+    struct engine_seq *s = xcalloc(1, sizeof(*s));
+    s->rq = *rq;
+    s->rq.tokens = NULL;
+    s->cap_tok = rq->n_tokens + MIN(rq->out_len, 256u);
+    s->tok = xmalloc(s->cap_tok * sizeof(*s->tok));
+    memcpy(s->tok, rq->tokens, rq->n_tokens * sizeof(*s->tok));
+    s->n_tok = rq->n_tokens;
+    s->batch = NOT_IN_BATCH;
+    s->arrived_us = now_us;
+    list_push_back(&e->waiting, &s->link);
+    e->n_waiting++;
+    e->lora_waiting[rq->lora]++;
+    return s;
+}
+
+/* Chained hash of block i: its tokens and everything before, the adapter and the salt. */
+static uint64_t chain_hash(const struct engine *e, struct engine_seq *s, uint32_t i)
+{
+    while (s->n_chain <= i) {
+        if (s->n_chain == s->cap_chain) {
+            s->cap_chain = MAX(s->cap_chain * 2, 16u);
+            s->chain = xrealloc(s->chain, s->cap_chain * sizeof(*s->chain));
+        }
+        uint64_t prev = s->n_chain ? s->chain[s->n_chain - 1] : hash_mix(s->rq.salt, 0x51ed + s->rq.lora);
+        const uint32_t *t = s->tok + (size_t)s->n_chain * e->p.block_size;
+        s->chain[s->n_chain++] = hash_bytes(t, e->p.block_size * sizeof(*t), prev);
+    }
+    return s->chain[i];
+}
+
+static void push_block(struct engine_seq *s, uint32_t block)
+{
+    if (s->n_block == s->cap_block) {
+        s->cap_block = MAX(s->cap_block * 2, 16u);
+        s->block = xrealloc(s->block, s->cap_block * sizeof(*s->block));
+    }
+    s->block[s->n_block++] = block;
+}
+
+static void release_blocks(struct engine *e, struct engine_seq *s)
+{
+    while (s->n_block) /* from the tail: it is evicted first */
+        kv_unref(&e->kv, s->block[--s->n_block]);
+}
+
+/* Takes blocks so that `tokens` fit. False, with nothing taken, when there are too few. */
+static bool grow(struct engine *e, struct engine_seq *s, uint32_t tokens)
+{
+    uint32_t need = blocks_for(e, tokens);
+    if (need > s->n_block && need - s->n_block > e->kv.n_free)
+        return false;
+    while (s->n_block < need)
+        push_block(s, kv_alloc(&e->kv));
+    return true;
+}
+
+/* Full blocks among the first `tokens` tokens become findable. */
+static void publish_blocks(struct engine *e, struct engine_seq *s, uint32_t from, uint32_t tokens)
+{
+    if (!e->p.prefix_caching)
+        return;
+    for (uint32_t i = from / e->p.block_size; i < tokens / e->p.block_size; i++)
+        kv_hash(&e->kv, s->block[i], chain_hash(e, s, i));
+}
+
+static void enter_running(struct engine *e, struct engine_seq *s)
+{
+    list_remove(&s->link);
+    list_push_back(&e->running, &s->link);
+    e->n_waiting--;
+    e->n_running++;
+    e->lora_waiting[s->rq.lora]--;
+    if (e->lora_running[s->rq.lora]++ == 0 && s->rq.lora)
+        e->n_lora_running++;
+    s->running = true;
+}
+
+/* Takes a sequence out of whatever list it stands in; it keeps its tokens and loses its blocks. */
+static void leave(struct engine *e, struct engine_seq *s)
+{
+    list_remove(&s->link);
+    if (s->running) {
+        e->n_running--;
+        if (--e->lora_running[s->rq.lora] == 0 && s->rq.lora)
+            e->n_lora_running--;
+        s->running = false;
+    } else {
+        e->n_waiting--;
+        e->lora_waiting[s->rq.lora]--;
+    }
+    release_blocks(e, s);
+    s->computed = 0;
+}
+
+static void preempt(struct engine *e, struct engine_seq *s)
+{
+    leave(e, s);
+    s->preempted++;
+    e->count.preemptions++;
+    list_push_front(&e->waiting, &s->link);
+    e->n_waiting++;
+    e->lora_waiting[s->rq.lora]++;
+}
+
+static void schedule_slice(struct engine *e, struct engine_seq *s, uint32_t n)
+{
+    if (e->n_batch == e->cap_batch) {
+        e->cap_batch = MAX(e->cap_batch * 2, 64u);
+        e->batch = xrealloc(e->batch, e->cap_batch * sizeof(*e->batch));
+    }
+    publish_blocks(e, s, s->computed, s->computed + n);
+    s->batch = e->n_batch;
+    e->batch[e->n_batch++] = (struct slice){s, n};
+}
+
+/* Running sequences in order. Returns the budget left; *preempted tells whether somebody had to go. */
+static uint32_t schedule_running(struct engine *e, uint32_t budget, bool *preempted)
+{
+    for (struct list *it = e->running.next; it != &e->running && budget > 0;) {
+        struct engine_seq *s = CONTAINER_OF(it, struct engine_seq, link);
+        uint32_t n = MIN(s->n_tok - s->computed, budget);
+        bool self = false;
+        while (!grow(e, s, s->computed + n)) {
+            struct engine_seq *last = CONTAINER_OF(e->running.prev, struct engine_seq, link);
+            self = last == s;
+            *preempted = true;
+            preempt(e, last);
+            if (self)
+                break;
+        }
+        if (self)
+            break; /* it was the last */
+        schedule_slice(e, s, n);
+        budget -= n;
+        it = it->next;
+    }
+    return budget;
+}
+
+/* Blocks of the prompt that are cached, taken (their count goes up). At least one token is left to compute. */
+static void take_cached(struct engine *e, struct engine_seq *s)
+{
+    uint32_t max = e->p.prefix_caching ? (s->n_tok - 1) / e->p.block_size : 0;
+    for (uint32_t i = 0; i < max; i++) {
+        uint32_t b = kv_lookup(&e->kv, chain_hash(e, s, i));
+        if (b == KV_NONE)
+            break;
+        kv_ref(&e->kv, b);
+        push_block(s, b);
+    }
+    s->computed = s->n_block * e->p.block_size;
+}
+
+static bool admit(struct engine *e, struct engine_seq *s, uint64_t now_us)
+{
+    take_cached(e, s);
+    if (blocks_for(e, s->n_tok) - s->n_block > e->kv.n_free) {
+        release_blocks(e, s);
+        s->computed = 0;
+        return false;
+    }
+    enter_running(e, s);
+    if (!s->admitted) {
+        s->admitted = true;
+        s->scheduled_us = now_us;
+        s->cached = s->computed;
+        e->count.prefix_query_tokens += s->n_tok;
+        e->count.prefix_hit_tokens += s->computed;
+    }
+    return true;
+}
+
+static void schedule_waiting(struct engine *e, uint32_t budget, uint64_t now_us)
+{
+    LIST_EACH_SAFE(it, tmp, &e->waiting)
+    {
+        struct engine_seq *s = CONTAINER_OF(it, struct engine_seq, link);
+        if (budget == 0 || e->n_running >= e->p.max_num_seqs)
+            break;
+        s->deferred = s->rq.lora && e->lora_running[s->rq.lora] == 0 && e->n_lora_running >= e->p.max_loras;
+        if (s->deferred)
+            continue;
+        if (!admit(e, s, now_us))
+            break;
+        uint32_t n = MIN(s->n_tok - s->computed, budget);
+        CHECK(grow(e, s, s->computed + n));
+        schedule_slice(e, s, n);
+        budget -= n;
+    }
+}
+
+static double batch_seconds(struct engine *e)
+{
+    double decode = 0, chunks = 0, prefill = 0, context = 0, pairs = 0;
+    for (uint32_t i = 0; i < e->n_batch; i++) {
+        const struct engine_seq *s = e->batch[i].s;
+        double n = e->batch[i].n, c = s->computed;
+        context += c;
+        if (s->n_out && e->batch[i].n == 1 && s->computed + 1 == s->n_tok) {
+            decode++;
+            continue;
+        }
+        chunks++;
+        prefill += n;
+        pairs += n * (c + n / 2);
+    }
+    e->count.computed_tokens += (uint64_t)prefill;
+    e->step_tokens = (uint32_t)(decode + prefill);
+    return step_seconds(&e->p.time, decode, chunks, prefill, context, pairs);
+}
+
+static double jitter(struct engine *e)
+{
+    if (!e->p.jitter)
+        return 1;
+    double f = exp(0.03 * rng_normal(&e->rng));
+    return rng_unit(&e->rng) < 0.01 ? f * 1.5 : f;
+}
+
+static void start_step(struct engine *e, uint64_t now_us)
+{
+    bool preempted = false;
+    e->n_batch = 0;
+    uint32_t budget = schedule_running(e, e->p.max_batched_tokens, &preempted);
+    if (!preempted)
+        schedule_waiting(e, budget, now_us);
+    if (e->n_batch == 0)
+        return;
+    double us = batch_seconds(e) * 1e6 * jitter(e) * e->slow + e->end_frac_us;
+    us = MAX(us, 1.0);
+    e->end_us = now_us + (uint64_t)us;
+    e->end_frac_us = us - floor(us);
+    e->count.busy_us += us;
+    e->count.steps++;
+    e->busy = true;
+    e->count.waiting = e->n_waiting; /* what is still waiting now is what the end of the step reports */
+    e->count.deferred = 0;
+    LIST_EACH(it, &e->waiting)
+        e->count.deferred += CONTAINER_OF(it, struct engine_seq, link)->deferred;
+    memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
+}
+
+static void publish_gauges(struct engine *e)
+{
+    e->count.running = e->n_running;
+    e->count.free_blocks = e->kv.n_free;
+    e->count.kv_usage_frac = 1 - (double)e->kv.n_free / e->kv.n;
+    e->count.step_tokens = e->step_tokens;
+    memcpy(e->shown_lora_running, e->lora_running, sizeof(e->lora_running));
+}
+
+static void append_token(struct engine_seq *s, uint32_t token)
+{
+    if (s->n_tok == s->cap_tok) {
+        s->cap_tok *= 2;
+        s->tok = xrealloc(s->tok, s->cap_tok * sizeof(*s->tok));
+    }
+    s->tok[s->n_tok++] = token;
+}
+
+/* The slice's tokens are computed. When that was all there is, the next token of the answer exists. */
+static void end_slice(struct engine *e, struct engine_seq *s, uint32_t n, engine_event_fn *fn, void *ctx)
+{
+    s->batch = NOT_IN_BATCH;
+    s->computed += n;
+    if (s->computed < s->n_tok)
+        return;
+    if (s->n_out == 0)
+        e->count.prompt_tokens += s->rq.n_tokens;
+    uint32_t index = s->n_out++;
+    uint32_t token = s->rq.token_at ? s->rq.token_at(s->rq.user, index)
+                                    : (uint32_t)hash_mix(s->rq.salt ^ s->rq.n_tokens, index);
+    append_token(s, token);
+    e->count.generation_tokens++;
+    struct engine_event ev = {.user = s->rq.user,
+                              .seq = s,
+                              .index = index,
+                              .token = token,
+                              .finished = s->n_out == s->rq.out_len,
+                              .cached_tokens = s->cached,
+                              .at_us = e->end_us,
+                              .arrived_us = s->arrived_us,
+                              .scheduled_us = s->scheduled_us,
+                              .preempted = s->preempted};
+    if (ev.finished)
+        leave(e, s);
+    if (fn)
+        fn(ctx, &ev);
+    if (ev.finished)
+        seq_free(s);
+}
+
+static void end_step(struct engine *e, engine_event_fn *fn, void *ctx)
+{
+    for (uint32_t i = 0; i < e->n_batch; i++) /* a callback may cancel any sequence: its slot is then empty */
+        if (e->batch[i].s)
+            end_slice(e, e->batch[i].s, e->batch[i].n, fn, ctx);
+    e->n_batch = 0;
+    e->busy = false;
+    publish_gauges(e);
+}
+
+void engine_cancel(struct engine *e, struct engine_seq *s)
+{
+    if (s->batch != NOT_IN_BATCH)
+        e->batch[s->batch].s = NULL;
+    leave(e, s);
+    seq_free(s);
+    if (e->n_running + e->n_waiting)
+        return;
+    e->count.waiting = e->count.deferred = 0; /* no step will come to report it */
+    memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
+    publish_gauges(e);
+}
+
+uint64_t engine_next(struct engine *e, uint64_t now_us)
+{
+    if (!e->busy && e->n_running + e->n_waiting)
+        start_step(e, now_us);
+    return e->busy ? e->end_us : UINT64_MAX;
+}
+
+void engine_advance(struct engine *e, uint64_t now_us, engine_event_fn *fn, void *ctx)
+{
+    while (e->busy && e->end_us <= now_us) {
+        uint64_t end = e->end_us;
+        end_step(e, fn, ctx);
+        (void)engine_next(e, end);
+    }
+}
+
+void engine_set_slow(struct engine *e, double factor)
+{
+    e->slow = factor > 0 ? factor : 1;
+}
+
+void engine_reset_prefix_cache(struct engine *e)
+{
+    kv_reset(&e->kv);
+}
+
+void engine_stats(const struct engine *e, bool live, struct engine_stats *out)
+{
+    *out = e->count;
+    out->n_blocks = e->kv.n;
+    if (!live) {
+        if (e->count.steps == 0)
+            out->free_blocks = e->kv.n;
+        return;
+    }
+    out->running = e->n_running;
+    out->waiting = e->n_waiting;
+    out->free_blocks = e->kv.n_free;
+    out->kv_usage_frac = 1 - (double)e->kv.n_free / e->kv.n;
+}
+
+void engine_lora(const struct engine *e, uint32_t lora, uint32_t *running, uint32_t *waiting)
+{
+    CHECK(lora < ENGINE_MAX_LORAS);
+    *running = e->shown_lora_running[lora];
+    *waiting = e->shown_lora_waiting[lora];
+}
