@@ -2,9 +2,10 @@
  *
  * A request body is scanned once: its JSON is validated (RFC 8259, UTF-8, depth <= 256, duplicate keys refused where the gateway
  * reads the key), the model and the flags are located, and the *prefix stream* (mission decision 15) is written to a scratch
- * buffer. The stream is what the prefix index hashes: bytes of `prompt` decoded to UTF-8 (token ids as 4-byte little-endian
- * integers), or for messages: tools, then per message role 0x1f decoded text of its parts in order (a media part counts as the
- * 8-byte hash of its content) 0x1e. JSON order of keys, white space and escapes never change the stream.
+ * buffer. The stream is what the prefix index hashes (core/prefix_hash.h): bytes of `prompt` decoded to UTF-8 (token ids as 4-byte
+ * little-endian integers), or for messages: tools, then per message role 0x1f decoded text of its parts in order (a media part
+ * counts as the 8-byte hash of its content) 0x1e. White space, escapes and the order of keys never change the stream, except the
+ * order of keys inside tools, tool_calls and tool inputs, which servers render as sent. To the byte: api/shape.h.
  * Reference for the request shapes: model-servers.md 2.2; results are spans into the body or the scratch. No I/O. */
 #ifndef API_API_H
 #define API_API_H
@@ -39,18 +40,20 @@ struct api_request {
     uint32_t n_media;         /* images, audio, video parts */
     struct str cache_salt, previous_response_id, user; /* decoded; empty when absent */
     struct str stream_bytes;  /* the prefix stream, in scratch */
-    uint64_t prompt_bytes;    /* decoded text bytes of the prompt (what the queue counts): stream without separators and tools */
+    uint64_t prompt_bytes;    /* decoded text bytes of the prompt (what the queue counts): no tools, roles, separators, hashes, ids */
     uint64_t prompt_token_ids; /* count of token ids given as numbers */
     const char *forbidden;    /* first top-level key a client may not set (bootstrap_*, kv_transfer_params...), or NULL */
 };
 
 struct api_error {
-    unsigned status;    /* 400 */
-    const char *code;   /* stable: invalid_json, duplicate_key, invalid_utf8, too_deep, missing_field, invalid_field, ... */
+    unsigned status;    /* 400; 413 for body_too_large */
+    const char *code;   /* stable: invalid_json, duplicate_key, invalid_utf8, too_deep, invalid_field, body_too_large */
     char msg[200];      /* one sentence with the position (byte offset) and, where there is one, the field */
 };
 
-/* Scans a complete body. scratch is cleared first and must allow body.n + 64 bytes; the result is valid while body and scratch are.
+/* Scans a complete body. scratch is cleared first and must allow body.n + 64 bytes, else 413 body_too_large; three times that is
+ * better: the stream of token ids can be longer than the body and is cut where the scratch ends, and sections that stand in
+ * another order than the stream's (tools behind messages) are moved faster. The result is valid while body and scratch are.
  * kind API_OTHER: only tries to find `model` and `stream` in a JSON object, and never fails (model_raw.p stays NULL when the body is no
  * JSON object). Returns 0, or -1 with *e. A missing `model` is no error here. */
 int api_parse_request(enum api_kind kind, struct str body, struct buf *scratch, struct api_request *out, struct api_error *e) MUST_USE;

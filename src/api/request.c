@@ -1,0 +1,360 @@
+/* The top level of a request body: which keys are read for which API, and what they set. */
+#include "api/shape.h"
+#include "base/json.h"
+
+enum top_key {
+    TK_MODEL, TK_PROMPT, TK_MESSAGES, TK_INPUT, TK_INSTRUCTIONS, TK_SYSTEM, TK_TOOLS, TK_STREAM, TK_STREAM_OPTIONS, TK_MAX_TOKENS,
+    TK_MAX_COMPLETION_TOKENS, TK_MAX_OUTPUT_TOKENS, TK_CACHE_SALT, TK_PREVIOUS_RESPONSE_ID, TK_USER, TK_N, TK_COUNT
+};
+static const struct key_name top_keys[TK_COUNT] = {
+    KEY("model", TK_MODEL),
+    KEY("prompt", TK_PROMPT),
+    KEY("messages", TK_MESSAGES),
+    KEY("input", TK_INPUT),
+    KEY("instructions", TK_INSTRUCTIONS),
+    KEY("system", TK_SYSTEM),
+    KEY("tools", TK_TOOLS),
+    KEY("stream", TK_STREAM),
+    KEY("stream_options", TK_STREAM_OPTIONS),
+    KEY("max_tokens", TK_MAX_TOKENS),
+    KEY("max_completion_tokens", TK_MAX_COMPLETION_TOKENS),
+    KEY("max_output_tokens", TK_MAX_OUTPUT_TOKENS),
+    KEY("cache_salt", TK_CACHE_SALT),
+    KEY("previous_response_id", TK_PREVIOUS_RESPONSE_ID),
+    KEY("user", TK_USER),
+    KEY("n", TK_N),
+};
+
+#define COMMON (BIT(TK_MODEL) | BIT(TK_STREAM) | BIT(TK_CACHE_SALT) | BIT(TK_USER))
+static const unsigned keys_of_kind[API_N_KINDS] = {
+    [API_OTHER] = BIT(TK_MODEL) | BIT(TK_STREAM),
+    [API_COMPLETIONS] = COMMON | BIT(TK_PROMPT) | BIT(TK_STREAM_OPTIONS) | BIT(TK_MAX_TOKENS) | BIT(TK_N),
+    [API_CHAT] = COMMON | BIT(TK_MESSAGES) | BIT(TK_TOOLS) | BIT(TK_STREAM_OPTIONS) | BIT(TK_MAX_TOKENS) |
+                 BIT(TK_MAX_COMPLETION_TOKENS) | BIT(TK_N),
+    [API_EMBEDDINGS] = COMMON | BIT(TK_INPUT) | BIT(TK_MESSAGES),
+    [API_RESPONSES] = COMMON | BIT(TK_INPUT) | BIT(TK_INSTRUCTIONS) | BIT(TK_TOOLS) | BIT(TK_MAX_OUTPUT_TOKENS) |
+                      BIT(TK_PREVIOUS_RESPONSE_ID),
+    [API_MESSAGES] = COMMON | BIT(TK_MESSAGES) | BIT(TK_SYSTEM) | BIT(TK_TOOLS) | BIT(TK_MAX_TOKENS),
+};
+
+/* What only the gateway may tell a server: names of the disaggregation protocols (model-servers.md 3). */
+static const char *const forbidden_keys[] = {
+    "bootstrap_host", "bootstrap_port", "bootstrap_room", "kv_transfer_params", "ec_transfer_params", "disaggregated_params",
+    "routed_dp_rank", "disagg_prefill_dp_rank", "data_parallel_rank",
+};
+
+enum section { SEC_TOOLS, SEC_SYSTEM, SEC_INPUT, SEC_MESSAGES, SEC_COUNT };
+struct top {
+    unsigned seen; /* top_key bits */
+    struct {
+        size_t off, n;
+    } sec[SEC_COUNT]; /* where the sections landed in the stream */
+    struct scan_str cache_salt, previous_response_id, user, model; /* raw, decoded at the end */
+};
+
+static const char *forbidden_key(struct str key)
+{
+    for (size_t i = 0; i < ARRAY_LEN(forbidden_keys); i++)
+        if (str_eq_c(key, forbidden_keys[i]))
+            return forbidden_keys[i];
+    return str_starts(key, STR("bootstrap_")) ? "bootstrap_*" : NULL;
+}
+
+/* String or null; raw.p stays NULL for null. */
+static bool text_field(struct scan *s, const char *field, struct scan_str *out)
+{
+    int c = scan_peek(s);
+    if (c == 'n')
+        return scan_skip(s);
+    if (c != '"')
+        return scan_fail_type(s, s->p, field, "a string");
+    return scan_string(s, out);
+}
+
+static bool bool_field(struct scan *s, const char *field, bool *out)
+{
+    const char *at = s->p;
+    int c = scan_peek(s);
+    if (c == 't' || c == 'f' || c == 'n') {
+        enum scan_lit lit;
+        if (!scan_literal(s, &lit))
+            return false;
+        *out = lit == SCAN_TRUE;
+        return true;
+    }
+    return scan_fail_type(s, at, field, "true or false");
+}
+
+/* A number or null. *found only for non-negative integers; what else a number may be is the server's to judge. */
+static bool count_field(struct scan *s, const char *field, uint64_t *out, bool *found)
+{
+    int c = scan_peek(s);
+    struct str raw;
+    *found = false;
+    if (c == 'n')
+        return scan_skip(s);
+    if (c != '-' && (c < '0' || c > '9'))
+        return scan_fail_type(s, s->p, field, "a number");
+    if (!scan_number(s, &raw))
+        return false;
+    *found = str_to_u64(raw, out);
+    return true;
+}
+
+static bool max_tokens(struct scan *s, struct top *t, int id)
+{
+    uint64_t v = 0;
+    bool found;
+    if (!count_field(s, top_keys[id].name.p, &v, &found))
+        return false;
+    bool beaten = id == TK_MAX_TOKENS && s->rq->has_max_tokens && (t->seen & BIT(TK_MAX_COMPLETION_TOKENS));
+    if (found && !beaten) {
+        s->rq->has_max_tokens = true;
+        s->rq->max_tokens = v;
+    }
+    return true;
+}
+
+static bool choices(struct scan *s)
+{
+    uint64_t v = 1;
+    bool found;
+    if (!count_field(s, "n", &v, &found))
+        return false;
+    if (found)
+        s->rq->n = (uint32_t)MAX(1u, MIN(v, UINT32_MAX));
+    return true;
+}
+
+static bool stream_options(struct scan *s)
+{
+    struct scan_str key;
+    bool first = true, seen = false;
+    int more, c = scan_peek(s);
+    if (c == 'n')
+        return scan_skip(s);
+    if (c != '{')
+        return scan_fail_type(s, s->p, "stream_options", "an object");
+    if (!scan_open(s))
+        return false;
+    while ((more = scan_key(s, &key, &first)) > 0) {
+        if (!str_eq(key.text, STR("include_usage"))) {
+            if (!scan_skip(s))
+                return false;
+            continue;
+        }
+        if (seen)
+            return scan_fail_dup(s, s->p, "include_usage");
+        seen = true;
+        if (!bool_field(s, "stream_options.include_usage", &s->rq->include_usage))
+            return false;
+    }
+    return more == 0;
+}
+
+static bool section(struct scan *s, struct top *t, int id)
+{
+    size_t off = s->n;
+    enum section which = SEC_INPUT;
+    bool ok;
+    switch (id) {
+    case TK_PROMPT:
+        ok = shape_prompt(s, "prompt");
+        break;
+    case TK_INPUT:
+        ok = s->rq->kind == API_RESPONSES ? shape_responses_input(s) : shape_prompt(s, "input");
+        break;
+    case TK_MESSAGES:
+        which = SEC_MESSAGES;
+        ok = shape_messages(s);
+        break;
+    case TK_TOOLS:
+        which = SEC_TOOLS;
+        ok = shape_tools(s);
+        break;
+    default:
+        which = SEC_SYSTEM;
+        ok = shape_system(s, top_keys[id].name.p);
+        break;
+    }
+    t->sec[which].off = off;
+    t->sec[which].n = scan_grown(s, off);
+    return ok;
+}
+
+static bool top_value(struct scan *s, struct top *t, int id)
+{
+    struct api_request *rq = s->rq;
+    switch (id) {
+    case TK_MODEL:
+        return text_field(s, "model", &t->model);
+    case TK_STREAM:
+        return bool_field(s, "stream", &rq->stream);
+    case TK_STREAM_OPTIONS:
+        return stream_options(s);
+    case TK_MAX_TOKENS:
+    case TK_MAX_COMPLETION_TOKENS:
+    case TK_MAX_OUTPUT_TOKENS:
+        return max_tokens(s, t, id);
+    case TK_CACHE_SALT:
+        return text_field(s, "cache_salt", &t->cache_salt);
+    case TK_PREVIOUS_RESPONSE_ID:
+        return text_field(s, "previous_response_id", &t->previous_response_id);
+    case TK_USER:
+        return text_field(s, "user", &t->user);
+    case TK_N:
+        return choices(s);
+    default:
+        return section(s, t, id);
+    }
+}
+
+static bool top_object(struct scan *s, struct top *t)
+{
+    unsigned wanted = keys_of_kind[s->rq->kind];
+    struct scan_str key;
+    bool first = true;
+    int more;
+    if (scan_peek(s) != '{')
+        return scan_fail(s, "invalid_json", s->p, "The request body must be a JSON object");
+    if (!scan_open(s))
+        return false;
+    while ((more = scan_key(s, &key, &first)) > 0) {
+        int id = key_find(top_keys, TK_COUNT, key.text);
+        if (id < 0 || !(wanted & BIT(id))) {
+            if (!s->rq->forbidden)
+                s->rq->forbidden = forbidden_key(key.text);
+            if (!scan_skip(s))
+                return false;
+            continue;
+        }
+        if (t->seen & BIT(id))
+            return scan_fail_dup(s, s->p, top_keys[id].name.p);
+        t->seen |= BIT(id);
+        if (!top_value(s, t, id))
+            return false;
+    }
+    if (more < 0)
+        return false;
+    if (scan_peek(s) >= 0)
+        return scan_fail_syntax(s, "the end");
+    return true;
+}
+
+static void reverse(char *p, size_t n)
+{
+    for (size_t i = 0; i < n / 2; i++) {
+        char c = p[i];
+        p[i] = p[n - 1 - i];
+        p[n - 1 - i] = c;
+    }
+}
+
+/* Swaps the neighbours [a, a + n) and [a + n, a + n + m): the second one is usually the short one. */
+static void swap_ranges(struct scan *s, size_t a, size_t n, size_t m)
+{
+    s->scratch->n = s->n;
+    char *spare = buf_reserve(s->scratch, m);
+    if (!spare) { /* no room: in place */
+        reverse(s->out + a, n);
+        reverse(s->out + a + n, m);
+        reverse(s->out + a, n + m);
+        return;
+    }
+    s->out = spare - s->n;
+    memcpy(spare, s->out + a + n, m);
+    memmove(s->out + a + m, s->out + a, n);
+    memcpy(s->out + a, spare, m);
+}
+
+/* Brings the sections into the order of the stream. A section is moved in front of everything that should follow it. */
+static void order_sections(struct scan *s, struct top *t)
+{
+    size_t done = 0; /* bytes in place */
+    for (int i = 0; i < SEC_COUNT; i++) {
+        size_t off = t->sec[i].off, n = MIN(t->sec[i].n, s->n - MIN(off, s->n)); /* less than wanted where the stream was cut */
+        if (!n)
+            continue;
+        if (off > done) {
+            swap_ranges(s, done, off - done, n);
+            for (int k = i + 1; k < SEC_COUNT; k++)
+                if (t->sec[k].n && t->sec[k].off < off)
+                    t->sec[k].off += n;
+        }
+        done += n;
+    }
+}
+
+/* Gives the short fields their final place: the body where they have no escapes, else behind the stream. */
+static void settle(struct scan *s, struct top *t)
+{
+    struct api_request *rq = s->rq;
+    struct {
+        struct str raw, *to;
+    } f[] = {{t->model.raw, &rq->model},
+             {t->cache_salt.raw, &rq->cache_salt},
+             {t->previous_response_id.raw, &rq->previous_response_id},
+             {t->user.raw, &rq->user}};
+    size_t need = 0;
+    for (size_t i = 0; i < ARRAY_LEN(f); i++)
+        if (f[i].raw.n && memchr(f[i].raw.p, '\\', f[i].raw.n))
+            need += f[i].raw.n;
+        else
+            *f[i].to = f[i].raw;
+    s->scratch->n = s->n;
+    if (need && !buf_reserve(s->scratch, need)) { /* a full scratch: the stream gives way */
+        s->n = MIN(s->n, s->scratch->max - need);
+        s->scratch->n = s->n;
+    }
+    char *at = need ? buf_reserve(s->scratch, need) : NULL;
+    for (size_t i = 0; i < ARRAY_LEN(f) && at; i++) {
+        if (!f[i].raw.n || !memchr(f[i].raw.p, '\\', f[i].raw.n))
+            continue;
+        *f[i].to = (struct str){at, json_unescape(f[i].raw, at)};
+        at += f[i].to->n;
+    }
+    rq->model_raw = t->model.raw;
+    rq->stream_bytes = (struct str){buf_str(s->scratch).p, s->n};
+}
+
+static bool scan_start(struct scan *s, struct str body)
+{
+    buf_clear(s->scratch);
+    s->out = buf_reserve(s->scratch, body.n + 64);
+    if (!s->out) {
+        *s->e = (struct api_error){.status = 413, .code = "body_too_large"};
+        memcpy(s->e->msg, "The request body is too large.", sizeof("The request body is too large."));
+        return false;
+    }
+    s->cap = MIN(s->scratch->cap - s->scratch->off, s->scratch->max);
+    return true;
+}
+
+static bool scan_request(struct scan *s, struct str body)
+{
+    struct top t;
+    memset(&t, 0, sizeof(t));
+    if (!scan_start(s, body) || !top_object(s, &t))
+        return false;
+    order_sections(s, &t);
+    settle(s, &t);
+    return true;
+}
+
+int api_parse_request(enum api_kind kind, struct str body, struct buf *scratch, struct api_request *out, struct api_error *e)
+{
+    *out = (struct api_request){.kind = kind, .n = 1};
+    struct scan s = {.p = body.p,
+                     .end = body.p + body.n,
+                     .body = body.p,
+                     .copy = text_copy_best(),
+                     .scratch = scratch,
+                     .rq = out,
+                     .e = e};
+    if (scan_request(&s, body))
+        return 0;
+    if (kind != API_OTHER)
+        return -1;
+    *out = (struct api_request){.kind = kind, .n = 1};
+    return 0;
+}
