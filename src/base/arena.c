@@ -28,7 +28,7 @@ static struct arena_block *block_new(size_t cap)
     return b;
 }
 
-/* A block with room for n bytes. What is larger than a block gets one of its own behind the head, which stays in use. */
+/* A block with room for n bytes. A large one gets a block of its own behind the head, which stays in use. */
 static struct arena_block *block_for(struct arena *a, size_t n)
 {
     struct arena_block *head = a->head;
@@ -77,6 +77,7 @@ struct str arena_str(struct arena *a, struct str s)
 
 char *arena_printf(struct arena *a, const char *fmt, ...)
 {
+    CHECK(fmt);
     va_list ap, again;
     va_start(ap, fmt);
     va_copy(again, ap);

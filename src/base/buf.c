@@ -31,8 +31,8 @@ static void compact(struct buf *b)
     b->off = 0;
 }
 
-/* Largest useful allocation: half as much again as max, so that a full buffer whose front is consumed in small pieces moves
- * its bytes once per max/2 consumed, and one byte for buf_cstr. */
+/* Largest useful allocation: half as much again as max, so that a full buffer whose front is consumed in small pieces
+ * moves its bytes once per max/2 consumed, and one byte for buf_cstr. */
 static size_t cap_limit(const struct buf *b)
 {
     size_t limit;

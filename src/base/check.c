@@ -1,6 +1,6 @@
 /* base/check.c - the always-on check, and allocation that cannot fail.
  *
- * The one place of base that writes to a file descriptor: a broken invariant must be seen even when no log is set up. */
+ * The one place of base that writes to a file descriptor: a broken invariant must be seen even before log_setup. */
 #include "base/compiler.h"
 
 #include <stdio.h>

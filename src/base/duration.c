@@ -9,8 +9,8 @@ static const struct unit {
     struct str name;
     uint64_t ns;
 } units[] = {
-    {{"ns", 2}, 1},         {{"us", 2}, US},          {{"\xc2\xb5s", 3}, US}, {{"\xce\xbcs", 3}, US},
-    {{"ms", 2}, MS},        {{"s", 1}, S},            {{"m", 1}, 60 * S},     {{"h", 1}, 3600 * S},
+    {{"ns", 2}, 1},  {{"us", 2}, US}, {{"\xc2\xb5s", 3}, US}, {{"\xce\xbcs", 3}, US},
+    {{"ms", 2}, MS}, {{"s", 1}, S},   {{"m", 1}, 60 * S},     {{"h", 1}, 3600 * S},
 };
 
 static bool is_digit(char c)

@@ -61,7 +61,8 @@ const char *json_plain_end(const char *p, const char *end)
     for (; end - p >= 16; p += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
         /* The signed comparison catches both controls and bytes >= 0x80. */
-        __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)), _mm_cmplt_epi8(v, space));
+        __m128i hit =
+            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)), _mm_cmplt_epi8(v, space));
         int mask = _mm_movemask_epi8(hit);
         if (mask)
             return p + __builtin_ctz((unsigned)mask);
@@ -73,7 +74,7 @@ const char *json_plain_end(const char *p, const char *end)
         memcpy(&w, p, sizeof(w));
         uint64_t q = w ^ ones * '"', s = w ^ ones * '\\';
         if (((w - ones * 0x20) | (q - ones) | (s - ones) | w) & high)
-            break; /* may be a false alarm behind a borrow; the loop below decides */
+            break; /* a hit in these eight bytes; the loop below finds which */
     }
 #endif
     while (p < end && is_plain(*p))
@@ -307,7 +308,7 @@ static enum json_type read_key(struct json *j)
     return JSON_KEY;
 }
 
-/* Behind a value: the end of the text or container, or JSON_NULL when a comma was read and the next item must follow. */
+/* Behind a value: the end of the text or container, or JSON_NULL when a comma was read: an item must follow. */
 static enum json_type read_after(struct json *j)
 {
     if (j->depth == 0)

@@ -19,7 +19,8 @@ static _Thread_local char line_mem[LINE_MAX_LEN];
 
 static const char *const level_names[] = {"debug", "info", "warn", "error", "off"};
 
-void log_setup(enum log_level level, enum log_format format, void (*sink)(const char *line, size_t n), uint64_t (*now_us)(void))
+void log_setup(enum log_level level, enum log_format format, void (*sink)(const char *line, size_t n),
+               uint64_t (*now_us)(void))
 {
     atomic_store(&cur_level, LOG_OFF);
     atomic_store(&cur_format, (int)format);
@@ -126,8 +127,8 @@ static void add_pair(struct logline *l, const char *key, struct str val, enum fo
     l->cap = 0;
 }
 
-/* Year, month and day of a day count since 1970-01-01 (proleptic Gregorian). Years start in March, so that the leap day is
- * the last of its year. */
+/* Year, month and day of a day count since 1970-01-01 (proleptic Gregorian). Years start in March, so that the leap day
+ * is the last of its year. */
 static void civil_from_days(uint64_t days, unsigned *year, unsigned *month, unsigned *day)
 {
     uint64_t z = days + 719468, era = z / 146097, doe = z % 146097;

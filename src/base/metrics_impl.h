@@ -11,8 +11,8 @@
 #define METRIC_LABELS_MAX 8
 #define CACHE_LINE        64
 
-/* A value of one shard, alone on its cache lines: the sum, and for histograms the bucket counts behind it. Written by one
- * thread with plain loads and stores that are atomic only so that readers see whole values. */
+/* A value of one shard, alone on its cache lines: the sum, and for histograms the bucket counts behind it. Written by
+ * one thread with plain loads and stores that are atomic only so that readers see whole values. */
 struct metric_cell {
     _Alignas(CACHE_LINE) _Atomic double sum;
     _Atomic uint64_t buckets[];

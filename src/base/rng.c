@@ -1,4 +1,5 @@
-/* base/rng.c - xoshiro256++ seeded by splitmix64 (Blackman and Vigna, "Scrambled linear pseudorandom number generators"). */
+/* base/rng.c - xoshiro256++ seeded by splitmix64 (Blackman and Vigna, "Scrambled linear pseudorandom number
+ * generators"). */
 #include "base/rng.h"
 
 #include <math.h>

@@ -63,6 +63,7 @@ static void test_err(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_check_aborts), cmocka_unit_test(test_alloc), cmocka_unit_test(test_err)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_check_aborts), cmocka_unit_test(test_alloc),
+                                       cmocka_unit_test(test_err)};
     return RUN_TESTS(tests);
 }

@@ -45,10 +45,31 @@ static void test_parse(void **state)
         {"0.830103483285477580700h", 2988372539827},
         {"1.5h", 5400000000000},
     };
-    static const char *const bad[] = {"",      "3",      "-",      "s",   ".",     "-.",   ".s",      "+.s",   "1d",   "\x85\x85",
-                                      "1.2.3s", "3000000h", "9223372036854775808ns", "9223372036854775.808us", "-9223372036854775809ns",
-                                      "1 s",   " 1s",    "1s ",    "1S",  "1e3s",  "--1s", "1s-2s",   "99999999999999999999ns",
-                                      "9223372036854ms775us808ns", "1h30"};
+    static const char *const bad[] = {"",
+                                      "3",
+                                      "-",
+                                      "s",
+                                      ".",
+                                      "-.",
+                                      ".s",
+                                      "+.s",
+                                      "1d",
+                                      "\x85\x85",
+                                      "1.2.3s",
+                                      "3000000h",
+                                      "9223372036854775808ns",
+                                      "9223372036854775.808us",
+                                      "-9223372036854775809ns",
+                                      "1 s",
+                                      " 1s",
+                                      "1s ",
+                                      "1S",
+                                      "1e3s",
+                                      "--1s",
+                                      "1s-2s",
+                                      "99999999999999999999ns",
+                                      "9223372036854ms775us808ns",
+                                      "1h30"};
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         int64_t ns = 77;
         print_message("%s\n", good[i].text);
@@ -67,7 +88,8 @@ static void test_gateway(void **state)
 {
     (void)state;
     static const char *const good[] = {"0s", "10ms", "1h2m3s4ms", "99999h", "0h", "1s1s1s1s"};
-    static const char *const bad[] = {"0", "", "1", "1.5s", "-1s", "+1s", "100000s", "1h1h1h1h1h", "1us", "1ns", "s", "1m s", "1ms1"};
+    static const char *const bad[] = {"0",          "",    "1",   "1.5s", "-1s",  "+1s", "100000s",
+                                      "1h1h1h1h1h", "1us", "1ns", "s",    "1m s", "1ms1"};
     int64_t ns;
     for (size_t i = 0; i < ARRAY_LEN(good); i++)
         assert_true(duration_parse_gateway(str_c(good[i]), &ns));
@@ -127,7 +149,7 @@ static void test_round_trip(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parse), cmocka_unit_test(test_gateway), cmocka_unit_test(test_format),
-                                       cmocka_unit_test(test_round_trip)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parse), cmocka_unit_test(test_gateway),
+                                       cmocka_unit_test(test_format), cmocka_unit_test(test_round_trip)};
     return RUN_TESTS(tests);
 }

@@ -22,7 +22,8 @@ static void test_mix(void **state)
         uint64_t a = rng_u64(&r), b = rng_u64(&r), h = hash_mix(a, b);
         assert_true(h != hash_mix(b, a));
         for (int bit = 0; bit < 64; bit++, trials += 2)
-            flips += __builtin_popcountll(h ^ hash_mix(a ^ 1ull << bit, b)) + __builtin_popcountll(h ^ hash_mix(a, b ^ 1ull << bit));
+            flips += __builtin_popcountll(h ^ hash_mix(a ^ 1ull << bit, b)) +
+                     __builtin_popcountll(h ^ hash_mix(a, b ^ 1ull << bit));
     }
     double mean = (double)flips / (double)trials;
     assert_true(mean > 28 && mean < 36);

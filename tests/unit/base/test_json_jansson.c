@@ -1,4 +1,5 @@
-/* The JSON scanner against jansson: random documents, some spoiled, must be taken or refused alike and give the same tree. */
+/* The JSON scanner against jansson: random documents, some spoiled, must be taken or refused alike and give the same
+ * tree. */
 #include "unit.h"
 /* Four names of jansson's enum are ours as well. */
 #define JSON_STRING JANSSON_STRING
@@ -33,8 +34,17 @@ static json_t *jansson_load(struct str text, json_error_t *err)
 
 static void random_string(struct rng *r, struct buf *b)
 {
-    static const char *const parts[] = {"a", "xyz", "\\n", "\\u00e9", "\\ud83d\\ude00", "\xc3\xa9", "\xe2\x82\xac", "\\\\", "\\\"",
-                                        " ", "0123456789abcdefghi"};
+    static const char *const parts[] = {"a",
+                                        "xyz",
+                                        "\\n",
+                                        "\\u00e9",
+                                        "\\ud83d\\ude00",
+                                        "\xc3\xa9",
+                                        "\xe2\x82\xac",
+                                        "\\\\",
+                                        "\\\"",
+                                        " ",
+                                        "0123456789abcdefghi"};
     buf_add(b, "\"", 1);
     for (uint64_t n = rng_below(r, 6); n; n--)
         buf_add_str(b, str_c(parts[rng_below(r, ARRAY_LEN(parts))]));
@@ -114,8 +124,10 @@ static void test_like_jansson(void **state)
         buf_clear(&b);
         random_value(&r, &b, 0);
         for (uint64_t edits = rng_below(&r, 3); edits && b.n; edits--) {
-            static const char bytes[] = "{}[]\":,\\ \n\x01\xc3\xa9\x80\xff" "0123456789.-+eEtfnu";
-            b.p[b.off + rng_below(&r, b.n)] = bytes[rng_below(&r, sizeof(bytes) - 1)]; /* no NUL: jansson overlooks it behind a number */
+            static const char bytes[] = "{}[]\":,\\ \n\x01\xc3\xa9\x80\xff"
+                                        "0123456789.-+eEtfnu";
+            b.p[b.off + rng_below(&r, b.n)] =
+                bytes[rng_below(&r, sizeof(bytes) - 1)]; /* no NUL: jansson overlooks it behind a number */
         }
         json_error_t err;
         json_t *theirs = jansson_load(buf_str(&b), &err);

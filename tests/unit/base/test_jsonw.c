@@ -39,9 +39,11 @@ static void test_text(void **state)
     jsonw_key(&w, "u");
     jsonw_str(&w, STR("\xc3\xa9\xff\xe2\x82z\xf0\x9f\x98\x80\xed\xa0\x80"));
     jsonw_obj_end(&w);
-    assert_string_equal(buf_cstr(&out), "{\"a\":18446744073709551615,\"b\":[-9223372036854775808,0.5,1e+09,null,[],{},true,false,null,[1, 2]],"
-                                        "\"q\\\"\":\"\\\\\\\"\\b\\f\\n\\r\\t\\u0001\\u001f/\x7f\",\"\":null,"
-                                        "\"u\":\"\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz\xf0\x9f\x98\x80\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"}");
+    assert_string_equal(
+        buf_cstr(&out),
+        "{\"a\":18446744073709551615,\"b\":[-9223372036854775808,0.5,1e+09,null,[],{},true,false,null,[1, 2]],"
+        "\"q\\\"\":\"\\\\\\\"\\b\\f\\n\\r\\t\\u0001\\u001f/\x7f\",\"\":null,"
+        "\"u\":\"\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz\xf0\x9f\x98\x80\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"}");
     buf_free(&out);
 }
 
@@ -70,7 +72,8 @@ static void test_round_trip(void **state)
         char text[300], back[2000];
         size_t n = 0, want = rng_below(&r, 200);
         while (n < want)
-            n += utf8_put((uint32_t)rng_below(&r, (uint64_t[]){0x30, 0x80, 0x800, 0x110000}[rng_below(&r, 4)]), text + n);
+            n += utf8_put((uint32_t)rng_below(&r, (uint64_t[]){0x30, 0x80, 0x800, 0x110000}[rng_below(&r, 4)]),
+                          text + n);
         bool spoiled = n && i % 4 == 0;
         if (spoiled)
             text[rng_below(&r, n)] = (char)rng_u64(&r);
@@ -93,6 +96,7 @@ static void test_round_trip(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_overflow), cmocka_unit_test(test_round_trip)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_text), cmocka_unit_test(test_overflow),
+                                       cmocka_unit_test(test_round_trip)};
     return RUN_TESTS(tests);
 }

@@ -10,8 +10,8 @@ struct item {
 static void assert_items(struct list *head, const char *want)
 {
     size_t i = 0;
-    LIST_EACH (it, head)
-        assert_int_equal(CONTAINER_OF(it, struct item, link)->v, want[i++]);
+    LIST_EACH(it, head)
+    assert_int_equal(CONTAINER_OF(it, struct item, link)->v, want[i++]);
     assert_int_equal(want[i], '\0');
 }
 
@@ -37,8 +37,8 @@ static void test_list(void **state)
     list_move(&other, &head);
     assert_true(list_empty(&head));
     assert_items(&other, "cad");
-    LIST_EACH_SAFE (it, next, &other)
-        list_remove(it);
+    LIST_EACH_SAFE(it, next, &other)
+    list_remove(it);
     assert_true(list_empty(&other));
     list_move(&head, &other);
     assert_true(list_empty(&head));

@@ -74,8 +74,9 @@ static void test_formats(void **state)
     (void)state;
     log_setup(LOG_INFO, LOG_LOGFMT, capture, fixed_time);
     write_all_kinds();
-    assert_string_equal(last, "ts=2024-02-29T12:34:56.789Z level=info msg=\"Request Handled\" model=llama path=\"/v1/a b\\\"c\" "
-                              "status=200 delta=-3 sec=1.234 nan=NaN stream=true raw=\"{\\\"a\\\":1}\" none=\"\"\n");
+    assert_string_equal(
+        last, "ts=2024-02-29T12:34:56.789Z level=info msg=\"Request Handled\" model=llama path=\"/v1/a b\\\"c\" "
+              "status=200 delta=-3 sec=1.234 nan=NaN stream=true raw=\"{\\\"a\\\":1}\" none=\"\"\n");
     log_setup(LOG_INFO, LOG_JSON, capture, fixed_time);
     write_all_kinds();
     assert_string_equal(last, "{\"ts\":\"2024-02-29T12:34:56.789Z\",\"level\":\"info\",\"msg\":\"Request Handled\","
@@ -119,8 +120,8 @@ static void test_times(void **state)
     static const struct {
         uint64_t s;
         const char *text;
-    } rows[] = {{0, "1970-01-01T00:00:00.000Z"},         {951782399, "2000-02-28T23:59:59.000Z"},
-                {951868799, "2000-02-29T23:59:59.000Z"}, {951868800, "2000-03-01T00:00:00.000Z"},
+    } rows[] = {{0, "1970-01-01T00:00:00.000Z"},          {951782399, "2000-02-28T23:59:59.000Z"},
+                {951868799, "2000-02-29T23:59:59.000Z"},  {951868800, "2000-03-01T00:00:00.000Z"},
                 {1735689599, "2024-12-31T23:59:59.000Z"}, {4107542400, "2100-03-01T00:00:00.000Z"}};
     log_setup(LOG_INFO, LOG_LOGFMT, capture, set_time);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -228,8 +229,12 @@ static void test_threads(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_silent_before_setup), cmocka_unit_test(test_formats),
-                                       cmocka_unit_test(test_values), cmocka_unit_test(test_times), cmocka_unit_test(test_levels),
-                                       cmocka_unit_test(test_cut), cmocka_unit_test(test_threads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_silent_before_setup),
+                                       cmocka_unit_test(test_formats),
+                                       cmocka_unit_test(test_values),
+                                       cmocka_unit_test(test_times),
+                                       cmocka_unit_test(test_levels),
+                                       cmocka_unit_test(test_cut),
+                                       cmocka_unit_test(test_threads)};
     return RUN_TESTS(tests);
 }

@@ -16,7 +16,8 @@ static struct str key_of(size_t i, char out[32])
 static void check_iteration(const struct map *m, char *const *want, size_t n_want)
 {
     size_t n = 0;
-    MAP_EACH (slot, m) {
+    MAP_EACH(slot, m)
+    {
         bool found = false;
         for (size_t i = 0; i < N; i++)
             found = found || want[i] == slot->val;
@@ -66,8 +67,8 @@ static void test_empty(void **state)
     map_init(&m, 1);
     assert_null(map_get(&m, STR("x")));
     assert_null(map_del(&m, STR("x")));
-    MAP_EACH (slot, &m)
-        fail();
+    MAP_EACH(slot, &m)
+    fail();
     char key[] = "abc";
     map_put(&m, str_c(key), key);
     key[0] = 'z'; /* the map has its own copy */

@@ -20,7 +20,8 @@ static void test_exposition(void **state)
     struct metrics *m = metrics_new(2);
     const char *labels[] = {"model", "pod", NULL};
     const double bounds[] = {0.1, 1, 2.5};
-    struct metric_family *c = metric_family(m, METRIC_COUNTER, "penstock_requests_total", "Requests.\nA \\ and a \"quote\".", labels, NULL, 0, 0);
+    struct metric_family *c = metric_family(m, METRIC_COUNTER, "penstock_requests_total",
+                                            "Requests.\nA \\ and a \"quote\".", labels, NULL, 0, 0);
     struct metric_family *g = metric_family(m, METRIC_GAUGE, "penstock_up", "Up.", NULL, NULL, 0, 0);
     struct metric_family *h = metric_family(m, METRIC_HISTOGRAM, "penstock_ttft_seconds", "TTFT.", NULL, bounds, 3, 0);
     struct metric *s = metric_series(c, (struct str[]){STR("a\"b\\c\nd"), STR("x\xff\xc3\xa9")});
@@ -221,9 +222,12 @@ static void test_threads(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exposition), cmocka_unit_test(test_numbers),
-                                       cmocka_unit_test(test_cap_and_drop), cmocka_unit_test(test_long_values),
-                                       cmocka_unit_test(test_keys_are_distinct), cmocka_unit_test(test_collector),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exposition),
+                                       cmocka_unit_test(test_numbers),
+                                       cmocka_unit_test(test_cap_and_drop),
+                                       cmocka_unit_test(test_long_values),
+                                       cmocka_unit_test(test_keys_are_distinct),
+                                       cmocka_unit_test(test_collector),
                                        cmocka_unit_test(test_threads)};
     return RUN_TESTS(tests);
 }

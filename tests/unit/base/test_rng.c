@@ -7,8 +7,9 @@
 static void test_known(void **state)
 {
     (void)state;
-    static const uint64_t want[] = {41943041ull, 58720359ull, 3588806011781223ull, 3591011842654386ull, 9228616714210784205ull,
-                                    9973669472204895162ull};
+    static const uint64_t want[] = {
+        41943041ull,           58720359ull, 3588806011781223ull, 3591011842654386ull, 9228616714210784205ull,
+        9973669472204895162ull};
     struct rng r = {{1, 2, 3, 4}};
     for (size_t i = 0; i < ARRAY_LEN(want); i++)
         assert_true(rng_u64(&r) == want[i]);
@@ -63,6 +64,7 @@ static void test_moments(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_known), cmocka_unit_test(test_below), cmocka_unit_test(test_moments)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_known), cmocka_unit_test(test_below),
+                                       cmocka_unit_test(test_moments)};
     return RUN_TESTS(tests);
 }

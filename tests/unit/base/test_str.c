@@ -12,8 +12,12 @@ static void test_compare(void **state)
         const char *a, *b;
         bool eq, ieq;
         int cmp;
-    } rows[] = {{"", "", true, true, 0},       {"a", "A", false, true, 1},    {"Host", "hOST", false, true, -1},
-                {"ab", "abc", false, false, -1}, {"b", "abc", false, false, 1}, {"[", "{", false, false, -1},
+    } rows[] = {{"", "", true, true, 0},
+                {"a", "A", false, true, 1},
+                {"Host", "hOST", false, true, -1},
+                {"ab", "abc", false, false, -1},
+                {"b", "abc", false, false, 1},
+                {"[", "{", false, false, -1},
                 {"\xc3\x89", "\xc3\xa9", false, false, -1}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct str a = str_c(rows[i].a), b = str_c(rows[i].b);
@@ -104,11 +108,28 @@ static void test_integers(void **state)
 static void test_doubles(void **state)
 {
     (void)state;
-    static const char *const good[] = {"0",     "-0",   "1",       "1.5",    ".5",      "5.",        "1e3",  "1E+3",
-                                       "1e-3",  "+2.5", "123456789012345678901234567890", "4.9e-324", "1e308", "0.1",
-                                       "1e22",  "1e23", "9007199254740993", "2.2250738585072011e-308", "0e999999", "1e-999999"};
-    static const char *const bad[] = {"",    ".",  "e5",       "1e",  "1e+",  "0x10", "inf", "nan",      "infinity", "1 ",
-                                      " 1",  "--1", "1..2", "1e5.5", "1e999", "-1e400", "+NaN", "1f",   "1_000"};
+    static const char *const good[] = {"0",
+                                       "-0",
+                                       "1",
+                                       "1.5",
+                                       ".5",
+                                       "5.",
+                                       "1e3",
+                                       "1E+3",
+                                       "1e-3",
+                                       "+2.5",
+                                       "123456789012345678901234567890",
+                                       "4.9e-324",
+                                       "1e308",
+                                       "0.1",
+                                       "1e22",
+                                       "1e23",
+                                       "9007199254740993",
+                                       "2.2250738585072011e-308",
+                                       "0e999999",
+                                       "1e-999999"};
+    static const char *const bad[] = {"",   ".",   "e5",   "1e",    "1e+",   "0x10",   "inf",  "nan", "infinity", "1 ",
+                                      " 1", "--1", "1..2", "1e5.5", "1e999", "-1e400", "+NaN", "1f",  "1_000"};
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         double v = 77;
         print_message("%s\n", good[i]);
@@ -155,8 +176,8 @@ static void test_doubles_like_libc(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_compare),  cmocka_unit_test(test_parts),
-                                       cmocka_unit_test(test_find),     cmocka_unit_test(test_integers),
-                                       cmocka_unit_test(test_doubles),  cmocka_unit_test(test_doubles_like_libc)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_compare), cmocka_unit_test(test_parts),
+                                       cmocka_unit_test(test_find),    cmocka_unit_test(test_integers),
+                                       cmocka_unit_test(test_doubles), cmocka_unit_test(test_doubles_like_libc)};
     return RUN_TESTS(tests);
 }

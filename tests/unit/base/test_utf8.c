@@ -65,7 +65,8 @@ static void test_random(void **state)
         char text[128];
         size_t n = 0;
         while (n < 100)
-            n += rng_below(&r, 3) ? utf8_put((uint32_t)rng_below(&r, 0x110000), text + n) : utf8_put((uint32_t)rng_below(&r, 128), text + n);
+            n += rng_below(&r, 3) ? utf8_put((uint32_t)rng_below(&r, 0x110000), text + n)
+                                  : utf8_put((uint32_t)rng_below(&r, 128), text + n);
         if (i % 2)
             text[rng_below(&r, n)] = (char)rng_u64(&r);
         bool want = naive_valid((const unsigned char *)text, n);
@@ -89,6 +90,7 @@ static void test_put(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_short), cmocka_unit_test(test_random), cmocka_unit_test(test_put)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_short), cmocka_unit_test(test_random),
+                                       cmocka_unit_test(test_put)};
     return RUN_TESTS(tests);
 }
