@@ -1,0 +1,106 @@
+/* Body scanner: scan + UTF-8 check + duplicate-key rule + prefix hashes of a chat body, by kind of text.
+ * Prints GB/s of body per kind, best of several rounds. Targets: 3 GB/s with an escape every 200 bytes, 0.6 with one every 8. */
+#include "api/api.h"
+#include "base/rng.h"
+#include "core/prefix_hash.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum text_kind { PLAIN, ESC_200, ESC_200_RANDOM, ESC_8, ESC_8_RANDOM, CHINESE, FRENCH, N_KINDS };
+static const char *const kind_names[N_KINDS] = {
+    "plain", "escape every 200", "escape every 200 on average", "escape every 8", "escape every 8 on average", "chinese", "french"};
+
+static void add_text(struct buf *b, struct rng *r, enum text_kind kind, size_t n)
+{
+    static const char *const escapes[] = {"\\n", "\\n", "\\\"", "\\\"", "\\t", "\\\\", "\\u00e9"};
+    static const char *const han[] = {"中", "文", "的", "一", "是", "，", "在", "不", "了", "。", "人", "有"};
+    size_t end = b->n + n, since = 0;
+    while (b->n < end) {
+        size_t every = kind == ESC_200 || kind == ESC_200_RANDOM ? 200 : kind == ESC_8 || kind == ESC_8_RANDOM ? 8 : 0;
+        bool random = kind == ESC_200_RANDOM || kind == ESC_8_RANDOM;
+        const char *s = NULL;
+        if (every && (random ? rng_below(r, every) == 0 : ++since % every == 0))
+            s = random ? escapes[rng_below(r, ARRAY_LEN(escapes))] : "\\n";
+        else if (kind == CHINESE)
+            s = han[rng_below(r, ARRAY_LEN(han))];
+        else if (kind == FRENCH && rng_below(r, 12) == 0)
+            s = rng_below(r, 2) ? "é" : "à";
+        char c[2] = {(char)(rng_below(r, 6) ? 'a' + (char)rng_below(r, 26) : ' '), 0};
+        buf_add_str(b, str_c(s ? s : c));
+    }
+}
+
+/* One long system message, then turns of about 2 KB. */
+static void make_body(struct buf *b, enum text_kind kind, size_t n, size_t turn)
+{
+    struct rng r;
+    rng_init(&r, 7);
+    buf_clear(b);
+    buf_add_str(b, STR("{\"model\":\"Qwen/Qwen3-32B\",\"messages\":[{\"role\":\"system\",\"content\":\""));
+    add_text(b, &r, kind, turn);
+    for (int i = 0; b->n < n; i++) {
+        buf_add_str(b, i % 2 ? STR("\"},{\"role\":\"assistant\",\"content\":\"") : STR("\"},{\"role\":\"user\",\"content\":\""));
+        add_text(b, &r, kind, turn);
+    }
+    buf_add_str(b, STR("\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":256,\"temperature\":0.7}"));
+}
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static uint64_t once(struct str body, struct buf *scratch, bool hash)
+{
+    struct api_request rq;
+    struct api_error e;
+    struct prefix_hashes h;
+    uint64_t storage[PREFIX_MAX];
+    if (api_parse_request(API_CHAT, body, scratch, &rq, &e)) {
+        fprintf(stderr, "bench body refused: %s\n", e.msg);
+        exit(1);
+    }
+    if (!hash)
+        return rq.stream_bytes.n;
+    prefix_hash(rq.stream_bytes, prefix_seed(rq.model, STR_NULL, rq.cache_salt), 64, 128, true, &h, storage, PREFIX_MAX);
+    return h.n ? h.h[h.n - 1] : 0;
+}
+
+static double rate(struct str body, struct buf *scratch, bool hash)
+{
+    double best = 0;
+    uint64_t sink = 0;
+    size_t reps = 1 + 20000000 / body.n;
+    for (int round = 0; round < 10; round++) {
+        double t = now_s();
+        for (size_t i = 0; i < reps; i++)
+            sink += once(body, scratch, hash);
+        t = now_s() - t;
+        best = MAX(best, (double)body.n * (double)reps / t / 1e9);
+    }
+    __asm__ volatile("" : : "r"(sink));
+    return best;
+}
+
+int main(void)
+{
+    struct buf body, scratch;
+    static const size_t sizes[][2] = {{100000, 2000}, {100000, 95000}, {1000, 200}};
+    buf_init(&body, 16 << 20);
+    buf_init(&scratch, 64 << 20);
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        for (int k = 0; k < N_KINDS; k++) {
+            make_body(&body, (enum text_kind)k, sizes[i][0], sizes[i][1]);
+            struct str s = buf_str(&body);
+            double with = rate(s, &scratch, true), without = rate(s, &scratch, false);
+            printf("body %6zu B, turns of %5zu B, %-27s  scan+hash %6.2f GB/s (%7.2f us)  scan %6.2f GB/s\n", s.n, sizes[i][1],
+                   kind_names[k], with, (double)s.n / with / 1e3, without);
+        }
+    }
+    buf_free(&body);
+    buf_free(&scratch);
+    return 0;
+}
