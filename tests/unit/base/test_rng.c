@@ -28,10 +28,10 @@ static void test_below(void **state)
     for (int i = 0; i < 7; i++)
         assert_in_range(hits[i], 9600, 10400);
     assert_true(rng_below(&r, 1) == 0);
-    unsigned high = 0; /* a range of 3/4 of 2^64 shows the bias of a plain product */
+    unsigned third = 0; /* a plain product would draw the multiples of three of this range half of the time */
     for (int i = 0; i < 30000; i++)
-        high += rng_below(&r, 3ull << 62) >= 2ull << 62;
-    assert_in_range(high, 9600, 10400);
+        third += rng_below(&r, 3ull << 62) % 3 == 0;
+    assert_in_range(third, 9600, 10400);
 }
 
 static void moments(double (*draw)(struct rng *), double *mean, double *var)
