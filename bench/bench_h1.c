@@ -1,4 +1,5 @@
-/* Micro-benchmark of src/http: heads as clients and model servers send them, chunk decoding, SSE feeding. One line per case. */
+/* Micro-benchmark of src/http: heads as clients and model servers send them, chunk decoding, SSE feeding. One line per
+ * case. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -26,8 +27,9 @@ static const char response[] = "HTTP/1.1 200 OK\r\n"
                                "server: uvicorn\r\n"
                                "content-type: text/event-stream; charset=utf-8\r\n"
                                "transfer-encoding: chunked\r\n\r\n";
-static const char event[] = "data: {\"id\":\"cmpl-0f6c2d1e6b1b4a539a441f2e3d4c5b6a\",\"object\":\"text_completion\",\"created\":784111777,"
-                            "\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\" token\",\"finish_reason\":null}],\"usage\":null}\n\n";
+static const char event[] =
+    "data: {\"id\":\"cmpl-0f6c2d1e6b1b4a539a441f2e3d4c5b6a\",\"object\":\"text_completion\",\"created\":784111777,"
+    "\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\" token\",\"finish_reason\":null}],\"usage\":null}\n\n";
 
 static double now_s(void)
 {

@@ -1,7 +1,8 @@
 /* IMF-fixdate (RFC 9110 5.6.7) without locale, time zone or libc state. */
 #include "http/date.h"
 
-/* Proleptic Gregorian date from days since 1970-01-01, counted in years that begin on 1 March so that a leap day comes last. */
+/* Proleptic Gregorian date from days since 1970-01-01, counted in years that begin on 1 March so that a leap day comes
+ * last. */
 static void civil(uint64_t days, unsigned *year, unsigned *month, unsigned *day)
 {
     uint64_t d = days + 719468; /* days since 0000-03-01 */

@@ -2,8 +2,8 @@
 #include "http/h1_int.h"
 
 #define MAX_SIZE_DIGITS 15 /* sizes below 2^60; leading zeros count */
-#define MAX_EXTENSION 256
-#define MAX_TRAILERS 8192
+#define MAX_EXTENSION   256
+#define MAX_TRAILERS    8192
 
 /*   SIZE_0 -> SIZE -> [EXT] -> SIZE_LF -> DATA -> DATA_CR -> DATA_LF -> SIZE_0
  *                                 |  size 0
@@ -45,7 +45,8 @@ static int in_size(struct h1_chunked *c, char ch, struct h1_error *e)
     return 0;
 }
 
-/* Extensions are skipped, but only in their plain form: a quoted string could hide what another parser takes for a line end. */
+/* Extensions are skipped, but only in their plain form: a quoted string could hide what another parser takes for a line
+ * end. */
 static int in_extension(struct h1_chunked *c, char ch, struct h1_error *e)
 {
     if (ch == '\r') {

@@ -1,4 +1,5 @@
-/* What the headers of a message say together: body framing (RFC 9112 6), persistence (9.3), Host (3.2), Expect, Upgrade. */
+/* What the headers of a message say together: body framing (RFC 9112 6), persistence (9.3), Host (3.2), Expect,
+ * Upgrade. */
 #include "http/h1_int.h"
 
 /* What is collected in one pass over the headers. */
@@ -100,7 +101,8 @@ static enum h1_step collect(struct h1_cursor *c, struct h1_head *head, struct fa
     return STEP_OK;
 }
 
-/* 1*DIGIT of at most 18 digits: no overflow here, nor in the signed 64-bit integer of whoever reads the forwarded header. */
+/* 1*DIGIT of at most 18 digits: no overflow here, nor in the signed 64-bit integer of whoever reads the forwarded
+ * header. */
 static bool parse_length(struct str s, uint64_t *out)
 {
     uint64_t n = 0;
@@ -115,7 +117,8 @@ static bool parse_length(struct str s, uint64_t *out)
     return true;
 }
 
-/* The framing that the headers announce; the callers add the rules of requests and responses. `none` is used without any. */
+/* The framing that the headers announce; the callers add the rules of requests and responses. `none` is used without
+ * any. */
 static enum h1_step announce(struct h1_cursor *c, struct h1_head *head, const struct facts *f, enum h1_framing none)
 {
     if (f->coding && f->length)

@@ -2,11 +2,12 @@
 #include "http/h1_int.h"
 
 #define MAX_EMPTY_LINES 2
-#define MAX_METHOD_LEN 32
+#define MAX_METHOD_LEN  32
 
 #define ONES (~(uint64_t)0 / 255)
 
-/* Nonzero when one of the eight bytes is a control character, DEL included; also (harmlessly) for a tab. Bytes >= 0x80 pass. */
+/* Nonzero when one of the eight bytes is a control character, DEL included; also (harmlessly) for a tab. Bytes >= 0x80
+ * pass. */
 static inline uint64_t has_control(uint64_t w)
 {
     uint64_t below = (w - ONES * 0x20) & ~w;
@@ -79,14 +80,22 @@ static enum h1_step skip_empty_lines(struct h1_cursor *c)
 
 static enum h1_method method_of(struct str s)
 {
-    static const struct str names[] = {
-        [H1_GET] = STR("GET"),         [H1_HEAD] = STR("HEAD"),       [H1_POST] = STR("POST"),
-        [H1_PUT] = STR("PUT"),         [H1_DELETE] = STR("DELETE"),   [H1_CONNECT] = STR("CONNECT"),
-        [H1_OPTIONS] = STR("OPTIONS"), [H1_TRACE] = STR("TRACE"),     [H1_PATCH] = STR("PATCH"),
+    static const struct {
+        char name[8];
+        enum h1_method method;
+    } methods[] = {
+        {"POST", H1_POST},       {"GET", H1_GET},       {"HEAD", H1_HEAD},
+        {"PUT", H1_PUT},         {"DELETE", H1_DELETE}, {"CONNECT", H1_CONNECT},
+        {"OPTIONS", H1_OPTIONS}, {"TRACE", H1_TRACE},   {"PATCH", H1_PATCH},
     };
-    for (size_t i = 1; i < ARRAY_LEN(names); i++)
-        if (str_eq(s, names[i]))
-            return (enum h1_method)i;
+    char padded[8] = {0};
+    if (s.n >= sizeof(padded))
+        return H1_OTHER;
+    for (size_t i = 0; i < s.n; i++)
+        padded[i] = s.p[i];
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+        if (memcmp(padded, methods[i].name, sizeof(padded)) == 0) /* one 64-bit comparison */
+            return methods[i].method;
     return H1_OTHER;
 }
 

@@ -34,13 +34,13 @@ static const struct known_name {
 };
 #define MAX_KNOWN_LEN 20
 static const uint8_t by_len[MAX_KNOWN_LEN + 2] = {
-    [3] = 1,   [4] = 2,   [5] = 4,   [6] = 4,   [7] = 7,   [8] = 9,   [9] = 10,  [10] = 10, [11] = 13,
-    [12] = 14, [13] = 16, [14] = 17, [15] = 18, [16] = 19, [17] = 21, [18] = 22, [19] = 23, [20] = 24, [21] = 25,
+    [3] = 1,   [4] = 2,   [5] = 4,   [6] = 4,   [7] = 7,   [8] = 9,   [9] = 10,  [10] = 10, [11] = 13, [12] = 14,
+    [13] = 16, [14] = 17, [15] = 18, [16] = 19, [17] = 21, [18] = 22, [19] = 23, [20] = 24, [21] = 25,
 };
 static const struct str destination = STR("x-gateway-destination-endpoint");
 
-/* Case-insensitive for a lower-case name of letters, digits and '-': setting bit 5 folds letters and changes neither digits nor
- * '-'. A control character would fold into one of those, so those are ruled out for good. */
+/* Case-insensitive for a lower-case name of letters, digits and '-': setting bit 5 folds letters and changes neither
+ * digits nor '-'. A control character would fold into one of those, so those are ruled out for good. */
 static bool same_name(const char *s, struct str name)
 {
     unsigned bad = 0;
@@ -79,11 +79,20 @@ const struct h1_header *h1_find_name(const struct h1_head *head, struct str name
 
 enum { HOP_BY_HOP = 1, END_TO_END = 2 };
 static const uint8_t scope[H_N_NAMES] = {
-    [H_CONNECTION] = HOP_BY_HOP,         [H_KEEP_ALIVE] = HOP_BY_HOP,          [H_PROXY_AUTHENTICATE] = HOP_BY_HOP,
-    [H_PROXY_CONNECTION] = HOP_BY_HOP,   [H_PROXY_AUTHORIZATION] = HOP_BY_HOP, [H_TE] = HOP_BY_HOP,
-    [H_TRAILER] = HOP_BY_HOP,            [H_TRANSFER_ENCODING] = HOP_BY_HOP,   [H_UPGRADE] = HOP_BY_HOP,
-    [H_EXPECT] = HOP_BY_HOP,             [H_HOST] = END_TO_END,                [H_CONTENT_LENGTH] = END_TO_END,
-    [H_CONTENT_TYPE] = END_TO_END,       [H_CONTENT_ENCODING] = END_TO_END,
+    [H_CONNECTION] = HOP_BY_HOP,
+    [H_KEEP_ALIVE] = HOP_BY_HOP,
+    [H_PROXY_AUTHENTICATE] = HOP_BY_HOP,
+    [H_PROXY_CONNECTION] = HOP_BY_HOP,
+    [H_PROXY_AUTHORIZATION] = HOP_BY_HOP,
+    [H_TE] = HOP_BY_HOP,
+    [H_TRAILER] = HOP_BY_HOP,
+    [H_TRANSFER_ENCODING] = HOP_BY_HOP,
+    [H_UPGRADE] = HOP_BY_HOP,
+    [H_EXPECT] = HOP_BY_HOP,
+    [H_HOST] = END_TO_END,
+    [H_CONTENT_LENGTH] = END_TO_END,
+    [H_CONTENT_TYPE] = END_TO_END,
+    [H_CONTENT_ENCODING] = END_TO_END,
 };
 
 bool h1_hop_by_hop(const struct h1_head *head UNUSED, const struct h1_header *h)

@@ -4,7 +4,8 @@
 
 #include "http/h1.h"
 
-enum h1_class { /* bits of h1_classes[] */
+/* Bits of h1_classes[]. */
+enum h1_class {
     C_TOKEN = 1,     /* RFC 9110 5.6.2 tchar */
     C_VALUE = 2,     /* field content: visible, obs-text, blank, tab (RFC 9110 5.5) */
     C_TARGET = 4,    /* request target: visible ASCII but '#' */
@@ -18,7 +19,8 @@ static inline bool h1_is(char c, unsigned class_bits)
     return (h1_classes[(unsigned char)c] & class_bits) != 0;
 }
 
-/* Outcome of a parsing step. A step that returns STEP_MORE has consumed nothing that matters: the head is parsed again. */
+/* Outcome of a parsing step. A step that returns STEP_MORE has consumed nothing that matters: the head is parsed again.
+ */
 enum h1_step { STEP_BAD = -1, STEP_MORE = 0, STEP_OK = 1 };
 
 struct h1_cursor {

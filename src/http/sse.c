@@ -72,6 +72,16 @@ static void hold(struct sse *s, struct str part)
     }
 }
 
+/* Offset of the first CR or LF, or b.n. Two library searches, the second bounded by the first, beat a loop over the
+ * bytes. */
+static size_t find_line_end(struct str b)
+{
+    const char *lf = memchr(b.p, '\n', b.n);
+    size_t n = lf ? (size_t)(lf - b.p) : b.n;
+    const char *cr = n ? memchr(b.p, '\r', n) : NULL;
+    return cr ? (size_t)(cr - b.p) : n;
+}
+
 static void scan_first(struct sse *s, struct str b)
 {
     while (b.n && !s->first_done) {
@@ -81,9 +91,7 @@ static void scan_first(struct sse *s, struct str b)
             continue;
         }
         s->after_cr = false;
-        size_t n = 0;
-        while (n < b.n && b.p[n] != '\n' && b.p[n] != '\r')
-            n++;
+        size_t n = find_line_end(b);
         hold(s, str_first(b, n));
         if (n == b.n || s->first_done)
             return;
@@ -101,6 +109,10 @@ void sse_feed(struct sse *s, struct str bytes)
         scan_first(s, bytes);
     keep_tail(s, bytes);
     s->total += bytes.n;
+    if (UNLIKELY(!s->first_done && s->total > SSE_SEARCH)) { /* this is no event stream */
+        s->first_n = 0;
+        s->first_done = true;
+    }
 }
 
 struct str sse_first_data(const struct sse *s)

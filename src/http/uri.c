@@ -92,7 +92,8 @@ bool uri_prefix_match(struct str path, struct str prefix)
     return str_starts(path, prefix) && (path.n == prefix.n || path.p[prefix.n] == '/');
 }
 
-/* Decodes a part of a query into out; false when it needs more than cap bytes. '+' is a blank; a broken escape is literal. */
+/* Decodes a part of a query into out; false when it needs more than cap bytes. '+' is a blank; a broken escape is
+ * literal. */
 static bool decode(struct str s, char *out, size_t cap, struct str *value)
 {
     size_t n, o = 0;

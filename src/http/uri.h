@@ -4,15 +4,17 @@
 
 #include "base/str.h"
 
-/* True when the path may be matched and forwarded as it is: starts with '/', valid percent escapes, no NUL or control bytes, no
+/* True when the path may be matched and forwarded as it is: starts with '/', valid percent escapes, no NUL or control
+ * bytes, no
  * "/../", "/./" segments in plain or escaped form, no backslash. */
 bool uri_path_ok(struct str path);
 /* Writes the path with unreserved characters unescaped and other escapes in upper case. out needs path.n bytes. */
 size_t uri_path_normalise(struct str path, char *out);
-/* Gateway API PathPrefix: element-wise ("/v1" matches "/v1", "/v1/x", not "/v1x"; a trailing '/' of the prefix is ignored). */
+/* Gateway API PathPrefix: element-wise ("/v1" matches "/v1", "/v1/x", not "/v1x"; a trailing '/' of the prefix is
+ * ignored). */
 bool uri_prefix_match(struct str path, struct str prefix);
-/* First value of a query parameter, compared decoded. The value is copied decoded to out (cap bytes) and *value points there.
- * False when absent or longer than cap. */
+/* First value of a query parameter, compared decoded. The value is copied decoded to out (cap bytes) and *value points
+ * there. False when absent or longer than cap. */
 bool uri_query_get(struct str query, struct str name, char *out, size_t cap, struct str *value);
 
 #endif

@@ -1,4 +1,5 @@
-/* Fuzzes the head parser: what it takes obeys the rules that its users rely on, and no prefix of anything is taken earlier. */
+/* Fuzzes the head parser: what it takes obeys the rules that its users rely on, and no prefix of anything is taken
+ * earlier. */
 #include <stdlib.h>
 #include "http/h1.h"
 #include "http/uri.h"

@@ -14,8 +14,8 @@ struct outcome {
     struct h1_head head;
 };
 
-/* Parses the first n bytes from a heap block of exactly that size, so that a sanitizer sees every read beyond. The block is
- * returned for the caller to free: the head points into it. */
+/* Parses the first n bytes from a heap block of exactly that size, so that a sanitizer sees every read beyond. The
+ * block is returned for the caller to free: the head points into it. */
 static char *parse(const struct vector *v, size_t n, bool response, struct outcome *o)
 {
     char *copy = malloc(n ? n : 1);
@@ -91,7 +91,9 @@ static struct str actual(const char *key, const struct vector *v, const struct o
         return h1_find_name(h, str_c(key + 2)) ? h1_find_name(h, str_c(key + 2))->value : STR("absent");
     if (strncmp(key, "id:", 3) == 0) {
         enum h1_name id = h1_find_name(h, str_c(key + 3))->id;
-        return id == H_X_GATEWAY_DESTINATION ? STR("destination") : id == H_X_GATEWAY_MODEL_NAME ? STR("model") : STR("other");
+        return id == H_X_GATEWAY_DESTINATION  ? STR("destination")
+               : id == H_X_GATEWAY_MODEL_NAME ? STR("model")
+                                              : STR("other");
     }
     return str_c(scratch);
 }
@@ -130,8 +132,8 @@ static void check_whole(const struct vector *v, bool response)
     free(copy);
 }
 
-/* Every prefix: incomplete up to the head's end where it is accepted, then the same head whatever follows; never accepted where it is
- * refused, and once refused always refused alike. */
+/* Every prefix: incomplete up to the head's end where it is accepted, then the same head whatever follows; never
+ * accepted where it is refused, and once refused always refused alike. */
 static void check_prefixes(const struct vector *v, bool response)
 {
     struct outcome o;
@@ -209,21 +211,42 @@ static void test_names(void **state UNUSED)
         struct str name;
         enum h1_name id;
     } rows[] = {
-        {STR("Accept"), H_ACCEPT}, {STR("AUTHORIZATION"), H_AUTHORIZATION}, {STR("connection"), H_CONNECTION},
-        {STR("Content-Encoding"), H_CONTENT_ENCODING}, {STR("Content-Length"), H_CONTENT_LENGTH},
-        {STR("Content-Type"), H_CONTENT_TYPE}, {STR("Date"), H_DATE}, {STR("Expect"), H_EXPECT}, {STR("HOST"), H_HOST},
-        {STR("Keep-Alive"), H_KEEP_ALIVE}, {STR("Location"), H_LOCATION},
-        {STR("Proxy-Authenticate"), H_PROXY_AUTHENTICATE}, {STR("Proxy-Authorization"), H_PROXY_AUTHORIZATION},
-        {STR("Proxy-Connection"), H_PROXY_CONNECTION}, {STR("Retry-After"), H_RETRY_AFTER}, {STR("Server"), H_SERVER},
-        {STR("TE"), H_TE}, {STR("Trailer"), H_TRAILER}, {STR("Transfer-Encoding"), H_TRANSFER_ENCODING},
-        {STR("Upgrade"), H_UPGRADE}, {STR("User-Agent"), H_USER_AGENT}, {STR("Via"), H_VIA},
-        {STR("X-Forwarded-For"), H_X_FORWARDED_FOR}, {STR("X-Request-Id"), H_X_REQUEST_ID},
+        {STR("Accept"), H_ACCEPT},
+        {STR("AUTHORIZATION"), H_AUTHORIZATION},
+        {STR("connection"), H_CONNECTION},
+        {STR("Content-Encoding"), H_CONTENT_ENCODING},
+        {STR("Content-Length"), H_CONTENT_LENGTH},
+        {STR("Content-Type"), H_CONTENT_TYPE},
+        {STR("Date"), H_DATE},
+        {STR("Expect"), H_EXPECT},
+        {STR("HOST"), H_HOST},
+        {STR("Keep-Alive"), H_KEEP_ALIVE},
+        {STR("Location"), H_LOCATION},
+        {STR("Proxy-Authenticate"), H_PROXY_AUTHENTICATE},
+        {STR("Proxy-Authorization"), H_PROXY_AUTHORIZATION},
+        {STR("Proxy-Connection"), H_PROXY_CONNECTION},
+        {STR("Retry-After"), H_RETRY_AFTER},
+        {STR("Server"), H_SERVER},
+        {STR("TE"), H_TE},
+        {STR("Trailer"), H_TRAILER},
+        {STR("Transfer-Encoding"), H_TRANSFER_ENCODING},
+        {STR("Upgrade"), H_UPGRADE},
+        {STR("User-Agent"), H_USER_AGENT},
+        {STR("Via"), H_VIA},
+        {STR("X-Forwarded-For"), H_X_FORWARDED_FOR},
+        {STR("X-Request-Id"), H_X_REQUEST_ID},
         {STR("X-Gateway-Model-Name"), H_X_GATEWAY_MODEL_NAME},
         {STR("X-Gateway-Destination-Endpoint"), H_X_GATEWAY_DESTINATION},
         {STR("x-gateway-destination-endpoint-subset"), H_X_GATEWAY_DESTINATION},
-        {STR("x-gateway-destination-endpoin"), H_UNKNOWN}, {STR("x-gateway-model-names"), H_UNKNOWN}, {STR(""), H_UNKNOWN},
-        {STR("x"), H_UNKNOWN}, {STR("hos"), H_UNKNOWN}, {STR("hosts"), H_UNKNOWN}, {STR("keep\ralive"), H_UNKNOWN},
-        {STR("d\x01te"), H_UNKNOWN}, {STR("content_length"), H_UNKNOWN},
+        {STR("x-gateway-destination-endpoin"), H_UNKNOWN},
+        {STR("x-gateway-model-names"), H_UNKNOWN},
+        {STR(""), H_UNKNOWN},
+        {STR("x"), H_UNKNOWN},
+        {STR("hos"), H_UNKNOWN},
+        {STR("hosts"), H_UNKNOWN},
+        {STR("keep\ralive"), H_UNKNOWN},
+        {STR("d\x01te"), H_UNKNOWN},
+        {STR("content_length"), H_UNKNOWN},
     };
     uint64_t seen = 0;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -61,7 +61,10 @@ static void check(const struct vector *v, const struct result *r, size_t first, 
     if (vector_is(v, "ok"))
         good = good && v->in_n - r->used == vector_number(v, "rest", 0);
     if (!good)
-        fail_msg("%s cut at %zu, then by %zu: %s", v->name, first, then, r->bad ? r->e.what : r->done ? "done" : "more");
+        fail_msg("%s cut at %zu, then by %zu: %s", v->name, first, then,
+                 r->bad    ? r->e.what
+                 : r->done ? "done"
+                           : "more");
 }
 
 static void test_vectors(void **state UNUSED)

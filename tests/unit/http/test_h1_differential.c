@@ -1,5 +1,6 @@
-/* What our parser takes, another parser (http-parser 2.9) reads in the same way or refuses: method, version, head length, body framing and,
- * for chunked bodies, data and end. Runs over the vectors and over random mutations of them, from a fixed seed. */
+/* What our parser takes, another parser (http-parser 2.9) reads in the same way or refuses: method, version, head
+ * length, body framing and, for chunked bodies, data and end. Runs over the vectors and over random mutations of them,
+ * from a fixed seed. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -94,8 +95,9 @@ static bool same_framing(const struct h1_head *head, const struct other *o)
     }
 }
 
-/* Where the other parser is known to be wrong there is nothing to compare: it takes any name that begins with Transfer-Encoding or
- * Content-Length for that header, counts Proxy-Connection, takes tabs for part of a value, and knows fewer methods. */
+/* Where the other parser is known to be wrong there is nothing to compare: it takes any name that begins with
+ * Transfer-Encoding or Content-Length for that header, counts Proxy-Connection, takes tabs for part of a value, and
+ * knows fewer methods. */
 static bool comparable(const struct h1_head *head, bool response)
 {
     static const struct str prefixes[] = {STR("transfer-encoding"), STR("content-length"), STR("connection")};
@@ -105,13 +107,15 @@ static bool comparable(const struct h1_head *head, bool response)
             return false;
         for (size_t k = 0; k < ARRAY_LEN(prefixes); k++)
             if (str_ieq(str_first(h->name, prefixes[k].n), prefixes[k]) &&
-                (h->name.n > prefixes[k].n || memchr(h->name.p, '\t', (size_t)(h->value.p + h->value.n + 1 - h->name.p))))
+                (h->name.n > prefixes[k].n ||
+                 memchr(h->name.p, '\t', (size_t)(h->value.p + h->value.n + 1 - h->name.p))))
                 return false;
     }
     return response || head->method != H1_OTHER;
 }
 
-static bool must_agree; /* over the vectors; among mutations a refusal by the other is no ambiguity and is only counted */
+static bool
+    must_agree; /* over the vectors; among mutations a refusal by the other is no ambiguity and is only counted */
 static size_t n_refused;
 
 static bool refused(const char *what, struct str in, const struct other *o)
@@ -127,8 +131,8 @@ static bool check_head(struct str in, bool response)
     static struct h1_head head;
     static struct other o;
     struct h1_error e;
-    ptrdiff_t n = response ? h1_parse_response(in, H1_MAX_HEAD, false, &head, &e)
-                           : h1_parse_request(in, H1_MAX_HEAD, &head, &e);
+    ptrdiff_t n =
+        response ? h1_parse_response(in, H1_MAX_HEAD, false, &head, &e) : h1_parse_request(in, H1_MAX_HEAD, &head, &e);
     if (n <= 0 || !comparable(&head, response))
         return false;
     struct str whole = str_first(in, (size_t)n);
@@ -140,7 +144,8 @@ static bool check_head(struct str in, bool response)
     if (response ? o.parser.status_code != head.status
                  : !str_eq_c(head.method_str, http_method_str((enum http_method)o.parser.method)))
         explain("method or status differs", whole, &o);
-    if (!same_framing(&head, &o) || (!response && head.framing == H1_BODY_NONE && (o.chunked || o.content_length != UINT64_MAX)))
+    if (!same_framing(&head, &o) ||
+        (!response && head.framing == H1_BODY_NONE && (o.chunked || o.content_length != UINT64_MAX)))
         explain("framing differs", whole, &o);
     const struct h1_header *options = h1_find(&head, H_CONNECTION);
     bool list = options && memchr(options->value.p, ',', options->value.n); /* the other stumbles over empty members */
@@ -180,7 +185,8 @@ static bool check_chunked(struct str in)
     return true;
 }
 
-/* One to three edits: bytes that matter to framing are put in, pieces are cut out, doubled or taken from another case. */
+/* One to three edits: bytes that matter to framing are put in, pieces are cut out, doubled or taken from another case.
+ */
 static size_t mutate(char *text, size_t n, const struct vector *donor)
 {
     static const char bytes[] = "\r\n\t\0 :;,=0159afAF+-x\x7f\x80\x0b\"";

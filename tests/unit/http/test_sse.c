@@ -67,6 +67,20 @@ static void test_long_first(void **state UNUSED)
     }
 }
 
+/* Not for ever: a body that is no event stream is not searched beyond SSE_SEARCH. */
+static void test_gives_up(void **state UNUSED)
+{
+    static char text[SSE_SEARCH + 1];
+    struct sse s;
+    memset(text, 'x', sizeof(text));
+    feed_by(&s, (struct str){text, SSE_SEARCH}, 1000);
+    assert_false(s.first_done);
+    sse_feed(&s, STR("\n"));
+    assert_true(s.first_done);
+    sse_feed(&s, STR("data: late\n\n"));
+    assert_int_equal(sse_first_data(&s).n, 0);
+}
+
 static void test_tail(void **state UNUSED)
 {
     static char text[3 * SSE_TAIL + 17], out[SSE_TAIL];
@@ -109,6 +123,7 @@ static void test_backwards(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_first_event), cmocka_unit_test(test_long_first),
-                                       cmocka_unit_test(test_tail), cmocka_unit_test(test_backwards)};
+                                       cmocka_unit_test(test_gives_up), cmocka_unit_test(test_tail),
+                                       cmocka_unit_test(test_backwards)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

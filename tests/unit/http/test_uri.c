@@ -9,11 +9,21 @@
 
 static void test_path_ok(void **state UNUSED)
 {
-    static const char *const good[] = {"/", "/v1", "/v1/", "/v1//x", "/a.b/..c/...", "/.hidden", "/%20%C3%a9", "/a;b=c,d:@!$&'()*+",
-                                       "/%252e%252e/", "/a%2Fb", "/a/.b./c.."};
-    static const char *const bad[] = {"", "v1", "*", "/..", "/.", "/a/../b", "/a/./b", "/a/..", "/../", "/%2e%2e/", "/.%2E", "/%2e",
-                                      "/a%2f..%2fb", "/a%2F%2e%2E", "/a\\b", "/a%5cb", "/%", "/%4", "/%zz", "/%00", "/%0a", "/%7f",
-                                      "/a b", "/a?b", "/a#b", "/a\x01", "/caf\xc3\xa9", "/%5C..%5C"};
+    static const char *const good[] = {"/",
+                                       "/v1",
+                                       "/v1/",
+                                       "/v1//x",
+                                       "/a.b/..c/...",
+                                       "/.hidden",
+                                       "/%20%C3%a9",
+                                       "/a;b=c,d:@!$&'()*+",
+                                       "/%252e%252e/",
+                                       "/a%2Fb",
+                                       "/a/.b./c.."};
+    static const char *const bad[] = {"",      "v1",     "*",        "/..",   "/.",     "/a/../b",      "/a/./b",
+                                      "/a/..", "/../",   "/%2e%2e/", "/.%2E", "/%2e",   "/a%2f..%2fb",  "/a%2F%2e%2E",
+                                      "/a\\b", "/a%5cb", "/%",       "/%4",   "/%zz",   "/%00",         "/%0a",
+                                      "/%7f",  "/a b",   "/a?b",     "/a#b",  "/a\x01", "/caf\xc3\xa9", "/%5C..%5C"};
     for (size_t i = 0; i < ARRAY_LEN(good); i++)
         if (!uri_path_ok(str_c(good[i])))
             fail_msg("refused %s", good[i]);
@@ -25,9 +35,14 @@ static void test_path_ok(void **state UNUSED)
 
 static void test_normalise(void **state UNUSED)
 {
-    static const char *const rows[][2] = {{"/v1", "/v1"},           {"/%76%31", "/v1"},   {"/%7euser%2f%c3%A9", "/~user%2F%C3%A9"},
-                                          {"/%2E%2D%5f", "/.-_"},   {"/%zz%4", "/%zz%4"}, {"/a%20b+c", "/a%20b+c"},
-                                          {"/%2561", "/%2561"},     {"", ""}};
+    static const char *const rows[][2] = {{"/v1", "/v1"},
+                                          {"/%76%31", "/v1"},
+                                          {"/%7euser%2f%c3%A9", "/~user%2F%C3%A9"},
+                                          {"/%2E%2D%5f", "/.-_"},
+                                          {"/%zz%4", "/%zz%4"},
+                                          {"/a%20b+c", "/a%20b+c"},
+                                          {"/%2561", "/%2561"},
+                                          {"", ""}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char out[64];
         struct str is = {out, uri_path_normalise(str_c(rows[i][0]), out)};
@@ -41,9 +56,9 @@ static void test_prefix(void **state UNUSED)
     static const struct {
         const char *path, *prefix;
         bool match;
-    } rows[] = {{"/v1", "/v1", true},   {"/v1/", "/v1", true},    {"/v1/x", "/v1", true}, {"/v1x", "/v1", false},
-                {"/v1", "/v1/", true},  {"/v1/x", "/v1/", true},  {"/v", "/v1", false},   {"/x", "/", true},
-                {"/", "/", true},       {"/V1", "/v1", false},    {"/v2/v1", "/v1", false}};
+    } rows[] = {{"/v1", "/v1", true},  {"/v1/", "/v1", true},   {"/v1/x", "/v1", true},  {"/v1x", "/v1", false},
+                {"/v1", "/v1/", true}, {"/v1/x", "/v1/", true}, {"/v", "/v1", false},    {"/x", "/", true},
+                {"/", "/", true},      {"/V1", "/v1", false},   {"/v2/v1", "/v1", false}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         if (uri_prefix_match(str_c(rows[i].path), str_c(rows[i].prefix)) != rows[i].match)
             fail_msg("%s against %s", rows[i].path, rows[i].prefix);
@@ -53,11 +68,12 @@ static void test_query(void **state UNUSED)
 {
     static const struct {
         const char *query, *name, *value; /* NULL: absent */
-    } rows[] = {{"a=1&b=2", "a", "1"},       {"a=1&b=2", "b", "2"},     {"a=1&a=2", "a", "1"},    {"a=1", "c", NULL},
-                {"a", "a", ""},              {"a=", "a", ""},           {"&&a=x", "a", "x"},      {"", "a", NULL},
-                {"%61=%31+2", "a", "1 2"},   {"a=b=c", "a", "b=c"},     {"A=1", "a", NULL},       {"ab=1", "a", NULL},
-                {"a=%zz%", "a", "%zz%"},     {"a+b=1", "a b", "1"},     {"a=12345678", "a", "12345678"},
-                {"a=123456789", "a", NULL},  {"=x", "", "x"},           {"a=%2B%26", "a", "+&"}};
+    } rows[] = {{"a=1&b=2", "a", "1"},      {"a=1&b=2", "b", "2"}, {"a=1&a=2", "a", "1"},
+                {"a=1", "c", NULL},         {"a", "a", ""},        {"a=", "a", ""},
+                {"&&a=x", "a", "x"},        {"", "a", NULL},       {"%61=%31+2", "a", "1 2"},
+                {"a=b=c", "a", "b=c"},      {"A=1", "a", NULL},    {"ab=1", "a", NULL},
+                {"a=%zz%", "a", "%zz%"},    {"a+b=1", "a b", "1"}, {"a=12345678", "a", "12345678"},
+                {"a=123456789", "a", NULL}, {"=x", "", "x"},       {"a=%2B%26", "a", "+&"}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char out[8];
         struct str value = STR("untouched");
@@ -87,7 +103,8 @@ static void test_date(void **state UNUSED)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_path_ok), cmocka_unit_test(test_normalise), cmocka_unit_test(test_prefix),
-                                       cmocka_unit_test(test_query), cmocka_unit_test(test_date)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_path_ok), cmocka_unit_test(test_normalise),
+                                       cmocka_unit_test(test_prefix), cmocka_unit_test(test_query),
+                                       cmocka_unit_test(test_date)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* vectors.h - reads the case files of tests/vectors/h1_*.txt (their format is described in h1_requests.txt). For tests only:
- * a malformed file ends the program. */
+/* vectors.h - reads the case files of tests/vectors/h1_*.txt (their format is described in h1_requests.txt). For tests
+ * only: a malformed file ends the program. */
 #ifndef TEST_HTTP_VECTORS_H
 #define TEST_HTTP_VECTORS_H
 
@@ -20,8 +20,8 @@ struct vectors {
 struct vectors vectors_load(const char *path);
 void vectors_free(struct vectors *vs);
 
-/* The words of an expectation. Returns false after the last one; otherwise the key and its value with escapes resolved ("" when
- * the word has no '='). *at starts as v->expect. */
+/* The words of an expectation. Returns false after the last one; otherwise the key and its value with escapes resolved
+ * ("" when the word has no '='). *at starts as v->expect. */
 struct vector_word {
     char key[80], value[400];
     size_t value_n;
