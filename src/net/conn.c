@@ -32,6 +32,7 @@ enum {
     CF_DEAD = BIT(14),      /* freed at the end of the turn */
     CF_DISPATCH = BIT(15),  /* inside conn_event: the mask is brought up to date at its end */
     CF_UNWATCHED = BIT(16), /* not in the epoll set (EPOLLHUP cannot be masked) */
+    CF_READY = BIT(17),     /* on the ready list: events wait for what is delivered there */
 };
 #define CF_GONE (CF_FAILED | CF_CLOSING | CF_LINGER | CF_DEAD) /* no callbacks any more */
 
@@ -61,7 +62,7 @@ static uint32_t wanted_mask(const struct conn *c)
 
 static void update_mask(struct conn *c)
 {
-    if (c->flags & (CF_DISPATCH | CF_BROKEN | CF_UNWATCHED) || !alive(c) || c->w.fd < 0)
+    if (c->flags & (CF_DISPATCH | CF_READY | CF_UNWATCHED) || !alive(c) || c->w.fd < 0)
         return;
     watch_mod(c->loop, &c->w, wanted_mask(c));
 }
@@ -125,6 +126,7 @@ void conn_release(struct conn *c)
 static void make_ready(struct conn *c, int err)
 {
     c->err = err;
+    c->flags |= CF_READY;
     list_remove(&c->link);
     list_push_back(&c->loop->ready, &c->link);
 }
@@ -615,7 +617,7 @@ static void conn_event(struct watch *w, uint32_t ev)
         closing_event(c, ev);
         return;
     }
-    if (c->flags & (CF_BROKEN | CF_UNWATCHED))
+    if (c->flags & (CF_READY | CF_UNWATCHED))
         return;
     c->flags |= CF_DISPATCH;
     if (c->flags & CF_CONNECTING) {
@@ -646,6 +648,7 @@ static void read_last_words(struct conn *c)
 
 void conn_run_ready(struct conn *c)
 {
+    c->flags &= ~(uint32_t)CF_READY;
     if (c->flags & CF_CONNECTING) {
         connected(c, c->err);
         update_mask(c);

@@ -20,7 +20,9 @@ struct httpd {
     struct listener *ln;
     size_t max_body;
     void (*handler)(void *ctx, struct httpd_req *rq);
+    bool (*on_head)(void *ctx, struct httpd_req *rq); /* or NULL */
     void *ctx;
+    struct addr at; /* with the real port */
     struct list conns;
     struct buf head; /* scratch for response heads */
     uint64_t idle_us;
@@ -87,7 +89,7 @@ static void hconn_end(struct hconn *hc, bool reset)
         free(hc);
 }
 
-static void client_left(struct hconn *hc)
+static void conn_left(struct hconn *hc, bool reset)
 {
     struct hreq *r = hc->rq;
     hc->rq = NULL;
@@ -100,7 +102,12 @@ static void client_left(struct hconn *hc)
     } else if (r) {
         req_free(r);
     }
-    hconn_end(hc, false);
+    hconn_end(hc, reset);
+}
+
+static void client_left(struct hconn *hc)
+{
+    conn_left(hc, false);
 }
 
 /* The answer is complete: next request, or the end. */
@@ -317,6 +324,8 @@ static bool step_head(struct hconn *hc)
         return false;
     }
     take_text(hc, hc->rq, (size_t)n);
+    if (hc->d->on_head && !hc->d->on_head(hc->d->ctx, &hc->rq->pub))
+        return false;
     start_body(hc);
     return true;
 }
@@ -447,6 +456,14 @@ static void on_accept(struct listener *ln, struct conn *c)
         timer_set(d->loop, &hc->idle, hc->seen_us + d->idle_us);
 }
 
+static void set_port(struct addr *a, uint16_t port)
+{
+    if (a->ss.ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)&a->ss)->sin6_port = htons(port);
+    else
+        ((struct sockaddr_in *)&a->ss)->sin_port = htons(port);
+}
+
 struct httpd *httpd_open(struct loop *l, const struct addr *at, size_t max_body, void (*handler)(void *ctx, struct httpd_req *rq), void *ctx,
                          struct errbuf *err)
 {
@@ -463,7 +480,33 @@ struct httpd *httpd_open(struct loop *l, const struct addr *at, size_t max_body,
         free(d);
         return NULL;
     }
+    d->at = *at;
+    set_port(&d->at, listener_port(d->ln));
     return d;
+}
+
+void httpd_on_head(struct httpd *d, bool (*fn)(void *ctx, struct httpd_req *rq))
+{
+    d->on_head = fn;
+}
+
+int httpd_refuse(struct httpd *d, bool refuse, struct errbuf *err)
+{
+    if (!refuse) {
+        if (!d->ln)
+            d->ln = listener_open(d->loop, &d->at, on_accept, d, err);
+        return d->ln ? 0 : -1;
+    }
+    if (d->ln)
+        listener_close(d->ln);
+    d->ln = NULL;
+    LIST_EACH_SAFE(it, tmp, &d->conns)
+    {
+        struct hconn *hc = CONTAINER_OF(it, struct hconn, link);
+        if (!hc->rq)
+            hconn_end(hc, false);
+    }
+    return 0;
 }
 
 void httpd_set_idle(struct httpd *d, uint64_t idle_us)
@@ -473,16 +516,27 @@ void httpd_set_idle(struct httpd *d, uint64_t idle_us)
 
 uint16_t httpd_port(const struct httpd *d)
 {
-    return listener_port(d->ln);
+    return addr_port(&d->at);
+}
+
+static void close_all(struct httpd *d, bool reset)
+{
+    if (!d)
+        return;
+    if (d->ln)
+        listener_close(d->ln);
+    while (!list_empty(&d->conns))
+        conn_left(CONTAINER_OF(d->conns.next, struct hconn, link), reset);
+    buf_free(&d->head);
+    free(d);
 }
 
 void httpd_close(struct httpd *d)
 {
-    if (!d)
-        return;
-    listener_close(d->ln);
-    while (!list_empty(&d->conns))
-        client_left(CONTAINER_OF(d->conns.next, struct hconn, link));
-    buf_free(&d->head);
-    free(d);
+    close_all(d, false);
+}
+
+void httpd_close_reset(struct httpd *d)
+{
+    close_all(d, true);
 }

@@ -30,6 +30,11 @@ void httpd_chunk(struct httpd_req *rq, struct str bytes); /* one HTTP chunk, one
 void httpd_end(struct httpd_req *rq);                     /* the request is gone afterwards */
 /* Fault injection: ends the connection without an answer or in the middle of one, by RST or in order. The request is gone, without on_abort. */
 void httpd_kill(struct httpd_req *rq, bool reset);
+/* Called when the head is there and the body is not yet read; returns false when it ended the request with httpd_kill. */
+void httpd_on_head(struct httpd *d, bool (*fn)(void *ctx, struct httpd_req *rq));
+void httpd_close_reset(struct httpd *d);         /* as httpd_close, every connection ends by RST: a process that died */
+/* refuse: the listener is closed and idle connections with it, requests under way go on; false: listens again on the same address. */
+int httpd_refuse(struct httpd *d, bool refuse, struct errbuf *err) MUST_USE;
 void httpd_raw(struct httpd_req *rq, struct str bytes); /* fault injection: bytes as they are, outside any framing */
 size_t httpd_backlog(const struct httpd_req *rq);         /* bytes waiting for a slow client */
 
