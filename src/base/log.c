@@ -54,7 +54,8 @@ static bool put(struct logline *l, const char *p, size_t n)
 {
     if (l->cap - l->n < n)
         return false;
-    memcpy(l->p + l->n, p, n);
+    if (n)
+        memcpy(l->p + l->n, p, n);
     l->n += n;
     return true;
 }
@@ -207,7 +208,7 @@ void log_bool(struct logline *l, const char *key, bool val)
 
 void log_raw(struct logline *l, const char *key, struct str json)
 {
-    add_pair(l, key, json, is_json() ? FORM_BARE : FORM_STRING);
+    add_pair(l, key, json.n ? json : STR("null"), is_json() ? FORM_BARE : FORM_STRING);
 }
 
 void log_end(struct logline *l)

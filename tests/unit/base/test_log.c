@@ -65,6 +65,7 @@ static void write_all_kinds(void)
     log_f(&l, "nan", (double)NAN, 3);
     log_bool(&l, "stream", true);
     log_raw(&l, "raw", STR("{\"a\":1}"));
+    log_raw(&l, "empty", STR_NULL);
     log_cstr(&l, "none", NULL);
     log_end(&l);
 }
@@ -76,12 +77,12 @@ static void test_formats(void **state)
     write_all_kinds();
     assert_string_equal(
         last, "ts=2024-02-29T12:34:56.789Z level=info msg=\"Request Handled\" model=llama path=\"/v1/a b\\\"c\" "
-              "status=200 delta=-3 sec=1.234 nan=NaN stream=true raw=\"{\\\"a\\\":1}\" none=\"\"\n");
+              "status=200 delta=-3 sec=1.234 nan=NaN stream=true raw=\"{\\\"a\\\":1}\" empty=null none=\"\"\n");
     log_setup(LOG_INFO, LOG_JSON, capture, fixed_time);
     write_all_kinds();
     assert_string_equal(last, "{\"ts\":\"2024-02-29T12:34:56.789Z\",\"level\":\"info\",\"msg\":\"Request Handled\","
                               "\"model\":\"llama\",\"path\":\"/v1/a b\\\"c\",\"status\":200,\"delta\":-3,\"sec\":1.234,"
-                              "\"nan\":null,\"stream\":true,\"raw\":{\"a\":1},\"none\":\"\"}\n");
+                              "\"nan\":null,\"stream\":true,\"raw\":{\"a\":1},\"empty\":null,\"none\":\"\"}\n");
 }
 
 static void test_values(void **state)
