@@ -3,6 +3,7 @@
 #include "net/httpc.h"
 #include "net/httpd.h"
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -432,7 +433,8 @@ static void test_split_everywhere(void **state UNUSED)
     static const char in[] = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
                              "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nxyz";
     char b[4096];
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     assert_int_equal(connect(fd, &at.ss.sa, at.len), 0);
     for (size_t i = 0; i < sizeof(in) - 1; i++) {
         assert_int_equal(write(fd, in + i, 1), 1);
