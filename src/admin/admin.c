@@ -140,3 +140,16 @@ void admin_close(struct admin *a)
     httpd_close(a->httpd);
     free(a);
 }
+
+int admin_run_open(struct run *r, const struct addr *at, struct errbuf *err)
+{
+    struct admin *a = admin_open(run_loop(r), at, run_gateway(r), run_metrics(r), err);
+    *run_admin_slot(r) = a;
+    return a ? 0 : -1;
+}
+
+void admin_run_close(struct run *r)
+{
+    admin_close(*run_admin_slot(r));
+    *run_admin_slot(r) = NULL;
+}

@@ -13,11 +13,16 @@
 
 #include "base/metrics.h"
 #include "proxy/gateway.h"
+#include "proxy/run.h"
 
 struct admin;
 /* NULL and a sentence in err when the address cannot be listened on. The gateway and the metrics must outlive it. */
 struct admin *admin_open(struct loop *l, const struct addr *at, struct gateway *g, struct metrics *m, struct errbuf *err);
 uint16_t admin_port(const struct admin *a);
 void admin_close(struct admin *a);
+
+/* The same as hooks of the shared runtime: run_opts.admin_open and admin_close. */
+int admin_run_open(struct run *r, const struct addr *at, struct errbuf *err);
+void admin_run_close(struct run *r);
 
 #endif
