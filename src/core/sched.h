@@ -66,7 +66,8 @@ enum sched_skip { /* why an endpoint was no candidate */
 };
 enum sched_reason { /* why the chosen one was chosen */
     REASON_NONE, REASON_LEAST_COST, REASON_ONLY_CANDIDATE, REASON_PREFIX_HOLDER, REASON_TIE_LEAST_OWNED, REASON_TIE_RANDOM,
-    REASON_PINNED, REASON_ROUND_ROBIN, REASON_ALL_EJECTED /* nothing healthy: least bad */
+    REASON_PINNED, REASON_ROUND_ROBIN, REASON_ALL_EJECTED /* nothing healthy: least bad */,
+    REASON_EXPLORE /* an endpoint believed slow is tried again */
 };
 enum sched_reject { REJECT_NONE, REJECT_NO_ENDPOINT, REJECT_SHED };
 const char *sched_skip_name(enum sched_skip s);
@@ -76,7 +77,8 @@ const char *sched_reject_name(enum sched_reject r);
 struct sched_cost { /* one endpoint at the moment of the pick */
     struct ep_ref ep;
     enum sched_skip skip;
-    double total_s, wait_s, prefill_s, others_s, kv_s; /* total = wait + affinity-weighted prefill + others + kv (+ slow start) */
+    double total_s, wait_s, prefill_s, others_s, kv_s, extra_s; /* total = wait + affinity x prefill + others + kv + extra (slow start,
+                                                                 * recent failures that could not eject); seconds; INFINITY: not usable */
     uint64_t matched_bytes;  /* of the prefix stream, believed cached there */
 };
 struct sched_explain { /* filled at the pick when the request has one: all endpoints when n_endpoints <= SCHED_EXPLAIN, else the chosen and
@@ -107,6 +109,7 @@ struct sched_req {
     uint32_t n_media;
     uint64_t max_tokens;                 /* 0 unknown */
     uint32_t n_outputs;                  /* n x prompts; >= 1 */
+    bool streamed;                       /* the answer comes token by token: the time of the first byte says something about prefill */
     uint64_t model;                      /* hash of the name the server must serve (hash_bytes(name, 0)); 0 any */
     struct ep_ref pinned;                /* must go there when it is usable (previous_response_id) */
     struct ep_ref tried[SCHED_MAX_TRIED]; /* endpoints that already failed this request */
@@ -118,8 +121,11 @@ struct sched_req {
     struct list link;
     uint8_t state;
     uint32_t n_inserted;                 /* index entries this request added (rolled back on failure) */
+    uint32_t insert_stamp;
     double prefill_s;                    /* reserved pending prefill seconds */
     double tokens, uncached_tokens, out_tokens; /* reserved estimates */
+    double raw_ttft_s;                   /* predicted for an endpoint of speed 1 */
+    double matched_tokens;
     uint64_t picked_us, first_us;
 };
 
@@ -218,6 +224,8 @@ struct sched_event {
     struct ep_ref ep;
     double prefill_s, tokens, out_tokens;
     const struct prefix_hashes *hashes; /* EV_INSERT, EV_ROLLBACK: valid during the call */
+    uint64_t stream_bytes;              /* EV_INSERT */
+    uint32_t n_inserted;                /* EV_ROLLBACK: the last so many hashes are taken back */
 };
 void sched_on_event(struct sched *s, void (*fn)(void *ctx, const struct sched_event *ev), void *ctx);
 void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref local, uint64_t now_us);

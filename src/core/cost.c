@@ -1,0 +1,195 @@
+/* The cost model: seconds of expected work, linear in what a request needs so that a pick is one pass over a few float arrays.
+ *
+ *   step   = step_s + decode_s * running + ctx_s * context tokens                       one engine step without prefill
+ *   wait   = speed * (prefill ahead + (1 + prefill tokens ahead / budget) * step), or the queue the server reports, if longer
+ *   own    = speed * (prefill_s * new + quad_s * new * (all - new / 2))                 counted `affinity` times: the others wait too
+ *   others = speed * out * (decode_s * running + ctx_s * context) / 2                   decoding together slows everybody down
+ *   kv     = T * f(KV in use + what the request adds)                                   preemption and waiting for memory
+ * T is the time an average request holds its memory. (routing-anchors.md, policy `estimate`; scheduling.md 8, "minimal estimator".) */
+#include "core/sched_int.h"
+#include <math.h>
+
+#define MIN_WAIT_S 0.05  /* a request waiting at a server costs at least this: servers do not queue without need */
+#define MAX_WAIT_S 1.0
+#define OTHERS_WEIGHT 0.5
+
+struct work work_of(const struct sched *s, const struct sched_req *r)
+{
+    double text = (double)r->prompt_bytes / s->bytes_per_token;
+    double n = MAX(1.0, (double)r->n_outputs);
+    double out = r->max_tokens ? MIN((double)r->max_tokens, s->mean_output) : s->mean_output;
+    struct work w = {
+        .tokens = MAX(1.0, text + (double)r->prompt_token_ids + MEDIA_TOKENS * r->n_media),
+        .out = out * MIN(n, 1024.0),
+        .stream_bytes = (double)r->prompt_bytes + 4.0 * (double)r->prompt_token_ids,
+    };
+    if (r->hashes && r->hashes->n)
+        w.stream_bytes = MAX(w.stream_bytes, (double)prefix_bytes(r->hashes, r->hashes->n));
+    return w;
+}
+
+double work_prefill_s(const struct sched *s, double new_tokens, double tokens)
+{
+    return s->p.prefill_s * new_tokens + s->p.quad_s * new_tokens * (tokens - new_tokens / 2);
+}
+
+double ep_kv_tokens(const struct sched *s, const struct ep *e)
+{
+    double kv = e->has_load && e->load.has_blocks && e->load.kv_tokens ? (double)e->load.kv_tokens : (double)s->p.kv_tokens;
+    return MAX(kv, 1.0);
+}
+
+static bool load_valid(const struct ep *e)
+{
+    return e->has_load && e->decay > 0;
+}
+
+double ep_kv_use(const struct sched *s, const struct ep *e)
+{
+    double ours = e->own.mem + e->remote.mem, kv = ep_kv_tokens(s, e);
+    if (!load_valid(e) || !e->load.has_kv)
+        return ours / kv;
+    return MAX(0, e->load.kv_frac + (e->own.mem - e->mem_at_load) / kv);
+}
+
+/* What the server reported as waiting, moved by what we have sent and seen finished since. */
+double ep_queue(const struct ep *e)
+{
+    if (!load_valid(e) || !e->load.has_waiting || e->load.waiting <= 0)
+        return 0;
+    double q = e->load.waiting + (double)e->own.inflight - (double)e->own_at_load;
+    return MAX(0, q) * e->decay;
+}
+
+static double others_waiting(const struct ep *e)
+{
+    double seen = e->others_waiting * e->decay;
+    return MAX(seen, (double)e->remote.unanswered); /* replicas' requests show in the scrape too: the larger, not the sum */
+}
+
+static double others_running(const struct ep *e)
+{
+    return MAX(e->others_running * e->decay, (double)e->remote.decoding);
+}
+
+struct state { /* of an endpoint, at speed 1 */
+    double ahead_s, ahead_tokens, step, drag, queue_s;
+};
+
+static struct state state_of(const struct sched *s, const struct ep *e)
+{
+    const struct sched_params *p = &s->p;
+    double waiting = others_waiting(e), running = others_running(e);
+    double all = (double)e->own.inflight + waiting + running, decoding = (double)e->own.decoding + running;
+    double context = e->own.context + running * s->mean_tokens;
+    struct state st = {
+        .ahead_s = e->own.pending_s + MAX(e->remote.pending_s, waiting * s->mean_prefill_s),
+        .ahead_tokens = e->own.pending_tokens + waiting * s->mean_tokens,
+        .step = p->step_s + p->decode_s * decoding + p->ctx_s * context,
+        .drag = p->decode_s * all + p->ctx_s * (context + (all - decoding) * s->mean_tokens),
+    };
+    double slot_s = e->load.running > 0 ? s->mean_output * st.step / e->load.running : 0; /* until one of the running ends */
+    st.queue_s = ep_queue(e) * MAX(MAX(MIN_WAIT_S, s->mean_prefill_s), MIN(slot_s, MAX_WAIT_S));
+    return st;
+}
+
+static double wait_s(const struct sched *s, const struct ep *e, const struct state *st)
+{
+    double work = st->ahead_s + (1 + st->ahead_tokens / (double)s->p.step_tokens) * st->step;
+    return e->speed * MAX(work, st->queue_s + st->step);
+}
+
+static double hold_s(const struct sched *s)
+{
+    return MIN(10.0, MAX(0.5, s->mean_output * s->p.step_s));
+}
+
+/* Expected loss, in units of hold_s, at KV use u after admission: nothing to speak of at half, half a holding time at 1 (the answers
+ * in progress still grow), then up to three. */
+static double kv_loss(double u)
+{
+    double x = MIN(1.0, MAX(0.0, 2 * u - 1)), over = MAX(0.0, u - 1);
+    return 0.002 * MIN(u, 1.0) + 0.5 * x * x * x * x + MIN(2.5, 4 * over);
+}
+
+void cost_update(struct sched *s, uint32_t slot)
+{
+    const struct ep *e = &s->eps[slot];
+    struct scan *c = &s->scan;
+    c->order[slot] = (uint64_t)MIN(e->own.inflight, (1u << 24) - 1) << 40 | (e->last_pick & ((1ull << 40) - 1));
+    if (!ep_usable(e)) {
+        c->base[slot] = INFINITY;
+        c->own_w[slot] = c->tok_s[slot] = c->out_s[slot] = c->kv_use[slot] = c->kv_inv[slot] = 0;
+        return;
+    }
+    struct state st = state_of(s, e);
+    c->base[slot] = (float)(wait_s(s, e, &st) + e->extra_s);
+    c->own_w[slot] = (float)(e->speed * s->p.affinity);
+    c->tok_s[slot] = (float)(e->speed * st.step / (double)s->p.step_tokens);
+    c->out_s[slot] = (float)(e->speed * OTHERS_WEIGHT * st.drag);
+    c->kv_use[slot] = (float)ep_kv_use(s, e);
+    c->kv_inv[slot] = (float)(1 / ep_kv_tokens(s, e));
+}
+
+void cost_scan(struct sched *s, const struct work *w)
+{
+    const struct scan *c = &s->scan;
+    const float *restrict base = c->base, *restrict own_w = c->own_w, *restrict tok_s = c->tok_s, *restrict out_s = c->out_s;
+    const float *restrict kv_use = c->kv_use, *restrict kv_inv = c->kv_inv;
+    float *restrict cost = c->cost;
+    float own = (float)work_prefill_s(s, w->tokens, w->tokens), hold = (float)hold_s(s);
+    float tokens = (float)w->tokens, out = (float)w->out, need = tokens + out / 2;
+    for (uint32_t i = 0; i < s->n_slots; i++) { /* the same as cost_of with nothing cached, written to vectorise */
+        float u = kv_use[i] + need * kv_inv[i], x = 2 * u - 1, over = 4 * (u - 1), low = u < 1 ? u : 1;
+        x = x > 0 ? x : 0;
+        x = x < 1 ? x : 1;
+        over = over > 0 ? over : 0;
+        over = over < 2.5f ? over : 2.5f;
+        cost[i] = base[i] + own * own_w[i] + tokens * tok_s[i] + out * out_s[i] + hold * (0.002f * low + 0.5f * x * x * x * x + over);
+    }
+}
+
+double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_cost *out)
+{
+    const struct ep *e = &s->eps[slot];
+    struct state st = state_of(s, e);
+    double fresh = MAX(1.0, w->tokens - cached);
+    double wait = wait_s(s, e, &st) + e->speed * st.step * fresh / (double)s->p.step_tokens;
+    double prefill = e->speed * work_prefill_s(s, fresh, w->tokens);
+    double others = e->speed * OTHERS_WEIGHT * st.drag * w->out;
+    double kv = hold_s(s) * kv_loss(ep_kv_use(s, e) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
+    double total = wait + s->p.affinity * prefill + others + kv + e->extra_s;
+    if (out) {
+        out->total_s = total;
+        out->wait_s = wait;
+        out->prefill_s = prefill;
+        out->others_s = others;
+        out->kv_s = kv;
+        out->extra_s = e->extra_s;
+    }
+    return total;
+}
+
+double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, double cached)
+{
+    struct sched_cost c;
+    cost_of(s, slot, w, cached, &c);
+    return c.wait_s + c.prefill_s;
+}
+
+/* Waiting as far as known: what the server reports, or what of our own must wait because it exceeds one engine step. */
+static double waiting_now(const struct sched *s, const struct ep *e)
+{
+    double budget = (double)s->p.step_tokens, own = 0;
+    if (e->own.pending_tokens > budget)
+        own = (double)e->own.unanswered * (1 - budget / e->own.pending_tokens);
+    double reported = 0;
+    if (load_valid(e) && e->load.has_waiting && e->load.waiting > 0)
+        reported = MAX(0, e->load.waiting + (double)e->own.inflight - (double)e->own_at_done) * e->decay;
+    return MAX(reported, own + others_waiting(e));
+}
+
+bool ep_saturated(const struct sched *s, const struct ep *e)
+{
+    return waiting_now(s, e) > (double)s->p.queue_threshold || ep_kv_use(s, e) > s->p.kv_threshold;
+}

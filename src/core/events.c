@@ -1,0 +1,111 @@
+/* The event stream: changes of ledger, index and health for replicas, and how those of another are applied here. */
+#include "core/sched_int.h"
+
+void sched_on_event(struct sched *s, void (*fn)(void *ctx, const struct sched_event *ev), void *ctx)
+{
+    s->on_event = fn;
+    s->event_ctx = ctx;
+}
+
+void event_emit(struct sched *s, enum sched_event_type type, uint32_t slot, const struct sched_req *r)
+{
+    if (!s->on_event || s->applying)
+        return;
+    struct sched_event ev = {.type = type, .at_us = s->now_us, .user = s->eps[slot].user, .ep = ep_ref_of(s, slot)};
+    if (r) {
+        ev.req_id = r->id;
+        ev.prefill_s = r->state == REQ_PENDING ? r->prefill_s : 0; /* EV_RELEASE: 0 says that the first token was seen */
+        ev.tokens = r->tokens;
+        ev.out_tokens = r->out_tokens;
+        ev.hashes = r->hashes;
+        ev.stream_bytes = r->d.stream_bytes;
+        ev.n_inserted = r->n_inserted;
+    }
+    s->on_event(s->event_ctx, &ev);
+}
+
+static double less(double v, double by)
+{
+    return v - by > 1e-9 ? v - by : 0;
+}
+
+static void remote_reserve(struct ledger *l, const struct sched_event *ev)
+{
+    l->inflight++;
+    l->unanswered++;
+    l->pending_s += ev->prefill_s;
+    l->pending_tokens += ev->tokens;
+    l->mem += ev->tokens + ev->out_tokens / 2;
+    l->out += ev->out_tokens;
+}
+
+static void remote_answered(struct ledger *l, const struct sched_event *ev)
+{
+    l->unanswered -= l->unanswered > 0;
+    l->decoding++;
+    l->pending_s = less(l->pending_s, ev->prefill_s);
+    l->pending_tokens = less(l->pending_tokens, ev->tokens);
+    l->context += ev->tokens;
+}
+
+static void remote_release(struct ledger *l, const struct sched_event *ev)
+{
+    if (ev->prefill_s > 0) {
+        remote_answered(l, ev);
+    }
+    l->decoding -= l->decoding > 0;
+    l->context = less(l->context, ev->tokens);
+    l->inflight -= l->inflight > 0;
+    l->mem = less(l->mem, ev->tokens + ev->out_tokens / 2);
+    l->out = less(l->out, ev->out_tokens);
+    if (!l->inflight)
+        *l = (struct ledger){0};
+}
+
+static void apply_insert(struct sched *s, const struct sched_event *ev, uint32_t slot)
+{
+    uint32_t stamp;
+    if (!ev->hashes || ev->hashes->block_bytes != s->p.block_bytes)
+        return;
+    struct prefix_chain c = {ev->hashes->h, ev->hashes->n, ev->hashes->n_fine, ev->stream_bytes};
+    if (ev->type == EV_INSERT)
+        prefix_index_insert(s->index, slot, &c, &stamp);
+    else if (ev->n_inserted <= c.n)
+        prefix_index_trim(s->index, slot, &c, c.n - ev->n_inserted);
+}
+
+void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref local, uint64_t now_us)
+{
+    struct ep *e = ep_of(s, local);
+    if (!e)
+        return;
+    s->applying = true;
+    s->now_us = MAX(s->now_us, now_us);
+    e->remote_us = s->now_us;
+    switch (ev->type) {
+    case EV_RESERVE:
+        remote_reserve(&e->remote, ev);
+        break;
+    case EV_FIRST_TOKEN:
+        remote_answered(&e->remote, ev);
+        break;
+    case EV_RELEASE:
+        remote_release(&e->remote, ev);
+        break;
+    case EV_INSERT:
+    case EV_ROLLBACK:
+        apply_insert(s, ev, local.slot);
+        break;
+    case EV_EJECT:
+        health_eject(s, local.slot);
+        break;
+    case EV_RETURN:
+        health_return(s, local.slot);
+        break;
+    case EV_EP_ADD: /* each replica learns the endpoints from its own configuration */
+    case EV_EP_REMOVE:
+        break;
+    }
+    cost_update(s, local.slot);
+    s->applying = false;
+}

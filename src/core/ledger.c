@@ -1,0 +1,115 @@
+/* The own ledger: what this gateway has sent to each endpoint and not seen finished. A scrape never overwrites it.
+ *
+ *   picked -> pending (prefill reserved) -> decoding (first token) -> done */
+#include "core/sched_int.h"
+
+static double floor0(double v)
+{
+    return v > 1e-9 ? v : 0; /* sums of differences of doubles leave dust */
+}
+
+static double growth(const struct sched_req *r)
+{
+    return r->out_tokens / 2; /* on average a running request has half of its answer in the cache */
+}
+
+void hist_advance(struct sched *s, struct ep *e)
+{
+    uint64_t now = s->now_us / HIST_SLOT_US;
+    if (now <= e->hist_at)
+        return;
+    uint64_t n = MIN(now - e->hist_at, (uint64_t)HIST_SLOTS);
+    for (uint64_t i = 0; i < n; i++)
+        e->hist[(now - i) % HIST_SLOTS] = (struct inflight_hist){e->own.inflight, (float)e->own.mem};
+    e->hist_at = now;
+}
+
+void hist_note(struct sched *s, struct ep *e)
+{
+    hist_advance(s, e); /* before a change: the value so far held until now; after it: the new one counts as well */
+    struct inflight_hist *h = &e->hist[e->hist_at % HIST_SLOTS];
+    h->max_inflight = MAX(h->max_inflight, e->own.inflight);
+    h->min_mem = MIN(h->min_mem, (float)e->own.mem);
+}
+
+void ledger_reserve(struct sched *s, struct sched_req *r)
+{
+    struct ep *e = &s->eps[r->d.ep.slot];
+    hist_note(s, e);
+    e->own.inflight++;
+    e->own.unanswered++;
+    e->own.pending_s += r->prefill_s;
+    e->own.pending_tokens += r->uncached_tokens;
+    e->own.out += r->out_tokens;
+    e->own.mem += r->uncached_tokens + growth(r);
+    hist_note(s, e);
+    e->picks++;
+    e->last_pick = ++s->n_picks + (1u << 10);
+    s->inflight++;
+    r->state = REQ_PENDING;
+    if (!r->streamed)
+        list_push_back(&s->pending, &r->link);
+    cost_update(s, r->d.ep.slot);
+}
+
+static void move_to_decoding(struct ep *e, const struct sched_req *r)
+{
+    e->own.decoding++;
+    e->own.context += r->tokens;
+    e->own.pending_s = floor0(e->own.pending_s - r->prefill_s);
+    e->own.pending_tokens = floor0(e->own.pending_tokens - r->uncached_tokens);
+}
+
+void ledger_answered(struct sched *s, struct sched_req *r)
+{
+    if (r->state != REQ_PENDING)
+        return;
+    list_remove(&r->link);
+    struct ep *e = ep_of(s, r->d.ep);
+    if (e)
+        event_emit(s, EV_FIRST_TOKEN, r->d.ep.slot, r);
+    r->state = REQ_DECODING;
+    if (!e)
+        return;
+    move_to_decoding(e, r);
+    cost_update(s, r->d.ep.slot);
+}
+
+/* The first byte of a whole answer comes when all is done. Its prefill is taken as done when twice the expected time has passed;
+ * otherwise long answers would look like a long prefill queue. It stays counted as unanswered. */
+void ledger_overdue(struct sched *s)
+{
+    LIST_EACH_SAFE(it, tmp, &s->pending)
+    {
+        struct sched_req *r = CONTAINER_OF(it, struct sched_req, link);
+        if ((double)(s->now_us - r->picked_us) > 2 * SEC * (r->d.ttft_s + 0.05))
+            ledger_answered(s, r);
+    }
+}
+
+void ledger_release(struct sched *s, struct sched_req *r)
+{
+    s->inflight--;
+    list_remove(&r->link);
+    struct ep *e = ep_of(s, r->d.ep);
+    bool pending = r->state == REQ_PENDING;
+    r->state = REQ_DONE;
+    if (!e)
+        return;
+    hist_note(s, e);
+    e->own.inflight--;
+    e->own.unanswered -= !r->first_us;
+    e->own.out = floor0(e->own.out - r->out_tokens);
+    e->own.mem = floor0(e->own.mem - r->uncached_tokens - growth(r));
+    if (pending) {
+        e->own.pending_s = floor0(e->own.pending_s - r->prefill_s);
+        e->own.pending_tokens = floor0(e->own.pending_tokens - r->uncached_tokens);
+    } else {
+        e->own.decoding--;
+        e->own.context = floor0(e->own.context - r->tokens);
+    }
+    if (!e->own.inflight) /* nothing in flight: no rounding error may stay */
+        e->own = (struct ledger){0};
+    hist_note(s, e);
+    cost_update(s, r->d.ep.slot);
+}

@@ -1,0 +1,308 @@
+/* The choice: costs of all candidates, then the tie rule of the policy. */
+#include "core/sched_int.h"
+#include <math.h>
+
+#define TIE_SHARE 0.05           /* PREFIX_CACHE: costs this close to the least are a tie ... */
+#define DEFAULT_TIE_SHARE 0.10   /* DEFAULT: ... and here, or within half a millisecond */
+#define DEFAULT_TIE_S 0.0005
+#define HOLD_BANDS 4.0           /* a strong holder keeps its prompt up to this many tie bands above the least ... */
+#define HOLD_PROMPTS 8.0         /* ... or a queue of this many prompts of the same size, if that is less */
+#define STRONG_SHARE 0.75        /* of the prompt: a match that covers this much always counts as the same prefix */
+#define HALF 0.5
+#define TEMPLATE_BRANCHES 3      /* from here on prompts went so many ways that the match is a template, no conversation */
+#define EXPLORE_PICKS 32
+
+bool pick_tried(const struct sched_req *r, struct ep_ref ep)
+{
+    for (uint32_t i = 0; i < r->n_tried && i < SCHED_MAX_TRIED; i++)
+        if (r->tried[i].slot == ep.slot && r->tried[i].gen == ep.gen)
+            return true;
+    return false;
+}
+
+uint32_t pick_matched(const struct sched *s, const struct pick *k, uint32_t slot)
+{
+    return k->match ? prefix_match_len(k->match, s->index, slot) : 0;
+}
+
+static double matched_share(const struct pick *k, uint32_t n)
+{
+    return n ? (double)prefix_bytes(k->r->hashes, n) / k->w.stream_bytes : 0;
+}
+
+double pick_cached(const struct sched *s, const struct pick *k, uint32_t slot)
+{
+    uint32_t n = pick_matched(s, k, slot);
+    return n ? MIN(k->w.tokens - 1, k->w.tokens * matched_share(k, n)) : 0;
+}
+
+/* ---- costs ---- */
+
+static void add_penalties(struct sched *s, struct pick *k)
+{
+    float *cost = s->scan.cost;
+    for (uint32_t i = 0; k->model && i < s->n_slots; i++)
+        cost[i] += k->model[i];
+    for (uint32_t i = 0; i < k->r->n_tried && i < SCHED_MAX_TRIED; i++)
+        if (ep_of(s, k->r->tried[i]))
+            cost[k->r->tried[i].slot] = INFINITY;
+}
+
+static void credit_matches(struct sched *s, struct pick *k)
+{
+    for (uint32_t i = 0; i < k->match->n; i++) {
+        uint32_t slot = k->match->slots[i];
+        if (isfinite(s->scan.cost[slot]))
+            s->scan.cost[slot] = (float)cost_of(s, slot, &k->w, pick_cached(s, k, slot), NULL);
+    }
+}
+
+/* Four independent minima hide the latency of the comparison. */
+static void find_least(struct sched *s, struct pick *k)
+{
+    const float *cost = s->scan.cost;
+    float least[4] = {INFINITY, INFINITY, INFINITY, INFINITY};
+    uint32_t n[4] = {0}, i = 0;
+    for (; i + 4 <= s->n_slots; i += 4)
+        for (uint32_t j = 0; j < 4; j++) {
+            float c = cost[i + j];
+            least[j] = c < least[j] ? c : least[j];
+            n[j] += c < INFINITY;
+        }
+    for (; i < s->n_slots; i++) {
+        least[0] = cost[i] < least[0] ? cost[i] : least[0];
+        n[0] += cost[i] < INFINITY;
+    }
+    float a = MIN(least[0], least[1]), b = MIN(least[2], least[3]);
+    k->least = MIN(a, b);
+    k->n = n[0] + n[1] + n[2] + n[3];
+}
+
+static void compute(struct sched *s, struct pick *k)
+{
+    struct sched_req *r = k->r;
+    cost_scan(s, &k->w);
+    k->model = model_penalty(s, r->model);
+    add_penalties(s, k);
+    if (s->p.policy == SCHED_PREFIX_CACHE && r->hashes && r->hashes->n) {
+        k->match = prefix_index_match(s->index, r->hashes->h, r->hashes->n);
+        credit_matches(s, k);
+    }
+    find_least(s, k);
+}
+
+/* ---- ties ---- */
+
+static void choose(struct pick *k, uint32_t slot, enum sched_reason reason)
+{
+    k->slot = slot;
+    k->reason = reason;
+}
+
+/* Fewest of ours in flight, then the longest not picked: equal endpoints take turns, wherever the first turn began. */
+static void choose_in_turn(struct sched *s, struct pick *k, float limit)
+{
+    uint64_t best = UINT64_MAX;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        bool in = s->scan.cost[i] <= limit;
+        n += in;
+        if (in && s->scan.order[i] < best) {
+            best = s->scan.order[i];
+            k->slot = i;
+        }
+    }
+    k->reason = n > 1 ? REASON_TIE_RANDOM : REASON_LEAST_COST;
+}
+
+static void choose_least_owned(struct sched *s, struct pick *k, float limit)
+{
+    uint64_t least = UINT64_MAX, order = UINT64_MAX;
+    uint32_t n = 0, same = 0;
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        if (s->scan.cost[i] > limit)
+            continue;
+        n++;
+        uint64_t owned = prefix_index_blocks(s->index, i);
+        same = owned < least ? 1 : same + (owned == least);
+        if (owned < least || (owned == least && s->scan.order[i] < order)) {
+            least = owned;
+            order = s->scan.order[i];
+            k->slot = i;
+        }
+    }
+    k->reason = n < 2 ? REASON_LEAST_COST : same > 1 ? REASON_TIE_RANDOM : REASON_TIE_LEAST_OWNED;
+}
+
+/* A match is a reason of its own to go back when it is this very prompt's past: nearly all of the prompt, or a prompt that ended
+ * where the match ends, or half of the prompt. What many different prompts share is a template and attracts only by the
+ * prefill it saves, which is in the cost already: otherwise one endpoint would collect every conversation of an application. */
+static bool strong(const struct sched *s, const struct pick *k, uint32_t slot, uint32_t len)
+{
+    double share = matched_share(k, len);
+    uint32_t last = k->match->chain[len - 1];
+    if (share >= STRONG_SHARE)
+        return true;
+    if (prefix_index_branches(s->index, last) >= TEMPLATE_BRANCHES)
+        return false;
+    return share >= HALF || prefix_index_terminal(s->index, last, slot);
+}
+
+static bool choose_holder(struct sched *s, struct pick *k, double band)
+{
+    double full = work_prefill_s(s, k->w.tokens, k->w.tokens);
+    double reach = MAX(band, MIN(HOLD_BANDS * s->p.tie_band_s, s->p.tie_band_s + HOLD_PROMPTS * full));
+    float limit = k->least + (float)reach;
+    uint32_t best = NO_SLOT, len = 0;
+    for (uint32_t i = 0; i < k->match->n; i++) {
+        uint32_t slot = k->match->slots[i], n = k->match->len[slot];
+        if (s->scan.cost[slot] > limit || n < len)
+            continue;
+        if (n > len || s->scan.cost[slot] < s->scan.cost[best] ||
+            (s->scan.cost[slot] <= s->scan.cost[best] && s->scan.order[slot] < s->scan.order[best])) {
+            best = slot;
+            len = n;
+        }
+    }
+    if (best == NO_SLOT || !strong(s, k, best, len))
+        return false;
+    choose(k, best, REASON_PREFIX_HOLDER);
+    return true;
+}
+
+static bool choose_explored(struct sched *s, struct pick *k)
+{
+    uint32_t slot = s->explore_slot;
+    if (slot == NO_SLOT || s->n_picks < s->explored_pick + EXPLORE_PICKS || (k->match && k->match->n))
+        return false;
+    if (!(s->scan.cost[slot] < INFINITY) || !learn_due(s, &s->eps[slot]))
+        return false;
+    s->explored_pick = s->n_picks;
+    s->eps[slot].explored_us = s->now_us;
+    choose(k, slot, REASON_EXPLORE);
+    return true;
+}
+
+static void choose_rotation(struct sched *s, struct pick *k)
+{
+    uint32_t slot = s->rr_next % s->n_slots;
+    while (!(s->scan.cost[slot] < INFINITY))
+        slot = (slot + 1) % s->n_slots;
+    s->rr_next = slot + 1;
+    choose(k, slot, REASON_ROUND_ROBIN);
+}
+
+static void choose_by_policy(struct sched *s, struct pick *k)
+{
+    if (s->p.policy == SCHED_ROUND_ROBIN) {
+        choose_rotation(s, k);
+        return;
+    }
+    if (choose_explored(s, k))
+        return;
+    if (s->p.policy == SCHED_DEFAULT || !k->match) {
+        choose_in_turn(s, k, k->least * (float)(1 + DEFAULT_TIE_SHARE) + (float)DEFAULT_TIE_S);
+        return;
+    }
+    double band = MAX(s->p.tie_band_s, TIE_SHARE * (double)k->least);
+    if (k->match->n && choose_holder(s, k, band))
+        return;
+    choose_least_owned(s, k, k->least + (float)band);
+}
+
+/* ---- special cases ---- */
+
+/* Nothing healthy is left: the ejected endpoint with the shortest record of trouble, in turn. */
+static bool choose_least_bad(struct sched *s, struct pick *k)
+{
+    uint64_t best = UINT64_MAX;
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        struct ep *e = &s->eps[i];
+        if (!e->used || !e->ready || e->draining || !e->ejected || pick_tried(k->r, ep_ref_of(s, i)) || (k->model && k->model[i] > 0))
+            continue;
+        uint64_t key = (uint64_t)MIN(e->level, 255u) << 56 | (s->scan.order[i] & ((1ull << 56) - 1));
+        if (key < best) {
+            best = key;
+            choose(k, i, REASON_ALL_EJECTED);
+        }
+    }
+    return best != UINT64_MAX;
+}
+
+static bool choose_pinned(struct sched *s, struct pick *k)
+{
+    struct ep *e = ep_of(s, k->r->pinned);
+    if (!e || !ep_usable(e) || pick_tried(k->r, k->r->pinned))
+        return false;
+    choose(k, k->r->pinned.slot, REASON_PINNED);
+    return true;
+}
+
+static bool all_saturated(const struct sched *s)
+{
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        if (s->scan.cost[i] < INFINITY && !ep_saturated(s, &s->eps[i]))
+            return false;
+    return true;
+}
+
+/* ---- the decision ---- */
+
+static void reserve(struct sched *s, struct pick *k)
+{
+    struct sched_req *r = k->r;
+    struct ep *e = &s->eps[k->slot];
+    double cached = pick_cached(s, k, k->slot), scale = s->pool[LEARN_TTFT].n ? exp(s->pool[LEARN_TTFT].log) : 1;
+    double ttft = cost_ttft(s, k->slot, &k->w, cached);
+    uint32_t len = pick_matched(s, k, k->slot);
+    r->d = (struct sched_decision){
+        .ep = ep_ref_of(s, k->slot),
+        .user = e->user,
+        .reason = k->n == 1 && k->reason != REASON_PINNED ? REASON_ONLY_CANDIDATE : k->reason,
+        .matched_bytes = len ? prefix_bytes(r->hashes, len) : 0,
+        .stream_bytes = (uint64_t)k->w.stream_bytes,
+        .cost_s = cost_of(s, k->slot, &k->w, cached, NULL),
+        .ttft_s = ttft * scale,
+        .n_candidates = k->n,
+    };
+    r->tokens = k->w.tokens;
+    r->matched_tokens = cached;
+    r->uncached_tokens = MAX(1.0, k->w.tokens - cached);
+    r->out_tokens = k->w.out;
+    r->prefill_s = work_prefill_s(s, r->uncached_tokens, r->tokens);
+    r->raw_ttft_s = ttft / e->speed;
+    r->picked_us = s->now_us;
+    r->first_us = 0;
+}
+
+static enum sched_answer reject(struct sched *s, struct sched_req *r, enum sched_reject why)
+{
+    r->d.reject = why;
+    if (why == REJECT_SHED)
+        s->rejects_shed++;
+    else
+        s->rejects_none++;
+    return SCHED_REJECTED;
+}
+
+enum sched_answer pick(struct sched *s, struct sched_req *r)
+{
+    struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r)};
+    compute(s, &k);
+    if (r->priority < 0 && k.n && all_saturated(s))
+        return reject(s, r, REJECT_SHED);
+    if (!choose_pinned(s, &k)) {
+        if (k.n)
+            choose_by_policy(s, &k);
+        else if (!choose_least_bad(s, &k))
+            return reject(s, r, REJECT_NO_ENDPOINT);
+    }
+    reserve(s, &k);
+    if (r->explain)
+        explain(s, &k);
+    ledger_reserve(s, r);
+    learn_prompt(s, &k.w, r->prefill_s);
+    event_emit(s, EV_RESERVE, k.slot, r);
+    index_insert(s, k.slot, r);
+    return SCHED_PICKED;
+}

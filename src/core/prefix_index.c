@@ -1,0 +1,412 @@
+/* The prefix index: match by AND-walk, insert, forget least recently used leaves first. */
+#include "core/prefix_index.h"
+#include "core/prefix_entry.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define WALK_BATCH 16u
+
+struct touch { /* one insert: the chain that ends in leaf, as far as it still carries the stamp */
+    uint32_t leaf, stamp;
+};
+struct owner {
+    uint64_t cap, blocks, memberships;
+    struct touch *log; /* ring, oldest at head */
+    uint32_t log_cap, log_head, log_n;
+    uint32_t stamp; /* of the latest touch */
+    bool open, due; /* due: over its cap or closed, waits for prefix_index_work */
+};
+struct prefix_index {
+    struct entry_store st;
+    struct owner *owners;
+    uint64_t *live, *walk, *next; /* words of slots: open; still matching; scratch */
+    uint32_t n_slots, n_words, n_due;
+    struct prefix_match match;
+    uint32_t chain_cap;
+    uint64_t evictions, log_bytes;
+};
+
+struct prefix_index *prefix_index_new(uint64_t seed)
+{
+    struct prefix_index *ix = xcalloc(1, sizeof(*ix));
+    store_init(&ix->st, seed);
+    return ix;
+}
+
+void prefix_index_free(struct prefix_index *ix)
+{
+    if (!ix)
+        return;
+    store_free(&ix->st);
+    for (uint32_t i = 0; i < ix->n_slots; i++)
+        free(ix->owners[i].log);
+    free(ix->owners);
+    free(ix->live);
+    free(ix->walk);
+    free(ix->next);
+    free(ix->match.slots);
+    free(ix->match.len);
+    free(ix->match.chain);
+    free(ix);
+}
+
+static void set_due(struct prefix_index *ix, struct owner *o, bool due)
+{
+    if (o->due == due)
+        return;
+    o->due = due;
+    ix->n_due += due ? 1u : -1u;
+}
+
+static void owner_reset_if_empty(struct prefix_index *ix, struct owner *o)
+{
+    if (o->open || o->memberships)
+        return;
+    ix->log_bytes -= o->log_cap * sizeof(o->log[0]);
+    free(o->log);
+    *o = (struct owner){.stamp = o->stamp}; /* stamps go on: a record or rollback of the former owner never fits the next one */
+}
+
+static void grow_slots(struct prefix_index *ix, uint32_t n)
+{
+    uint32_t cap = MAX((n + 63u) & ~63u, ix->n_slots * 2), words = cap / 64;
+    ix->owners = xrealloc(ix->owners, cap * sizeof(ix->owners[0]));
+    memset(ix->owners + ix->n_slots, 0, (cap - ix->n_slots) * sizeof(ix->owners[0]));
+    ix->live = xrealloc(ix->live, words * sizeof(uint64_t));
+    memset(ix->live + ix->n_words, 0, (words - ix->n_words) * sizeof(uint64_t));
+    ix->walk = xrealloc(ix->walk, words * sizeof(uint64_t));
+    ix->next = xrealloc(ix->next, words * sizeof(uint64_t));
+    ix->match.slots = xrealloc(ix->match.slots, cap * sizeof(uint32_t));
+    ix->match.len = xrealloc(ix->match.len, cap * sizeof(uint32_t));
+    memset(ix->match.len + ix->n_slots, 0, (cap - ix->n_slots) * sizeof(uint32_t));
+    ix->n_slots = cap;
+    ix->n_words = words;
+}
+
+void prefix_index_open(struct prefix_index *ix, uint32_t slot, uint64_t cap)
+{
+    if (slot >= ix->n_slots)
+        grow_slots(ix, slot + 1);
+    struct owner *o = &ix->owners[slot];
+    CHECK(!o->open && !o->memberships);
+    o->open = true;
+    o->cap = cap;
+    ix->live[slot / 64] |= 1ull << slot % 64;
+}
+
+void prefix_index_close(struct prefix_index *ix, uint32_t slot)
+{
+    struct owner *o = &ix->owners[slot];
+    o->open = false;
+    o->cap = 0;
+    ix->live[slot / 64] &= ~(1ull << slot % 64);
+    set_due(ix, o, o->memberships != 0);
+    owner_reset_if_empty(ix, o);
+}
+
+bool prefix_index_empty(const struct prefix_index *ix, uint32_t slot)
+{
+    return slot >= ix->n_slots || !ix->owners[slot].memberships;
+}
+
+void prefix_index_set_cap(struct prefix_index *ix, uint32_t slot, uint64_t cap)
+{
+    struct owner *o = &ix->owners[slot];
+    o->cap = cap;
+    set_due(ix, o, o->blocks > cap);
+}
+
+uint64_t prefix_index_blocks(const struct prefix_index *ix, uint32_t slot)
+{
+    return slot < ix->n_slots ? ix->owners[slot].blocks : 0;
+}
+
+/* ---- match ---- */
+
+static void match_begin(struct prefix_index *ix, uint32_t n)
+{
+    struct prefix_match *m = &ix->match;
+    for (uint32_t i = 0; i < m->n; i++)
+        m->len[m->slots[i]] = 0;
+    m->n = m->chain_n = 0;
+    if (n > ix->chain_cap) {
+        ix->chain_cap = MAX(n, PREFIX_MAX);
+        m->chain = xrealloc(m->chain, ix->chain_cap * sizeof(m->chain[0]));
+    }
+}
+
+/* The slots set in `bits` and not in `kept` (NULL: none kept) matched `len` hashes and no more. */
+static void match_record(struct prefix_index *ix, const uint64_t *bits, const uint64_t *kept, uint32_t len)
+{
+    struct prefix_match *m = &ix->match;
+    for (uint32_t w = 0; w < ix->n_words; w++)
+        for (uint64_t b = bits[w] & ~(kept ? kept[w] : 0); b; b &= b - 1) {
+            uint32_t slot = w * 64 + (uint32_t)__builtin_ctzll(b);
+            m->len[slot] = len;
+            m->slots[m->n++] = slot;
+        }
+}
+
+/* One step of the walk: false when nobody matches any further. */
+static bool match_step(struct prefix_index *ix, uint32_t id)
+{
+    struct prefix_match *m = &ix->match;
+    if (!id || store_at(&ix->st, id)->parent != (m->chain_n ? m->chain[m->chain_n - 1] : ENTRY_NONE))
+        return false;
+    const uint64_t *from = m->chain_n ? ix->walk : ix->live;
+    if (!holder_mask(store_at(&ix->st, id), from, ix->n_words, ix->next))
+        return false;
+    if (m->chain_n && memcmp(ix->walk, ix->next, ix->n_words * sizeof(uint64_t)) != 0)
+        match_record(ix, ix->walk, ix->next, m->chain_n);
+    uint64_t *t = ix->walk;
+    ix->walk = ix->next;
+    ix->next = t;
+    m->chain[m->chain_n++] = id;
+    return true;
+}
+
+const struct prefix_match *prefix_index_match(struct prefix_index *ix, const uint64_t *h, uint32_t n)
+{
+    struct prefix_match *m = &ix->match;
+    match_begin(ix, n);
+    for (uint32_t at = 0; at < n;) {
+        uint32_t ids[WALK_BATCH], k = MIN(at ? WALK_BATCH : 4u, n - at); /* most chains that miss do so at once */
+        store_find_many(&ix->st, h + at, k, ids);
+        for (uint32_t i = 0; i < k; i++)
+            if (!match_step(ix, ids[i]))
+                goto out;
+        at += k;
+    }
+out:
+    if (m->chain_n)
+        match_record(ix, ix->walk, NULL, m->chain_n);
+    return m;
+}
+
+uint32_t prefix_match_len(const struct prefix_match *m, const struct prefix_index *ix, uint32_t slot)
+{
+    return slot < ix->n_slots ? m->len[slot] : 0;
+}
+
+bool prefix_index_terminal(const struct prefix_index *ix, uint32_t entry, uint32_t slot)
+{
+    const uint32_t *stamp = holder_get(store_at(&ix->st, entry), slot);
+    return stamp && (*stamp & STAMP_TERMINAL);
+}
+
+uint32_t prefix_index_branches(const struct prefix_index *ix, uint32_t entry)
+{
+    const struct entry *e = store_at(&ix->st, entry);
+    return e->children + (e->ends > 1 ? e->ends - 1u : 0);
+}
+
+/* ---- forget ---- */
+
+static uint64_t weight(const struct entry *e)
+{
+    return e->coarse ? PREFIX_COARSE : 1;
+}
+
+static void forget(struct prefix_index *ix, uint32_t slot, uint32_t id)
+{
+    struct owner *o = &ix->owners[slot];
+    struct entry *e = store_at(&ix->st, id);
+    if (!holder_del(&ix->st, e, slot))
+        return;
+    o->memberships--;
+    o->blocks -= weight(e);
+}
+
+static bool touch_live(const struct prefix_index *ix, uint32_t slot, const struct touch *t)
+{
+    const uint32_t *stamp = holder_get(store_at(&ix->st, t->leaf), slot);
+    return stamp && (*stamp & STAMP_MASK) == t->stamp;
+}
+
+/* Forgets from the oldest touch, leaf first, until the owner fits; the record keeps the rest. Returns memberships removed. */
+static uint32_t forget_touch(struct prefix_index *ix, uint32_t slot, struct touch *t, uint32_t budget)
+{
+    struct owner *o = &ix->owners[slot];
+    uint32_t n = 0;
+    while (o->blocks > o->cap && n < budget) {
+        if (!t->leaf || !touch_live(ix, slot, t)) { /* the ancestors carry other stamps: other records have them */
+            o->log_head = (o->log_head + 1) % o->log_cap;
+            o->log_n--;
+            return n;
+        }
+        uint32_t id = t->leaf;
+        t->leaf = store_at(&ix->st, id)->parent;
+        forget(ix, slot, id);
+        store_reap(&ix->st, id); /* frees no ancestor that this slot holds */
+        n++;
+    }
+    return n;
+}
+
+static uint32_t shrink(struct prefix_index *ix, uint32_t slot, uint32_t budget)
+{
+    struct owner *o = &ix->owners[slot];
+    uint32_t n = 0;
+    while (o->blocks > o->cap && o->log_n && n < budget)
+        n += forget_touch(ix, slot, &o->log[o->log_head], budget - n);
+    ix->evictions += n;
+    set_due(ix, o, o->blocks > o->cap);
+    owner_reset_if_empty(ix, o);
+    return n;
+}
+
+bool prefix_index_work(struct prefix_index *ix, uint32_t budget)
+{
+    for (uint32_t i = 0; i < ix->n_slots && ix->n_due && budget; i++)
+        if (ix->owners[i].due)
+            budget -= MIN(budget, shrink(ix, i, budget));
+    return !ix->n_due;
+}
+
+/* ---- insert ---- */
+
+static void log_resize(struct prefix_index *ix, struct owner *o, uint32_t cap)
+{
+    struct touch *v = xmalloc(cap * sizeof(v[0]));
+    for (uint32_t i = 0; i < o->log_n; i++)
+        v[i] = o->log[(o->log_head + i) % o->log_cap];
+    free(o->log);
+    ix->log_bytes += cap * sizeof(v[0]);
+    ix->log_bytes -= o->log_cap * sizeof(v[0]);
+    o->log = v;
+    o->log_cap = cap;
+    o->log_head = 0;
+}
+
+/* Drops the records that nothing carries any more, then makes room if still half full: amortised constant per insert. */
+static void log_compact(struct prefix_index *ix, uint32_t slot)
+{
+    struct owner *o = &ix->owners[slot];
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < o->log_n; i++) {
+        struct touch t = o->log[(o->log_head + i) % o->log_cap];
+        if (t.leaf && touch_live(ix, slot, &t))
+            o->log[(o->log_head + kept++) % o->log_cap] = t;
+    }
+    o->log_n = kept;
+    if (kept * 2 >= o->log_cap)
+        log_resize(ix, o, MAX(16u, o->log_cap * 2));
+}
+
+static void log_push(struct prefix_index *ix, uint32_t slot, struct touch t)
+{
+    struct owner *o = &ix->owners[slot];
+    if (o->log_n == o->log_cap)
+        log_compact(ix, slot);
+    o->log[(o->log_head + o->log_n++) % o->log_cap] = t;
+}
+
+static void mark_end(struct prefix_index *ix, uint32_t slot, uint32_t id, uint64_t length)
+{
+    struct entry *e = store_at(&ix->st, id);
+    *holder_get(e, slot) |= STAMP_TERMINAL;
+    if ((!e->ends || e->end_len != (uint8_t)length) && e->ends < UINT8_MAX)
+        e->ends++;
+    e->end_len = (uint8_t)length;
+}
+
+/* Touches the chain, adding what is missing. Returns the last entry; *added counts the new memberships. */
+static uint32_t touch_chain(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t stamp, uint32_t *added)
+{
+    struct owner *o = &ix->owners[slot];
+    uint32_t prev = ENTRY_NONE, ids[WALK_BATCH];
+    for (uint32_t i = 0; i < c->n; i++) {
+        if (i % WALK_BATCH == 0)
+            store_find_many(&ix->st, c->h + i, MIN(WALK_BATCH, c->n - i), ids);
+        uint32_t id = ids[i % WALK_BATCH];
+        if (!id)
+            id = store_find(&ix->st, c->h[i]); /* a chain may repeat a hash only by collision */
+        if (!id)
+            id = store_add(&ix->st, c->h[i], prev, i >= c->n_fine);
+        struct entry *e = store_at(&ix->st, id);
+        if (e->parent != prev) /* two chains with one hash: keep the older, know less of the newer */
+            return prev;
+        if (holder_touch(&ix->st, e, slot, stamp)) {
+            (*added)++;
+            o->memberships++;
+            o->blocks += weight(e);
+        }
+        prev = id;
+    }
+    return prev;
+}
+
+uint32_t prefix_index_insert(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t *stamp)
+{
+    *stamp = 0;
+    if (slot >= ix->n_slots || !ix->owners[slot].open || !c->n)
+        return 0;
+    struct owner *o = &ix->owners[slot];
+    o->stamp = o->stamp == STAMP_MASK ? 1 : o->stamp + 1;
+    uint32_t added = 0, leaf = touch_chain(ix, slot, c, o->stamp, &added);
+    if (!leaf)
+        return 0;
+    *stamp = o->stamp;
+    mark_end(ix, slot, leaf, c->length);
+    log_push(ix, slot, (struct touch){leaf, o->stamp});
+    shrink(ix, slot, MAX(2 * c->n, 1024u)); /* a cap that fell a lot is reached over several inserts or ticks */
+    return added;
+}
+
+/* After entries below it were taken from the slot, `id` may be the last one of its stamp that no record leads to. */
+static void cover(struct prefix_index *ix, uint32_t slot, uint32_t id)
+{
+    const uint32_t *stamp = id ? holder_get(store_at(&ix->st, id), slot) : NULL;
+    if (stamp)
+        log_push(ix, slot, (struct touch){id, *stamp & STAMP_MASK});
+}
+
+void prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added, uint32_t stamp)
+{
+    if (slot >= ix->n_slots || !ix->owners[slot].open || !stamp)
+        return;
+    for (uint32_t i = c->n; added && i > 0 && i > c->n - MIN(added, c->n); i--) {
+        uint32_t id = store_find(&ix->st, c->h[i - 1]);
+        const uint32_t *have = id ? holder_get(store_at(&ix->st, id), slot) : NULL;
+        if (!have) /* evicted meanwhile: leaves go first, so what is above may still be there */
+            continue;
+        if ((*have & STAMP_MASK) != stamp)
+            return;
+        uint32_t parent = store_at(&ix->st, id)->parent;
+        forget(ix, slot, id);
+        store_reap(&ix->st, id);
+        if (i == c->n - MIN(added, c->n) + 1)
+            cover(ix, slot, parent);
+    }
+}
+
+/* Trimming may take an entry that the slot holds descendants of (other prompts went on from it more recently than we believe): those
+ * stay, unreachable for matches, until they age out. An entry with children is never freed, so links stay whole. */
+void prefix_index_trim(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t keep)
+{
+    if (slot >= ix->n_slots || !ix->owners[slot].open)
+        return;
+    uint32_t parent = ENTRY_NONE;
+    for (uint32_t i = c->n; i > keep; i--) {
+        uint32_t id = store_find(&ix->st, c->h[i - 1]);
+        if (!id)
+            continue;
+        parent = store_at(&ix->st, id)->parent;
+        forget(ix, slot, id);
+        store_reap(&ix->st, id);
+    }
+    uint32_t last = keep && keep <= c->n ? store_find(&ix->st, c->h[keep - 1]) : ENTRY_NONE;
+    if (parent)
+        cover(ix, slot, last);
+}
+
+void prefix_index_stats(const struct prefix_index *ix, struct prefix_index_stats *out)
+{
+    uint64_t per_slot = sizeof(struct owner) + 2 * sizeof(uint32_t);
+    *out = (struct prefix_index_stats){
+        .entries = ix->st.n_entries,
+        .memberships = ix->st.n_memberships,
+        .bytes = ix->st.bytes + ix->log_bytes + ix->n_slots * per_slot + ix->n_words * 3 * sizeof(uint64_t),
+        .evictions = ix->evictions,
+    };
+}

@@ -1,0 +1,254 @@
+/* The facade of the picker: life cycle, requests, tick, views. */
+#include "core/sched_int.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define PURGE_PER_TICK 20000 /* memberships: about a millisecond */
+
+static struct sched_params checked(const struct sched_params *p)
+{
+    struct sched_params q = *p;
+    q.step_tokens = MAX(q.step_tokens, 1u);
+    q.bytes_per_token = q.bytes_per_token > 0 ? q.bytes_per_token : 4;
+    q.mean_output = MAX(q.mean_output, 1u);
+    q.affinity = q.affinity > 0 ? q.affinity : 1;
+    q.kv_tokens = MAX(q.kv_tokens, 1u);
+    return q;
+}
+
+struct sched *sched_new(const struct sched_params *p, uint64_t seed)
+{
+    struct sched *s = xcalloc(1, sizeof(*s));
+    s->p = checked(p);
+    s->seed = seed;
+    rng_init(&s->rng, seed);
+    s->index = prefix_index_new(rng_u64(&s->rng));
+    list_init(&s->pending);
+    s->bytes_per_token = s->p.bytes_per_token;
+    s->mean_output = s->p.mean_output;
+    s->mean_tokens = 500;
+    s->mean_prefill_s = work_prefill_s(s, s->mean_tokens, s->mean_tokens);
+    s->explore_slot = NO_SLOT;
+    return s;
+}
+
+void sched_free(struct sched *s)
+{
+    if (!s)
+        return;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        free(s->eps[i].models);
+    for (uint32_t i = 0; i < MODEL_COLUMNS; i++)
+        free(s->columns[i].penalty);
+    struct scan *c = &s->scan;
+    float *v[] = {c->base, c->own_w, c->tok_s, c->out_s, c->kv_use, c->kv_inv, c->cost};
+    for (size_t i = 0; i < ARRAY_LEN(v); i++)
+        free(v[i]);
+    free(c->order);
+    free(s->eps);
+    prefix_index_free(s->index);
+    free(s);
+}
+
+/* Hashes of another block size mean nothing: start over. Dying slots have nothing left to purge then. */
+static void index_restart(struct sched *s)
+{
+    prefix_index_free(s->index);
+    s->index = prefix_index_new(rng_u64(&s->rng));
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        s->eps[i].dying = false;
+        if (s->eps[i].used)
+            prefix_index_open(s->index, i, index_cap(s, &s->eps[i]));
+    }
+}
+
+void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t now_us)
+{
+    bool restart = p->block_bytes != s->p.block_bytes;
+    s->p = checked(p);
+    if (restart)
+        index_restart(s);
+    s->refresh_us = 0;
+    ep_refresh_all(s, now_us);
+}
+
+/* ---- index ---- */
+
+uint64_t index_cap(const struct sched *s, const struct ep *e)
+{
+    double block = s->p.block_bytes ? (double)s->p.block_bytes : 1;
+    double kv = ep_kv_tokens(s, e) * e->cap_belief * s->bytes_per_token / block;
+    return MIN(s->p.lru_capacity, (uint64_t)MIN(kv, 1e15));
+}
+
+static struct prefix_chain chain_of(const struct sched_req *r)
+{
+    return (struct prefix_chain){r->hashes->h, r->hashes->n, r->hashes->n_fine, r->d.stream_bytes};
+}
+
+void index_insert(struct sched *s, uint32_t slot, struct sched_req *r)
+{
+    r->n_inserted = r->insert_stamp = 0;
+    if (s->p.policy != SCHED_PREFIX_CACHE || !r->hashes || !r->hashes->n)
+        return;
+    struct prefix_chain c = chain_of(r);
+    r->n_inserted = prefix_index_insert(s->index, slot, &c, &r->insert_stamp);
+    event_emit(s, EV_INSERT, slot, r);
+}
+
+void index_rollback(struct sched *s, uint32_t slot, struct sched_req *r)
+{
+    if (!r->n_inserted || !r->hashes)
+        return;
+    struct prefix_chain c = chain_of(r);
+    prefix_index_rollback(s->index, slot, &c, r->n_inserted, r->insert_stamp);
+    event_emit(s, EV_ROLLBACK, slot, r);
+    r->n_inserted = 0;
+}
+
+/* ---- requests ---- */
+
+enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t now_us)
+{
+    ep_refresh_all(s, now_us);
+    list_init(&r->link);
+    r->state = REQ_IDLE;
+    r->d = (struct sched_decision){0};
+    r->n_inserted = 0;
+    if (!s->n_used) {
+        r->d.reject = REJECT_NO_ENDPOINT;
+        s->rejects_none++;
+        return SCHED_REJECTED;
+    }
+    return pick(s, r);
+}
+
+struct sched_req *sched_next_decided(struct sched *s)
+{
+    (void)s; /* nothing queues yet */
+    return NULL;
+}
+
+void sched_cancel(struct sched *s, struct sched_req *r, uint64_t now_us)
+{
+    (void)r;
+    s->now_us = MAX(s->now_us, now_us);
+}
+
+void sched_first_token(struct sched *s, struct sched_req *r, uint64_t now_us)
+{
+    s->now_us = MAX(s->now_us, now_us);
+    if (r->first_us || (r->state != REQ_PENDING && r->state != REQ_DECODING))
+        return;
+    r->first_us = MAX(s->now_us, 1u);
+    r->n_inserted = 0; /* computed: the endpoint has it now */
+    ledger_answered(s, r);
+    struct ep *e = ep_of(s, r->d.ep);
+    if (!e)
+        return;
+    e->own.unanswered--;
+    sched_ep_alive(s, r->d.ep, s->now_us);
+    learn_first(s, r->d.ep.slot, r);
+}
+
+void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u, uint64_t now_us)
+{
+    s->now_us = MAX(s->now_us, now_us);
+    CHECK(r->state == REQ_PENDING || r->state == REQ_DECODING);
+    struct ep *e = ep_of(s, r->d.ep);
+    if (e && how == OUT_OK && u) {
+        learn_finish(s, r->d.ep.slot, r, u);
+        if (r->insert_stamp)
+            learn_cache(s, r->d.ep.slot, r, u);
+    }
+    if (e && how != OUT_OK)
+        index_rollback(s, r->d.ep.slot, r); /* nothing left to take back once the first token was seen */
+    if (e)
+        event_emit(s, EV_RELEASE, r->d.ep.slot, r);
+    ledger_release(s, r);
+    if (!e)
+        return;
+    if (how == OUT_MODEL_MISSING)
+        model_missing(s, r->d.ep.slot, r->model);
+    health_request(s, r->d.ep.slot, r, how);
+}
+
+uint64_t sched_tick(struct sched *s, uint64_t now_us)
+{
+    ep_refresh_all(s, now_us);
+    bool clean = prefix_index_work(s->index, PURGE_PER_TICK);
+    ep_reap(s);
+    return clean ? s->refresh_us : s->now_us + 10000;
+}
+
+/* ---- views ---- */
+
+uint32_t sched_ep_slots(const struct sched *s)
+{
+    return s->n_slots;
+}
+
+bool sched_ep_view(const struct sched *s, uint32_t slot, uint64_t now_us, struct ep_view *out)
+{
+    if (slot >= s->n_slots || !s->eps[slot].used)
+        return false;
+    const struct ep *e = &s->eps[slot];
+    *out = (struct ep_view){
+        .ep = ep_ref_of(s, slot),
+        .user = e->user,
+        .ready = e->ready,
+        .ejected = e->ejected,
+        .draining = e->draining,
+        .slow_start = e->ready && !e->ejected && e->settled_us > now_us,
+        .inflight = e->own.inflight,
+        .unanswered = e->own.unanswered,
+        .pending_prefill_s = e->own.pending_s,
+        .context_tokens = e->own.context,
+        .decode_tokens = e->own.out,
+        .others_waiting = MAX(e->others_waiting * e->decay, (double)e->remote.unanswered),
+        .others_running = MAX(e->others_running * e->decay, (double)e->remote.decoding),
+        .load = e->load,
+        .load_valid = e->has_load && now_us <= e->load.done_us + s->p.stale_us,
+        .speed = e->speed,
+        .kv_tokens = (uint64_t)ep_kv_tokens(s, e),
+        .index_blocks = prefix_index_blocks(s->index, slot),
+        .picks = e->picks,
+        .failures = e->failures,
+        .ejections = e->ejections,
+        .ejected_until_us = e->ejected ? e->until_us : 0,
+    };
+    return true;
+}
+
+static bool saturated(const struct sched *s, uint32_t *n_ready)
+{
+    bool all = true;
+    *n_ready = 0;
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        if (!ep_usable(&s->eps[i]))
+            continue;
+        ++*n_ready;
+        all = all && ep_saturated(s, &s->eps[i]);
+    }
+    return all && *n_ready;
+}
+
+void sched_stats(const struct sched *s, uint64_t now_us, struct sched_stats *out)
+{
+    (void)now_us;
+    struct prefix_index_stats ix;
+    prefix_index_stats(s->index, &ix);
+    *out = (struct sched_stats){
+        .picks = s->n_picks,
+        .rejects_shed = s->rejects_shed,
+        .rejects_no_endpoint = s->rejects_none,
+        .inflight = s->inflight,
+        .index_entries = ix.entries,
+        .index_memberships = ix.memberships,
+        .index_bytes = ix.bytes,
+        .index_evictions = ix.evictions,
+        .bytes_per_token = s->bytes_per_token,
+        .n_endpoints = s->n_used,
+    };
+    out->saturated = saturated(s, &out->n_ready);
+}

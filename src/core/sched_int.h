@@ -1,0 +1,185 @@
+/* core/sched_int.h - what the files of the picker share: endpoints, their ledger, and the arrays a pick scans. Internal to core. */
+#ifndef CORE_SCHED_INT_H
+#define CORE_SCHED_INT_H
+
+#include "base/rng.h"
+#include "core/prefix_index.h"
+#include "core/sched.h"
+
+#define SEC 1e6               /* microseconds */
+#define REFRESH_US 100000     /* time-dependent terms are recomputed this often */
+#define HIST_SLOTS 16         /* own in-flight over time, to tell ours from others' in a scrape */
+#define HIST_SLOT_US 250000
+#define HIST_WINDOW_US 2000000 /* a scrape may be published this long after it was measured */
+#define MEDIA_TOKENS 576.0    /* per image, until usage teaches better (decision 16) */
+#define MODEL_COLUMNS 8
+#define NO_SLOT UINT32_MAX
+
+enum req_state { REQ_IDLE, REQ_PENDING /* picked, no first token */, REQ_DECODING, REQ_DONE };
+enum learn_kind { LEARN_TTFT, LEARN_GAP, LEARN_TOTAL, LEARN_KINDS };
+
+struct estimate { /* mean of log(observed / predicted) */
+    double log;
+    uint32_t n;
+};
+
+struct ledger { /* requests in flight: of this gateway, or of its replicas */
+    uint32_t inflight, unanswered, decoding;
+    double pending_s, pending_tokens; /* prefill without a first token */
+    double context, out;              /* tokens of decoding requests; output still expected of all */
+    double mem;                       /* KV tokens only one request holds */
+};
+
+struct inflight_hist {
+    uint32_t max_inflight;
+    float min_mem;
+};
+
+struct ep {
+    uint32_t gen;
+    bool used, dying; /* dying: removed, its index memberships not yet purged; the slot waits */
+    bool ready, draining, ejected;
+    void *user;
+    struct ledger own, remote;
+    uint64_t remote_us;          /* latest event of a replica about this endpoint */
+    /* scrape */
+    struct ep_load load;
+    bool has_load;
+    uint32_t own_at_load;        /* most of ours around the scrape */
+    uint32_t own_at_done;        /* ours when it arrived */
+    double mem_at_load;
+    double others_waiting, others_running; /* as of the scrape; decayed by others_decay */
+    double decay;                /* 1 at the scrape, halves with time, 0 when stale */
+    struct inflight_hist hist[HIST_SLOTS];
+    uint64_t hist_at;            /* number of the newest slot */
+    /* learnt */
+    struct estimate seen[LEARN_KINDS];
+    uint64_t seen_us, explored_us;
+    double speed;
+    double cap_belief;           /* share of its KV the cache seems to keep, from cached_tokens; 0..1 */
+    uint32_t cache_misses;       /* in a row, where hits were believed */
+    /* health */
+    uint32_t fails, probe_fails, level; /* in a row; ejections that followed closely on each other */
+    uint64_t alive_us, ejected_us, until_us, settled_us, suspect_us; /* settled: end of the slow start */
+    double extra_s;
+    /* models */
+    uint64_t *models;
+    uint32_t n_models;
+    uint64_t last_pick;          /* number of the pick: rotation among equals */
+    uint64_t picks, failures, ejections;
+};
+
+struct scan { /* one float per slot, read by every pick: cost = base + own*own_s + new*tok_s + out*out_s + kv(kv_use + new*kv_inv) */
+    float *base, *own_w, *tok_s, *out_s, *kv_use, *kv_inv;
+    float *cost;     /* result of the latest pick */
+    uint64_t *order; /* among equals the least wins: requests of ours in flight, then the longest not picked */
+};
+
+struct model_column { /* 0 where the model is served or nothing is known, INFINITY elsewhere */
+    uint64_t model, version, used;
+    float *penalty;
+    uint32_t cap, n_serving;
+};
+
+struct sched {
+    struct sched_params p;
+    struct rng rng;
+    uint64_t seed;
+    struct ep *eps;
+    struct scan scan;
+    uint32_t n_slots, cap_slots, n_used, n_ejected, n_ready, n_with_models;
+    uint64_t now_us, refresh_us;
+    struct prefix_index *index;
+    struct list pending;        /* picked, no first token, answered as a whole: sched_first_token may come late */
+    struct model_column columns[MODEL_COLUMNS];
+    uint64_t models_version;
+    /* learnt, of the pool */
+    struct estimate pool[LEARN_KINDS];
+    double bytes_per_token, mean_output, mean_prefill_s, mean_tokens;
+    uint32_t n_prompts;
+    uint64_t n_picks, rejects_shed, rejects_none, inflight, explored_pick;
+    uint32_t rr_next, explore_slot; /* explore_slot: believed slow, idle, not seen for a while; NO_SLOT: none */
+    void (*on_event)(void *ctx, const struct sched_event *ev);
+    void *event_ctx;
+    bool applying; /* events of another are played: not sent on */
+};
+
+struct work { /* what a request will need; match_tokens differ by endpoint */
+    double tokens, out, stream_bytes;
+};
+
+/* endpoint.c */
+struct ep *ep_of(struct sched *s, struct ep_ref r); /* NULL: stale */
+static inline struct ep_ref ep_ref_of(const struct sched *s, uint32_t slot)
+{
+    return (struct ep_ref){slot, s->eps[slot].gen};
+}
+void ep_refresh_all(struct sched *s, uint64_t now_us); /* when due */
+void ep_refresh(struct sched *s, uint32_t slot);
+void ep_reap(struct sched *s); /* frees slots whose purge is done */
+bool ep_usable(const struct ep *e);
+const float *model_penalty(struct sched *s, uint64_t model); /* NULL: nobody is excluded, or nobody serves it */
+
+void model_missing(struct sched *s, uint32_t slot, uint64_t model); /* it answered so, whatever its list says */
+
+/* ledger.c */
+void ledger_reserve(struct sched *s, struct sched_req *r);
+void ledger_answered(struct sched *s, struct sched_req *r); /* prefill done */
+void ledger_release(struct sched *s, struct sched_req *r);
+void ledger_overdue(struct sched *s); /* whole answers whose prefill must be over by now */
+void hist_advance(struct sched *s, struct ep *e);
+void hist_note(struct sched *s, struct ep *e);
+
+/* cost.c */
+struct work work_of(const struct sched *s, const struct sched_req *r);
+double work_prefill_s(const struct sched *s, double new_tokens, double tokens);
+void cost_update(struct sched *s, uint32_t slot);
+void cost_scan(struct sched *s, const struct work *w); /* fills scan.cost as if nothing were cached */
+double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens, struct sched_cost *out);
+double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens);
+double ep_queue(const struct ep *e); /* requests waiting there, as far as known */
+bool ep_saturated(const struct sched *s, const struct ep *e);
+double ep_kv_tokens(const struct sched *s, const struct ep *e);
+double ep_kv_use(const struct sched *s, const struct ep *e);
+
+/* pick.c, explain.c */
+struct pick { /* one decision in the making */
+    struct sched_req *r;
+    struct work w;
+    const struct prefix_match *match; /* NULL: nothing to match */
+    const float *model;               /* penalties, or NULL */
+    uint32_t n, slot;                 /* candidates; the choice */
+    float least;                      /* cost */
+    enum sched_reason reason;
+};
+enum sched_answer pick(struct sched *s, struct sched_req *r);
+uint32_t pick_matched(const struct sched *s, const struct pick *k, uint32_t slot); /* hashes */
+double pick_cached(const struct sched *s, const struct pick *k, uint32_t slot);    /* tokens */
+bool pick_tried(const struct sched_req *r, struct ep_ref ep);
+void explain(struct sched *s, const struct pick *k);
+
+/* health.c */
+void health_request(struct sched *s, uint32_t slot, const struct sched_req *r, enum sched_outcome how);
+void health_refresh(struct sched *s, uint32_t slot);
+void health_return(struct sched *s, uint32_t slot);
+bool health_eject(struct sched *s, uint32_t slot);
+void health_ready(struct sched *s, uint32_t slot);
+
+/* learn.c */
+void learn_prompt(struct sched *s, const struct work *w, double prefill_s);
+void learn_first(struct sched *s, uint32_t slot, const struct sched_req *r);
+void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
+void learn_cache(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
+double learn_speed_of(const struct sched *s, const struct ep *e);
+bool learn_due(const struct sched *s, const struct ep *e); /* believed slow for long enough to be tried again */
+void learn_forget(struct ep *e); /* returned from an ejection: maybe another machine by now */
+
+/* index use */
+void index_insert(struct sched *s, uint32_t slot, struct sched_req *r);
+void index_rollback(struct sched *s, uint32_t slot, struct sched_req *r);
+uint64_t index_cap(const struct sched *s, const struct ep *e);
+
+/* events.c */
+void event_emit(struct sched *s, enum sched_event_type type, uint32_t slot, const struct sched_req *r);
+
+#endif
