@@ -16,7 +16,7 @@ enum text_end {
     TEXT_UTF8       /* p is at or shortly before the bad sequence */
 };
 
-/* p: in, the first byte after the opening quote, which must be at least two bytes into the text. end: of the input. out: needs
+/* p: in, the first byte after the opening quote, with at least one byte of text before that quote. end: of the input. out: needs
  * room for end - p bytes (bytes behind the decoded text are written too), and must not overlap the input. */
 struct text_cur {
     const unsigned char *p, *end;
