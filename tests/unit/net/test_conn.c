@@ -424,7 +424,7 @@ static size_t open_fds(void)
 static void test_close_is_bounded(void **state UNUSED)
 {
     loop_free(l);
-    l = loop_new(100.0);
+    l = loop_new(10.0);
     struct errbuf err;
     srv = (struct end){0};
     ln = listener_open(l, &at, accept_srv, &srv, &err);
