@@ -1,5 +1,6 @@
 /* Body scanner: scan + UTF-8 check + duplicate-key rule + prefix hashes of a chat body, by kind of text.
- * Prints GB/s of body per kind, best of several rounds. Targets: 3 GB/s with an escape every 200 bytes, 0.6 with one every 8. */
+ * Prints GB/s of body per kind, best of several rounds, CPU time. Targets: 3 GB/s with an escape every 200 bytes, 0.6 with one
+ * every 8. */
 #include "api/api.h"
 #include "base/rng.h"
 #include "core/prefix_hash.h"
@@ -9,7 +10,9 @@
 
 enum text_kind { PLAIN, ESC_200, ESC_200_RANDOM, ESC_8, ESC_8_RANDOM, CHINESE, FRENCH, N_KINDS };
 static const char *const kind_names[N_KINDS] = {
-    "plain", "escape every 200", "escape every 200 on average", "escape every 8", "escape every 8 on average", "chinese", "french"};
+    "plain",          "escape every 200",          "escape every 200 on average",
+    "escape every 8", "escape every 8 on average", "chinese",
+    "french"};
 
 static void add_text(struct buf *b, struct rng *r, enum text_kind kind, size_t n)
 {
@@ -40,16 +43,49 @@ static void make_body(struct buf *b, enum text_kind kind, size_t n, size_t turn)
     buf_add_str(b, STR("{\"model\":\"Qwen/Qwen3-32B\",\"messages\":[{\"role\":\"system\",\"content\":\""));
     add_text(b, &r, kind, turn);
     for (int i = 0; b->n < n; i++) {
-        buf_add_str(b, i % 2 ? STR("\"},{\"role\":\"assistant\",\"content\":\"") : STR("\"},{\"role\":\"user\",\"content\":\""));
+        buf_add_str(b, i % 2 ? STR("\"},{\"role\":\"assistant\",\"content\":\"")
+                             : STR("\"},{\"role\":\"user\",\"content\":\""));
         add_text(b, &r, kind, turn);
     }
-    buf_add_str(b, STR("\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":256,\"temperature\":0.7}"));
+    buf_add_str(b, STR("\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":256,"
+                       "\"temperature\":0.7}"));
+}
+
+/* A coding agent: turns of tool calls (JSON in a JSON string) and their results, and 20 KB of tools behind the
+ * messages. */
+static void make_agent_body(struct buf *b, size_t n)
+{
+    struct rng r;
+    rng_init(&r, 9);
+    buf_clear(b);
+    buf_add_str(b, STR("{\"messages\":[{\"role\":\"system\",\"content\":\""));
+    add_text(b, &r, ESC_200_RANDOM, 8000);
+    buf_add_str(b, STR("\"}"));
+    for (int i = 0; b->n < n - 20000; i++) {
+        buf_addf(b,
+                 ",{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"call_%d\",\"type\":\"function\","
+                 "\"function\":{\"name\":\"edit\",\"arguments\":\"{\\\"path\\\":\\\"src/x.c\\\",\\\"text\\\":\\\"",
+                 i);
+        add_text(b, &r, ESC_8_RANDOM, 300);
+        buf_addf(b, "\\\"}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"call_%d\",\"content\":\"", i);
+        add_text(b, &r, ESC_200_RANDOM, 1500);
+        buf_add_str(b, STR("\"}"));
+    }
+    buf_add_str(b, STR("],\"model\":\"Qwen/Qwen3-32B\",\"stream\":true,\"tools\":[{\"type\":\"function\"}"));
+    while (b->n < n) {
+        buf_add_str(b, STR(",{\"type\":\"function\",\"function\":{\"name\":\"tool\",\"description\":\""));
+        add_text(b, &r, ESC_200_RANDOM, 400);
+        buf_add_str(
+            b, STR("\",\"parameters\":{\"type\":\"object\",\"properties\":{\"path\":{\"type\":\"string\"},\"line\":"
+                   "{\"type\":\"integer\",\"default\":0}},\"required\":[\"path\"]}}}"));
+    }
+    buf_add_str(b, STR("]}"));
 }
 
 static double now_s(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -65,7 +101,8 @@ static uint64_t once(struct str body, struct buf *scratch, bool hash)
     }
     if (!hash)
         return rq.stream_bytes.n;
-    prefix_hash(rq.stream_bytes, prefix_seed(rq.model, STR_NULL, rq.cache_salt), 64, 128, true, &h, storage, PREFIX_MAX);
+    prefix_hash(rq.stream_bytes, prefix_seed(rq.model, STR_NULL, rq.cache_salt), 64, 128, true, &h, storage,
+                PREFIX_MAX);
     return h.n ? h.h[h.n - 1] : 0;
 }
 
@@ -96,10 +133,15 @@ int main(void)
             make_body(&body, (enum text_kind)k, sizes[i][0], sizes[i][1]);
             struct str s = buf_str(&body);
             double with = rate(s, &scratch, true), without = rate(s, &scratch, false);
-            printf("body %6zu B, turns of %5zu B, %-27s  scan+hash %6.2f GB/s (%7.2f us)  scan %6.2f GB/s\n", s.n, sizes[i][1],
-                   kind_names[k], with, (double)s.n / with / 1e3, without);
+            printf("body %6zu B, turns of %5zu B, %-27s  scan+hash %6.2f GB/s (%7.2f us)  scan %6.2f GB/s\n", s.n,
+                   sizes[i][1], kind_names[k], with, (double)s.n / with / 1e3, without);
         }
     }
+    make_agent_body(&body, 150000);
+    struct str s = buf_str(&body);
+    double with = rate(s, &scratch, true), without = rate(s, &scratch, false);
+    printf("body %6zu B, agent with tools %21s  scan+hash %6.2f GB/s (%7.2f us)  scan %6.2f GB/s\n", s.n, "", with,
+           (double)s.n / with / 1e3, without);
     buf_free(&body);
     buf_free(&scratch);
     return 0;

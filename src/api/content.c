@@ -3,7 +3,7 @@
 
 enum part_key { PK_TYPE, PK_TEXT, PK_THINKING, PK_ID, PK_NAME, PK_INPUT, PK_TOOL_USE_ID, PK_CONTENT, PK_N };
 static const struct key_name part_keys[] = {
-    KEY("type", PK_TYPE), KEY("text", PK_TEXT), KEY("thinking", PK_THINKING), KEY("id", PK_ID),
+    KEY("type", PK_TYPE), KEY("text", PK_TEXT),   KEY("thinking", PK_THINKING),       KEY("id", PK_ID),
     KEY("name", PK_NAME), KEY("input", PK_INPUT), KEY("tool_use_id", PK_TOOL_USE_ID), KEY("content", PK_CONTENT)};
 
 enum part_class {
@@ -18,33 +18,33 @@ static const struct {
     enum part_class cls;
     unsigned fields; /* PART_FIELDS: which, as bits */
 } part_types[] = {
-    {{"text", 4}, PART_TEXT, 0},
-    {{"input_text", 10}, PART_TEXT, 0},
-    {{"output_text", 11}, PART_TEXT, 0},
-    {{"summary_text", 12}, PART_TEXT, 0},
-    {{"reasoning_text", 14}, PART_TEXT, 0},
-    {{"image_url", 9}, PART_MEDIA, 0},
-    {{"input_image", 11}, PART_MEDIA, 0},
-    {{"image", 5}, PART_MEDIA, 0},
-    {{"input_audio", 11}, PART_MEDIA, 0},
-    {{"audio_url", 9}, PART_MEDIA, 0},
-    {{"audio", 5}, PART_MEDIA, 0},
-    {{"video_url", 9}, PART_MEDIA, 0},
-    {{"input_video", 11}, PART_MEDIA, 0},
-    {{"video", 5}, PART_MEDIA, 0},
-    {{"tool_use", 8}, PART_FIELDS, BIT(PK_ID) | BIT(PK_NAME) | BIT(PK_INPUT)},
-    {{"tool_result", 11}, PART_FIELDS, BIT(PK_TOOL_USE_ID) | BIT(PK_CONTENT)},
-    {{"thinking", 8}, PART_FIELDS, BIT(PK_THINKING)},
+    {NAME("text"), PART_TEXT, 0},
+    {NAME("input_text"), PART_TEXT, 0},
+    {NAME("output_text"), PART_TEXT, 0},
+    {NAME("summary_text"), PART_TEXT, 0},
+    {NAME("reasoning_text"), PART_TEXT, 0},
+    {NAME("image_url"), PART_MEDIA, 0},
+    {NAME("input_image"), PART_MEDIA, 0},
+    {NAME("image"), PART_MEDIA, 0},
+    {NAME("input_audio"), PART_MEDIA, 0},
+    {NAME("audio_url"), PART_MEDIA, 0},
+    {NAME("audio"), PART_MEDIA, 0},
+    {NAME("video_url"), PART_MEDIA, 0},
+    {NAME("input_video"), PART_MEDIA, 0},
+    {NAME("video"), PART_MEDIA, 0},
+    {NAME("tool_use"), PART_FIELDS, BIT(PK_ID) | BIT(PK_NAME) | BIT(PK_INPUT)},
+    {NAME("tool_result"), PART_FIELDS, BIT(PK_TOOL_USE_ID) | BIT(PK_CONTENT)},
+    {NAME("thinking"), PART_FIELDS, BIT(PK_THINKING)},
 };
 
 struct part {
     enum part_class cls;
-    unsigned fields;   /* wanted of PART_FIELDS */
-    unsigned seen;     /* part_key bits */
-    unsigned n_keys;   /* read so far */
-    bool text_done;    /* the text is in the stream already */
-    bool hashing;      /* `type` came first: hash the other values as they come */
-    uint64_t hash;     /* sum of members, while hashing */
+    unsigned fields;     /* wanted of PART_FIELDS */
+    unsigned seen;       /* part_key bits */
+    unsigned n_keys;     /* read so far */
+    bool text_done;      /* the text is in the stream already */
+    bool hashing;        /* `type` came first: hash the other values as they come */
+    uint64_t hash;       /* sum of members, while hashing */
     struct str at[PK_N]; /* values to be read again */
 };
 

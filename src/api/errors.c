@@ -28,7 +28,8 @@ static const char *error_type(bool anthropic, unsigned status)
     return anthropic ? "api_error" : "server_error";
 }
 
-void api_error_body(struct buf *out, enum api_kind kind, unsigned status, const char *code, const char *param, struct str message)
+void api_error_body(struct buf *out, enum api_kind kind, unsigned status, const char *code, const char *param,
+                    struct str message)
 {
     bool anthropic = kind == API_MESSAGES;
     struct jsonw w;

@@ -2,18 +2,30 @@
 #include "api/shape.h"
 
 /* In the order in which they stand in the stream. */
-enum msg_key { MK_ROLE, MK_CONTENT, MK_TOOL_CALLS, MK_FUNCTION_CALL, MK_NAME, MK_ARGUMENTS, MK_OUTPUT, MK_INPUT, MK_TYPE, MK_N };
-static const struct key_name message_keys[] = {
-    KEY("role", MK_ROLE), KEY("content", MK_CONTENT), KEY("tool_calls", MK_TOOL_CALLS), KEY("function_call", MK_FUNCTION_CALL)};
+enum msg_key {
+    MK_ROLE,
+    MK_CONTENT,
+    MK_TOOL_CALLS,
+    MK_FUNCTION_CALL,
+    MK_NAME,
+    MK_ARGUMENTS,
+    MK_OUTPUT,
+    MK_INPUT,
+    MK_TYPE,
+    MK_N
+};
+static const struct key_name message_keys[] = {KEY("role", MK_ROLE), KEY("content", MK_CONTENT),
+                                               KEY("tool_calls", MK_TOOL_CALLS),
+                                               KEY("function_call", MK_FUNCTION_CALL)};
 static const struct key_name item_keys[] = {
     KEY("type", MK_TYPE),           KEY("role", MK_ROLE),     KEY("content", MK_CONTENT), KEY("name", MK_NAME),
     KEY("arguments", MK_ARGUMENTS), KEY("output", MK_OUTPUT), KEY("input", MK_INPUT)};
 
 struct message {
-    unsigned seen;       /* msg_key bits */
-    bool role_done;      /* the role and its separator are in the stream */
-    int last;            /* the last key that went to the stream directly */
-    unsigned waiting;    /* keys whose values are to be read again at the end */
+    unsigned seen;    /* msg_key bits */
+    bool role_done;   /* the role and its separator are in the stream */
+    int last;         /* the last key that went to the stream directly */
+    unsigned waiting; /* keys whose values are to be read again at the end */
     struct str at[MK_N];
 };
 
@@ -58,7 +70,8 @@ static bool message_piece(struct scan *s, int id)
     }
 }
 
-/* A value at p: to the stream when it is this key's turn, else remembered. Keys mostly come in the order of the stream. */
+/* A value at p: to the stream when it is this key's turn, else remembered. Keys mostly come in the order of the stream.
+ */
 static bool message_value(struct scan *s, struct message *m, int id)
 {
     if (id == MK_ROLE && !m->waiting) {

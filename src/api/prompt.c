@@ -20,8 +20,10 @@ static bool one_id(struct scan *s, const char *field)
         return false;
     uint64_t v;
     if (!str_to_u64(raw, &v) || v > UINT32_MAX)
-        return scan_fail(s, "invalid_field", at, "`%s` holds a token id that is no integer from 0 to 4294967295", field);
-    unsigned char le[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16), (unsigned char)(v >> 24)};
+        return scan_fail(s, "invalid_field", at, "`%s` holds a token id that is no integer from 0 to 4294967295",
+                         field);
+    unsigned char le[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16),
+                           (unsigned char)(v >> 24)};
     scan_emit_bytes(s, le, sizeof(le));
     s->rq->prompt_token_ids++;
     return true;
@@ -35,7 +37,8 @@ static bool ids(struct scan *s, const char *field)
     do {
         int c = scan_peek(s);
         if (c != '-' && (c < '0' || c > '9'))
-            return scan_fail_type(s, s->p, field, "text, a list of texts, token ids, or a list of lists of token ids, not mixed");
+            return scan_fail_type(s, s->p, field,
+                                  "text, a list of texts, token ids, or a list of lists of token ids, not mixed");
         if (!one_id(s, field))
             return false;
         more = scan_elem(s, &first);
@@ -55,14 +58,16 @@ static bool id_list(struct scan *s, const char *field)
     return more > 0 ? ids(s, field) : more == 0;
 }
 
-/* Several prompts: all texts or all lists, as the first one (at p) says; vLLM's embeddings also take objects, which are hashed. */
+/* Several prompts: all texts or all lists, as the first one (at p) says; vLLM's embeddings also take objects, which are
+ * hashed. */
 static bool several(struct scan *s, const char *field, int kind)
 {
     bool first = false;
     int more = 1;
     for (bool sep = false; more > 0; sep = true) {
         if (scan_peek(s) != kind)
-            return scan_fail_type(s, s->p, field, "text, a list of texts, token ids, or a list of lists of token ids, not mixed");
+            return scan_fail_type(s, s->p, field,
+                                  "text, a list of texts, token ids, or a list of lists of token ids, not mixed");
         if (sep)
             scan_emit(s, SCAN_SEP_END);
         uint64_t h;

@@ -3,8 +3,23 @@
 #include "base/json.h"
 
 enum top_key {
-    TK_MODEL, TK_PROMPT, TK_MESSAGES, TK_INPUT, TK_INSTRUCTIONS, TK_SYSTEM, TK_TOOLS, TK_STREAM, TK_STREAM_OPTIONS, TK_MAX_TOKENS,
-    TK_MAX_COMPLETION_TOKENS, TK_MAX_OUTPUT_TOKENS, TK_CACHE_SALT, TK_PREVIOUS_RESPONSE_ID, TK_USER, TK_N, TK_COUNT
+    TK_MODEL,
+    TK_PROMPT,
+    TK_MESSAGES,
+    TK_INPUT,
+    TK_INSTRUCTIONS,
+    TK_SYSTEM,
+    TK_TOOLS,
+    TK_STREAM,
+    TK_STREAM_OPTIONS,
+    TK_MAX_TOKENS,
+    TK_MAX_COMPLETION_TOKENS,
+    TK_MAX_OUTPUT_TOKENS,
+    TK_CACHE_SALT,
+    TK_PREVIOUS_RESPONSE_ID,
+    TK_USER,
+    TK_N,
+    TK_COUNT
 };
 static const struct key_name top_keys[TK_COUNT] = {
     KEY("model", TK_MODEL),
@@ -39,8 +54,8 @@ static const unsigned keys_of_kind[API_N_KINDS] = {
 
 /* What only the gateway may tell a server: names of the disaggregation protocols (model-servers.md 3). */
 static const char *const forbidden_keys[] = {
-    "bootstrap_host", "bootstrap_port", "bootstrap_room", "kv_transfer_params", "ec_transfer_params", "disaggregated_params",
-    "routed_dp_rank", "disagg_prefill_dp_rank", "data_parallel_rank",
+    "bootstrap_host",       "bootstrap_port", "bootstrap_room",         "kv_transfer_params", "ec_transfer_params",
+    "disaggregated_params", "routed_dp_rank", "disagg_prefill_dp_rank", "data_parallel_rank",
 };
 
 enum section { SEC_TOOLS, SEC_SYSTEM, SEC_INPUT, SEC_MESSAGES, SEC_COUNT };
@@ -48,7 +63,7 @@ struct top {
     unsigned seen; /* top_key bits */
     struct {
         size_t off, n;
-    } sec[SEC_COUNT]; /* where the sections landed in the stream */
+    } sec[SEC_COUNT];                                              /* where the sections landed in the stream */
     struct scan_str cache_salt, previous_response_id, user, model; /* raw, decoded at the end */
 };
 
@@ -272,7 +287,8 @@ static void order_sections(struct scan *s, struct top *t)
 {
     size_t done = 0; /* bytes in place */
     for (int i = 0; i < SEC_COUNT; i++) {
-        size_t off = t->sec[i].off, n = MIN(t->sec[i].n, s->n - MIN(off, s->n)); /* less than wanted where the stream was cut */
+        size_t off = t->sec[i].off,
+               n = MIN(t->sec[i].n, s->n - MIN(off, s->n)); /* less than wanted where the stream was cut */
         if (!n)
             continue;
         if (off > done) {
@@ -341,9 +357,12 @@ static bool scan_request(struct scan *s, struct str body)
     return true;
 }
 
-int api_parse_request(enum api_kind kind, struct str body, struct buf *scratch, struct api_request *out, struct api_error *e)
+int api_parse_request(enum api_kind kind, struct str body, struct buf *scratch, struct api_request *out,
+                      struct api_error *e)
 {
     *out = (struct api_request){.kind = kind, .n = 1};
+    if (!body.p)
+        body = STR("");
     struct scan s = {.p = body.p,
                      .end = body.p + body.n,
                      .body = body.p,

@@ -1,11 +1,12 @@
-/* api/scan.h - the request scanner's engine: a validating cursor over a JSON text with an output for the prefix stream. Internal.
+/* api/scan.h - the request scanner's engine: a validating cursor over a JSON text with an output for the prefix stream.
+ * Internal.
  *
- * The stream grows in a scratch buffer. Strings are decoded to its end as they are checked and count only once committed, so
- * nothing is copied twice. Invariant: n + (end - p) + slack <= cap, i.e. the rest of the text always fits behind the stream; scan_room
- * restores it where the stream may have grown faster than the text was read (token ids, hashes of small parts). When the buffer
- * may not grow any more the stream is cut there: later text is checked but no longer counts.
- * Functions return false (or -1) with the error filled in; then the scan is over. No recursion: nested values that carry no
- * meaning for us are walked with an explicit stack. */
+ * The stream grows in a scratch buffer. Strings are decoded to its end as they are checked and count only once
+ * committed, so nothing is copied twice. Invariant: n + (end - p) + slack <= cap, i.e. the rest of the text always fits
+ * behind the stream; scan_room restores it where the stream may have grown faster than the text was read (token ids,
+ * hashes of small parts). When the buffer may not grow any more the stream is cut there: later text is checked but no
+ * longer counts. Functions return false (or -1) with the error filled in; then the scan is over. No recursion: nested
+ * values that carry no meaning for us are walked with an explicit stack. */
 #ifndef API_SCAN_H
 #define API_SCAN_H
 
@@ -13,9 +14,9 @@
 #include "api/text.h"
 
 #define SCAN_MAX_DEPTH 256
-#define SCAN_SLACK 16      /* separators may be written a little before the text that pays for them is passed */
-#define SCAN_SEP_ROLE 0x1f /* between role and text */
-#define SCAN_SEP_END 0x1e  /* after a message, between prompts of a list */
+#define SCAN_SLACK     16   /* separators may be written a little before the text that pays for them is passed */
+#define SCAN_SEP_ROLE  0x1f /* between role and text */
+#define SCAN_SEP_END   0x1e /* after a message, between prompts of a list */
 
 struct scan {
     const char *p, *end, *body; /* body: what offsets in messages count from */
@@ -75,7 +76,7 @@ static inline size_t scan_grown(const struct scan *s, size_t before)
 {
     return s->n > before ? s->n - before : 0;
 }
-void scan_emit_hash(struct scan *s, uint64_t h); /* 8 bytes, little-endian; makes its own room */
+void scan_emit_hash(struct scan *s, uint64_t h);               /* 8 bytes, little-endian; makes its own room */
 void scan_emit_bytes(struct scan *s, const void *p, size_t n); /* makes its own room */
 
 /* p at the opening quote (else it fails); after it p is behind the closing one. */
@@ -103,9 +104,10 @@ bool scan_hash(struct scan *s, uint64_t *hash); /* hashed: blind to white space,
 uint64_t scan_hash_str(struct str decoded);
 uint64_t scan_hash_key(struct str decoded);
 uint64_t scan_hash_member(uint64_t key, uint64_t value); /* to be summed */
-uint64_t scan_hash_object(uint64_t sum_of_members); /* = scan_hash of the object */
+uint64_t scan_hash_object(uint64_t sum_of_members);      /* = scan_hash of the object */
 
-/* Values that were skipped, to be read again: scan_rewind sets p and bounds the text to the value; scan_resume undoes it. */
+/* Values that were skipped, to be read again: scan_rewind sets p and bounds the text to the value; scan_resume undoes
+ * it. */
 struct scan_mark {
     const char *p, *end;
 };

@@ -1,15 +1,22 @@
-/* api/shape.h - the parts of the request shapes that make the prefix stream. Internal to api; see scan.h for the conventions.
+/* api/shape.h - the parts of the request shapes that make the prefix stream. Internal to api; see scan.h for the
+ * conventions.
  *
  * What the stream is (mission decision 15), to the byte:
- *   prompt, embeddings input   the decoded text; a token id is 4 bytes, little-endian; between the prompts of a list one 0x1e
- *   tools                      the array as compact JSON with decoded strings, keys in the order sent (templates render it so);
- *                              null and [] give nothing
- *   message                    role 0x1f pieces 0x1e; pieces: content, then tool_calls and function_call (compact JSON)
- *   system, instructions       like a message with the role "system"
- *   responses input            a string: like a message with the role "user"; items: like messages, with `type` as the role where
- *                              there is none, and after the content name, arguments, output, input (text as it is, else compact)
- *   content                    a string, or parts: text parts as they are; tool_use, tool_result, thinking: their fields in a fixed
- *                              order; anything else: 8 bytes, the little-endian hash of the part (scan_hash)
+ *   prompt, input of embeddings
+ *       the decoded text; a token id is 4 bytes, little-endian; between the prompts of a list one 0x1e
+ *   tools
+ *       the array as compact JSON with decoded strings, keys in the order sent (templates render it so);
+ *       null and [] give nothing
+ *   message
+ *       role 0x1f pieces 0x1e; the pieces: content, then tool_calls and function_call as compact JSON
+ *   system, instructions
+ *       like a message with the role "system"
+ *   input of responses
+ *       a string: like a message with the role "user"; items: like messages, with `type` as the role where there is
+ *       none, and after the content name, arguments, output, input (text as it is, anything else as compact JSON)
+ *   content
+ *       a string, or parts: text parts as they are; tool_use, tool_result, thinking: their fields in a fixed order;
+ *       anything else: 8 bytes, the little-endian hash of the part (scan_hash)
  * Order of sections: tools, system, messages; the order in the body does not matter. */
 #ifndef API_SHAPE_H
 #define API_SHAPE_H
@@ -28,12 +35,15 @@ static inline int key_find(const struct key_name *table, size_t n, struct str ke
             return table[i].id;
     return -1;
 }
-#define KEY(text, ident) {{"" text, sizeof(text) - 1}, ident}
+/* clang-format off */
+#define NAME(text) {"" text, sizeof(text) - 1}
+#define KEY(text, ident) {NAME(text), ident}
+/* clang-format on */
 
-bool shape_prompt(struct scan *s, const char *field);   /* completions prompt, embeddings input */
+bool shape_prompt(struct scan *s, const char *field); /* completions prompt, embeddings input */
 bool shape_tools(struct scan *s);
-bool shape_messages(struct scan *s);                    /* chat and Anthropic messages */
-bool shape_system(struct scan *s, const char *field);   /* system, instructions: string, blocks or null */
+bool shape_messages(struct scan *s);                  /* chat and Anthropic messages */
+bool shape_system(struct scan *s, const char *field); /* system, instructions: string, blocks or null */
 bool shape_responses_input(struct scan *s);
 
 /* Content of a message at p: string, parts or null, appended. Counts prompt_bytes and n_media. */

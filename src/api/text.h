@@ -1,7 +1,9 @@
-/* api/text.h - decodes one JSON string into a buffer while checking it: quotes, control characters, escapes, UTF-8. Internal to api.
+/* api/text.h - decodes one JSON string into a buffer while checking it: quotes, control characters, escapes, UTF-8.
+ * Internal to api.
  *
- * This is where a request body spends its time, so there are three versions of one function; text_copy_best picks by CPU. All
- * give the same bytes and the same verdict (not always the same position of an error inside a broken UTF-8 sequence). */
+ * This is where a request body spends its time, so there are three versions of one function; text_copy_best picks by
+ * CPU. All give the same bytes and the same verdict (not always the same position of an error inside a broken UTF-8
+ * sequence). */
 #ifndef API_TEXT_H
 #define API_TEXT_H
 
@@ -16,8 +18,8 @@ enum text_end {
     TEXT_UTF8       /* p is at or shortly before the bad sequence */
 };
 
-/* p: in, the first byte after the opening quote, with at least one byte of text before that quote. end: of the input. out: needs
- * room for end - p bytes (bytes behind the decoded text are written too), and must not overlap the input. */
+/* p: in, the first byte after the opening quote, with at least one byte of text before that quote. end: of the input.
+ * out: needs room for end - p bytes (bytes behind the decoded text are written too), and must not overlap the input. */
 struct text_cur {
     const unsigned char *p, *end;
     unsigned char *out;

@@ -1,4 +1,5 @@
-/* api/text_impl.h - what the versions of text_copy share: escapes, single UTF-8 sequences, the byte-wise tail. Internal to api. */
+/* api/text_impl.h - what the versions of text_copy share: escapes, single UTF-8 sequences, the byte-wise tail. Internal
+ * to api. */
 #ifndef API_TEXT_IMPL_H
 #define API_TEXT_IMPL_H
 

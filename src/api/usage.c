@@ -2,19 +2,20 @@
 #include "api/api.h"
 #include "base/json.h"
 
-enum usage_key { UK_PROMPT, UK_COMPLETION, UK_CACHED, UK_CACHE_WRITTEN, UK_DETAILS };
+/* clang-format off */
+#define NAME(text) {"" text, sizeof(text) - 1}
+/* clang-format on */
+
+enum usage_key { UK_PROMPT, UK_COMPLETION, UK_CACHED, UK_DETAILS };
 static const struct {
     struct str name;
     enum usage_key id;
 } usage_keys[] = {
-    {{"prompt_tokens", 13}, UK_PROMPT},
-    {{"input_tokens", 12}, UK_PROMPT},
-    {{"completion_tokens", 17}, UK_COMPLETION},
-    {{"output_tokens", 13}, UK_COMPLETION},
-    {{"cached_tokens", 13}, UK_CACHED},           /* in *_details, and in SGLang's meta_info */
-    {{"cache_read_input_tokens", 23}, UK_CACHED}, /* Anthropic */
-    {{"prompt_tokens_details", 21}, UK_DETAILS},
-    {{"input_tokens_details", 20}, UK_DETAILS},
+    {NAME("prompt_tokens"), UK_PROMPT},           {NAME("input_tokens"), UK_PROMPT},
+    {NAME("completion_tokens"), UK_COMPLETION},   {NAME("output_tokens"), UK_COMPLETION},
+    {NAME("cached_tokens"), UK_CACHED},           /* in *_details, and in SGLang's meta_info */
+    {NAME("cache_read_input_tokens"), UK_CACHED}, /* Anthropic */
+    {NAME("prompt_tokens_details"), UK_DETAILS},  {NAME("input_tokens_details"), UK_DETAILS},
 };
 
 static int usage_key(const struct json *j)
@@ -122,7 +123,8 @@ static bool usage_at(struct str text, size_t at, size_t key_n, struct api_usage 
 {
     struct str rest = str_from(text, at + key_n);
     size_t i = 0, colons = 0;
-    while (i < rest.n && (rest.p[i] == ' ' || rest.p[i] == '\t' || rest.p[i] == '\n' || rest.p[i] == '\r' || rest.p[i] == ':'))
+    while (i < rest.n &&
+           (rest.p[i] == ' ' || rest.p[i] == '\t' || rest.p[i] == '\n' || rest.p[i] == '\r' || rest.p[i] == ':'))
         colons += rest.p[i++] == ':';
     if (colons != 1 || i >= rest.n || rest.p[i] != '{')
         return false;
@@ -136,8 +138,8 @@ static bool usage_at(struct str text, size_t at, size_t key_n, struct api_usage 
     return true;
 }
 
-/* Last occurrence of a key with a usable object. Inside strings the quotes would be escaped, so a match is a key (or a whole
- * string that reads `usage`, which no colon follows). */
+/* Last occurrence of a key with a usable object. Inside strings the quotes would be escaped, so a match is a key (or a
+ * whole string that reads `usage`, which no colon follows). */
 static bool last_usage(struct str text, struct str key, struct api_usage *u)
 {
     for (size_t at = text.n; at-- > 0;) {
@@ -165,8 +167,9 @@ static unsigned code_of_type(const struct json *j)
     static const struct {
         const char *type;
         unsigned code;
-    } types[] = {{"overloaded_error", 503},    {"api_error", 500},           {"rate_limit_error", 429},
-                 {"InternalServerError", 500}, {"ServiceUnavailableError", 503}, {"server_error", 500},
+    } types[] = {{"overloaded_error", 503},         {"api_error", 500},
+                 {"rate_limit_error", 429},         {"InternalServerError", 500},
+                 {"ServiceUnavailableError", 503},  {"server_error", 500},
                  {"service_unavailable_error", 503}};
     for (size_t i = 0; i < ARRAY_LEN(types); i++)
         if (is_key(j, types[i].type))
@@ -184,8 +187,8 @@ static bool error_object(struct json *j, struct event_error *ev)
             depth = 1;
             continue;
         }
-        bool error = depth == 1 && is_key(j, "error"), object = depth == 1 && is_key(j, "object"), code = is_key(j, "code"),
-             type = is_key(j, "type");
+        bool error = depth == 1 && is_key(j, "error"), object = depth == 1 && is_key(j, "object"),
+             code = is_key(j, "code"), type = is_key(j, "type");
         struct json at_value = *j;
         uint64_t v;
         t = json_next(j);

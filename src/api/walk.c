@@ -14,11 +14,11 @@ struct walk_hash {
 };
 
 #define HASH_LITERAL 3u
-#define HASH_NUMBER 4u
-#define HASH_STRING 5u
-#define HASH_ARRAY 6u
-#define HASH_OBJECT 7u
-#define HASH_KEY 8u
+#define HASH_NUMBER  4u
+#define HASH_STRING  5u
+#define HASH_ARRAY   6u
+#define HASH_OBJECT  7u
+#define HASH_KEY     8u
 
 uint64_t scan_hash_str(struct str decoded)
 {
@@ -99,7 +99,8 @@ static inline bool walk_key(struct scan *s, enum walk_mode mode, uint64_t *key_h
     return true;
 }
 
-static inline __attribute__((always_inline)) bool walk(struct scan *s, const enum walk_mode mode, struct walk_hash *hs, uint64_t *hash)
+static inline __attribute__((always_inline)) bool walk(struct scan *s, const enum walk_mode mode, struct walk_hash *hs,
+                                                       uint64_t *hash)
 {
     struct walk_stack st = {.base = s->depth};
     uint64_t h = 0;
@@ -126,7 +127,8 @@ static inline __attribute__((always_inline)) bool walk(struct scan *s, const enu
         } else if (!walk_scalar(s, c, mode, &h)) {
             return false;
         }
-        for (;;) { /* after a value (or at the bracket that closes an empty container): up as far as containers end here */
+        for (;;) { /* after a value (or at the bracket that closes an empty container): up as far as containers end here
+                    */
             if (!closed && s->depth == st.base) {
                 if (mode == WALK_HASH)
                     *hash = h;
@@ -135,7 +137,8 @@ static inline __attribute__((always_inline)) bool walk(struct scan *s, const enu
             unsigned d = s->depth - 1;
             bool obj = st.is_obj[d / 64] >> (d % 64) & 1;
             if (!closed && mode == WALK_HASH)
-                hs->acc[s->depth] = obj ? hs->acc[s->depth] + scan_hash_member(hs->key[s->depth], h) : hash_mix(hs->acc[s->depth], h);
+                hs->acc[s->depth] =
+                    obj ? hs->acc[s->depth] + scan_hash_member(hs->key[s->depth], h) : hash_mix(hs->acc[s->depth], h);
             c = scan_peek(s);
             if (c == ',' && !closed) {
                 s->p++;

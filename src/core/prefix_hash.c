@@ -18,8 +18,8 @@ static uint32_t hash_run(const char *p, uint32_t n, size_t step, uint64_t *chain
     return n;
 }
 
-void prefix_hash(struct str stream, uint64_t seed, uint32_t block_bytes, uint32_t max_fine, bool deep, struct prefix_hashes *out,
-                 uint64_t *storage, uint32_t cap)
+void prefix_hash(struct str stream, uint64_t seed, uint32_t block_bytes, uint32_t max_fine, bool deep,
+                 struct prefix_hashes *out, uint64_t *storage, uint32_t cap)
 {
     *out = (struct prefix_hashes){.h = storage, .block_bytes = block_bytes};
     if (!block_bytes)

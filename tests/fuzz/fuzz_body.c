@@ -1,6 +1,6 @@
-/* Request bodies of every API, and the answers' readers. First byte: the API. What must hold of an accepted body: base/json accepts
- * it too (and refuses what we call no JSON); the splice changes the model and nothing else; a scratch of the least size gives the
- * same verdict; every version of the string decoder agrees. */
+/* Request bodies of every API, and the answers' readers. First byte: the API. What must hold of an accepted body:
+ * base/json accepts it too (and refuses what we call no JSON); the splice changes the model and nothing else; a scratch
+ * of the least size gives the same verdict; every version of the string decoder agrees. */
 #include "api/api.h"
 #include "api/text.h"
 #include "base/json.h"
@@ -25,14 +25,16 @@ static bool is_json_object(struct str text)
 
 static bool is_syntax(const char *code)
 {
-    return str_eq_c(str_c(code), "invalid_json") || str_eq_c(str_c(code), "invalid_utf8") || str_eq_c(str_c(code), "too_deep");
+    return str_eq_c(str_c(code), "invalid_json") || str_eq_c(str_c(code), "invalid_utf8") ||
+           str_eq_c(str_c(code), "too_deep");
 }
 
 static uint64_t last_hash(const struct api_request *rq, uint32_t block)
 {
     uint64_t storage[PREFIX_MAX];
     struct prefix_hashes h;
-    prefix_hash(rq->stream_bytes, prefix_seed(STR("m"), STR_NULL, rq->cache_salt), block, 128, true, &h, storage, PREFIX_MAX);
+    prefix_hash(rq->stream_bytes, prefix_seed(STR("m"), STR_NULL, rq->cache_salt), block, 128, true, &h, storage,
+                PREFIX_MAX);
     CHECK(h.n <= PREFIX_MAX && h.n_fine <= h.n);
     CHECK(prefix_bytes(&h, h.n) <= rq->stream_bytes.n);
     return h.n ? h.h[h.n - 1] : 0;
@@ -55,7 +57,8 @@ static void check_splice(struct str body, const struct api_request *rq)
     CHECK(api_parse_request(rq->kind, buf_str(&text), &scratch, &again, &e) == 0);
     CHECK(str_eq(again.model, STR("other \"model\"\n")));
     CHECK(str_eq(again.stream_bytes, rq->stream_bytes));
-    CHECK(again.stream == rq->stream && again.max_tokens == rq->max_tokens && again.n == rq->n && again.n_prompts == rq->n_prompts);
+    CHECK(again.stream == rq->stream && again.max_tokens == rq->max_tokens && again.n == rq->n &&
+          again.n_prompts == rq->n_prompts);
     CHECK(again.n_media == rq->n_media && again.prompt_bytes == rq->prompt_bytes && again.forbidden == rq->forbidden);
     CHECK(str_eq(again.cache_salt, rq->cache_salt) && str_eq(again.user, rq->user));
     CHECK(last_hash(&again, 64) == last_hash(rq, 64) && last_hash(&again, 3) == last_hash(rq, 3));
@@ -101,9 +104,10 @@ static enum text_end decode(text_copy_fn fn, struct str body, unsigned char *out
 
 static void check_text(struct str body)
 {
-    text_copy_fn fns[] = {text_copy_best(),
+    text_copy_fn fns[] = {
+        text_copy_best(),
 #if defined(__x86_64__)
-                          text_copy_sse2
+        text_copy_sse2
 #endif
     };
     char *string = xmalloc(body.n + 2);

@@ -1,4 +1,5 @@
-/* Shared by the api tests: vectors with \xNN bytes, exact-size copies (so that a sanitizer sees an over-read), parsing. */
+/* Shared by the api tests: vectors with \xNN bytes, exact-size copies (so that a sanitizer sees an over-read), parsing.
+ */
 #ifndef TESTS_API_COMMON_H
 #define TESTS_API_COMMON_H
 

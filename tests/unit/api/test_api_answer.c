@@ -1,4 +1,5 @@
-/* What is read of answers: usage from bodies and from the tail of streams, first-event errors, response ids, model lists. */
+/* What is read of answers: usage from bodies and from the tail of streams, first-event errors, response ids, model
+ * lists. */
 #include "common.h"
 
 struct usage_case {
@@ -10,13 +11,17 @@ struct usage_case {
 };
 static const struct usage_case usage_cases[] = {
     /* vLLM, SGLang, OpenAI */
-    {"{\"id\":\"cmpl-1\",\"choices\":[{\"text\":\" Paris.\"}],\"usage\":{\"prompt_tokens\":7,\"total_tokens\":10,\"completion_tokens\":3,"
+    {"{\"id\":\"cmpl-1\",\"choices\":[{\"text\":\" "
+     "Paris.\"}],\"usage\":{\"prompt_tokens\":7,\"total_tokens\":10,\"completion_tokens\":3,"
      "\"prompt_tokens_details\":null},\"kv_transfer_params\":null}",
      false, true, 7, 3, -1},
-    {"{\"choices\":[{\"message\":{\"content\":\"fake \\\"usage\\\":{\\\"prompt_tokens\\\":99}\"}}],\"usage\" : {\"prompt_tokens\":21,"
-     "\"total_tokens\":24,\"completion_tokens\":3,\"prompt_tokens_details\":{\"cached_tokens\":16},\"reasoning_tokens\":0}}",
+    {"{\"choices\":[{\"message\":{\"content\":\"fake \\\"usage\\\":{\\\"prompt_tokens\\\":99}\"}}],\"usage\" : "
+     "{\"prompt_tokens\":21,"
+     "\"total_tokens\":24,\"completion_tokens\":3,\"prompt_tokens_details\":{\"cached_tokens\":16},\"reasoning_"
+     "tokens\":0}}",
      false, true, 21, 3, 16},
-    {"{\"usage\":{\"prompt_tokens\":21,\"completion_tokens\":3,\"prompt_tokens_details\":{\"audio_tokens\":1,\"cached_tokens\":5},"
+    {"{\"usage\":{\"prompt_tokens\":21,\"completion_tokens\":3,\"prompt_tokens_details\":{\"audio_tokens\":1,\"cached_"
+     "tokens\":5},"
      "\"completion_tokens_details\":{\"reasoning_tokens\":9,\"x\":{\"prompt_tokens\":1}}},\"id\":\"last\"}",
      false, true, 21, 3, 5},
     {"{\"object\":\"list\",\"data\":[],\"usage\":{\"prompt_tokens\":4,\"total_tokens\":4}}", false, true, 4, 0, -1},
@@ -27,33 +32,46 @@ static const struct usage_case usage_cases[] = {
     {"[]", false, false, 0, 0, -1},
     {"", false, false, 0, 0, -1},
     /* Anthropic, responses, SGLang's own */
-    {"{\"type\":\"message\",\"content\":[],\"usage\":{\"input_tokens\":21,\"output_tokens\":3,\"cache_read_input_tokens\":16}}", false, true,
-     21, 3, 16},
-    {"{\"id\":\"resp_1\",\"usage\":{\"input_tokens\":5,\"input_tokens_details\":{\"cached_tokens\":2},\"output_tokens\":6,"
+    {"{\"type\":\"message\",\"content\":[],\"usage\":{\"input_tokens\":21,\"output_tokens\":3,\"cache_read_input_"
+     "tokens\":16}}",
+     false, true, 21, 3, 16},
+    {"{\"id\":\"resp_1\",\"usage\":{\"input_tokens\":5,\"input_tokens_details\":{\"cached_tokens\":2},\"output_"
+     "tokens\":6,"
      "\"output_tokens_details\":{\"reasoning_tokens\":1}}}",
      false, true, 5, 6, 2},
-    {"{\"text\":\" Paris\",\"meta_info\":{\"id\":\"r1\",\"finish_reason\":{\"type\":\"length\",\"length\":8},\"prompt_tokens\":5,"
+    {"{\"text\":\" "
+     "Paris\",\"meta_info\":{\"id\":\"r1\",\"finish_reason\":{\"type\":\"length\",\"length\":8},\"prompt_tokens\":5,"
      "\"completion_tokens\":1,\"cached_tokens\":0}}",
      false, true, 5, 1, 0},
-    {"{\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"usage\":{\"input_tokens\":8,\"output_tokens\":2}}}", false, true, 8, 2, -1},
-    {"{\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":8,\"output_tokens\":1}}}", false, true, 8, 1, -1},
+    {"{\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"usage\":{\"input_tokens\":8,\"output_tokens\":2}}}",
+     false, true, 8, 2, -1},
+    {"{\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":8,\"output_tokens\":1}}}",
+     false, true, 8, 1, -1},
     /* tails of streams */
-    {"ces\":[],\"usage\":null}\n\ndata: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":21,\"total_tokens\":24,\"completion_tokens\":3}}\n\n"
+    {"ces\":[],\"usage\":null}\n\ndata: "
+     "{\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":21,\"total_tokens\":24,\"completion_tokens\":3}}\n\n"
      "data: [DONE]\n\n",
      true, true, 21, 3, -1},
-    {"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\ndata: {\"choices\":[],"
+    {"data: "
+     "{\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\ndata: "
+     "{\"choices\":[],"
      "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\n",
      true, true, 1, 2, -1},
-    {"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: {\"choices\":[],\"usage\":null}\n\ndata: [DONE]\n\n",
+    {"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: "
+     "{\"choices\":[],\"usage\":null}\n\ndata: [DONE]\n\n",
      true, true, 1, 2, -1},
-    {"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tok", true,
-     true, 1, 2, -1},
-    {"event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"input_tokens\":21,"
+    {"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: "
+     "{\"choices\":[],\"usage\":{\"prompt_tok",
+     true, true, 1, 2, -1},
+    {"event: message_delta\ndata: "
+     "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"input_tokens\":21,"
      "\"output_tokens\":3}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
      true, true, 21, 3, -1},
-    {"data: {\"text\":\"x\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"cached_tokens\":4}}\n\ndata: [DONE]\n\n", true, true, 5,
-     2, 4},
-    {"data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":{\\\"prompt_tokens\\\":9}\"}}]}\n\ndata: [DONE]\n\n", true, false, 0, 0, -1},
+    {"data: {\"text\":\"x\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"cached_tokens\":4}}\n\ndata: "
+     "[DONE]\n\n",
+     true, true, 5, 2, 4},
+    {"data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":{\\\"prompt_tokens\\\":9}\"}}]}\n\ndata: [DONE]\n\n",
+     true, false, 0, 0, -1},
     {"data: [\"usage\", {\"prompt_tokens\":9}]", true, false, 0, 0, -1},
     {"\"usage\":", true, false, 0, 0, -1},
     {"\"usage\"", true, false, 0, 0, -1},
@@ -65,8 +83,9 @@ static void check_usage(const struct usage_case *c, bool tail)
     char *text = exact_copy(str_c(c->text));
     struct str s = {text, strlen(c->text)};
     bool got = tail ? api_usage_from_tail(s, &u) : api_usage_from_body(s, &u);
-    if (got != c->found || u.found != c->found || u.prompt_tokens != c->prompt || u.completion_tokens != c->completion ||
-        u.has_cached != (c->cached >= 0) || (c->cached >= 0 && u.cached_tokens != (uint64_t)c->cached))
+    if (got != c->found || u.found != c->found || u.prompt_tokens != c->prompt ||
+        u.completion_tokens != c->completion || u.has_cached != (c->cached >= 0) ||
+        (c->cached >= 0 && u.cached_tokens != (uint64_t)c->cached))
         fail_msg("%s: %d %lu %lu %lu", c->text, got, (unsigned long)u.prompt_tokens, (unsigned long)u.completion_tokens,
                  (unsigned long)u.cached_tokens);
     free(text);
@@ -86,7 +105,9 @@ static void usage_adds_to_what_is_known(void **state)
 {
     (void)state;
     struct api_usage u = {0}; /* Anthropic's own streams: input at the start, output at the end */
-    assert_true(api_usage_from_body(STR("{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":8,\"cache_read_input_tokens\":3}}}"), &u));
+    assert_true(api_usage_from_body(
+        STR("{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":8,\"cache_read_input_tokens\":3}}}"),
+        &u));
     assert_true(api_usage_from_tail(STR("data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":5}}\n\n"), &u));
     assert_true(u.prompt_tokens == 8 && u.completion_tokens == 5 && u.cached_tokens == 3 && u.has_cached);
     assert_false(api_usage_from_body(STR("{\"usage\":{\"prompt_tokens\":1}} x"), &u));
@@ -110,7 +131,9 @@ static void first_event_errors(void **state)
         {"{\"error\":{\"message\":\"m\",\"type\":\"NotFoundError\",\"code\":404}}", 0},
         {"{\"error\":{\"message\":\"m\",\"code\":429}}", 429},
         {"{\"error\":null,\"choices\":[]}", 0},
-        {"{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"error\"}}]}", 0},
+        {"{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":"
+         "\"error\"}}]}",
+         0},
         {"{\"type\":\"response.created\",\"response\":{\"error\":null,\"code\":500}}", 0},
         {"[DONE]", 0},
         {"", 0},
@@ -126,7 +149,9 @@ static void response_ids(void **state)
     (void)state;
     assert_str(api_response_id(STR("{\"id\":\"resp_1\",\"object\":\"response\",\"output\":[")), "resp_1");
     assert_str(api_response_id(STR("{\"object\":\"response\",\"x\":{\"id\":\"no\"},\"id\":\"resp_2\"}")), "resp_2");
-    assert_str(api_response_id(STR("{\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"object\":\"response\",\"id\":\"resp_3\"")), "resp_3");
+    assert_str(api_response_id(STR("{\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"object\":"
+                                   "\"response\",\"id\":\"resp_3\"")),
+               "resp_3");
     assert_int_equal(api_response_id(STR("{\"object\":\"response\"}")).n, 0);
     assert_int_equal(api_response_id(STR("nonsense")).n, 0);
     assert_int_equal(api_response_id(STR("{\"id\":5,\"x\":1}")).n, 0);
@@ -147,7 +172,8 @@ static void model_lists(void **state)
         int rc;
         const char *ids;
     } t[] = {
-        {"{\"object\":\"list\",\"data\":[{\"id\":\"Qwen/Qwen3-32B\",\"object\":\"model\",\"permission\":[{\"id\":\"p\"}]},"
+        {"{\"object\":\"list\",\"data\":[{\"id\":\"Qwen/"
+         "Qwen3-32B\",\"object\":\"model\",\"permission\":[{\"id\":\"p\"}]},"
          "{\"object\":\"model\",\"id\":\"sql-a\",\"parent\":\"Qwen\"}]}",
          0, "Qwen/Qwen3-32B;sql-a;"},
         {"{\"data\":[{\"id\":\"a\\u0062\\n\"}],\"object\":\"list\"}", 0, "ab\n;"},
@@ -176,8 +202,9 @@ static void model_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(usage_is_found), cmocka_unit_test(usage_adds_to_what_is_known), cmocka_unit_test(first_event_errors),
-        cmocka_unit_test(response_ids),   cmocka_unit_test(model_lists),
+        cmocka_unit_test(usage_is_found),     cmocka_unit_test(usage_adds_to_what_is_known),
+        cmocka_unit_test(first_event_errors), cmocka_unit_test(response_ids),
+        cmocka_unit_test(model_lists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,9 +45,12 @@ static void vectors_are_judged_as_they_say(void **state)
 }
 
 static const char whole[] =
-    "{\"model\":\"m\\u0041 \xe4\xb8\xad\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a long enough text, "
-    "\\ud83d\\ude00 with \xf0\x9f\x98\x80 \\\"escapes\\\"\"},{\"type\":\"image_url\",\"image_url\":{\"url\":\"u\"}}]},{\"content\":null,"
-    "\"tool_calls\":[{\"id\":1.5e3,\"x\":[true,false,null]}],\"role\":\"assistant\"}],\"stream\" : false ,\"tools\":[{}],\"n\":2}";
+    "{\"model\":\"m\\u0041 "
+    "\xe4\xb8\xad\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a long enough text, "
+    "\\ud83d\\ude00 with \xf0\x9f\x98\x80 "
+    "\\\"escapes\\\"\"},{\"type\":\"image_url\",\"image_url\":{\"url\":\"u\"}}]},{\"content\":null,"
+    "\"tool_calls\":[{\"id\":1.5e3,\"x\":[true,false,null]}],\"role\":\"assistant\"}],\"stream\" : false "
+    ",\"tools\":[{}],\"n\":2}";
 
 static void truncation_anywhere_is_an_error(void **state)
 {
@@ -127,9 +130,9 @@ static void nested_contents_are_bounded(void **state)
 static void mutations_are_judged_as_jansson_does(void **state)
 {
     (void)state;
-    static const char base[] =
-        "{\"a\":[1,-2.5e3,true,null,{\"b\":\"x\\n\\u00e9\"}], \"c\":{\"d\":{}},\"e\":\"\xe4\xb8\xad\xf0\x9f\x98\x80 plain text that is long "
-        "enough for blocks \xc3\xa9 and so on\",\"f\":[],\"g\":false}";
+    static const char base[] = "{\"a\":[1,-2.5e3,true,null,{\"b\":\"x\\n\\u00e9\"}], "
+                               "\"c\":{\"d\":{}},\"e\":\"\xe4\xb8\xad\xf0\x9f\x98\x80 plain text that is long "
+                               "enough for blocks \xc3\xa9 and so on\",\"f\":[],\"g\":false}";
     static const char junk[] = "{}[]\",:\\ \n0129.-+eEutfn\x01\x7f\x80\xc3\xe4\xed\xf0\xff/*'ab";
     struct rng r;
     rng_init(&r, 3);
@@ -175,8 +178,10 @@ static void mutations_are_judged_as_jansson_does(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vectors_are_judged_as_they_say), cmocka_unit_test(truncation_anywhere_is_an_error),
-        cmocka_unit_test(depth_is_bounded),               cmocka_unit_test(nested_contents_are_bounded),
+        cmocka_unit_test(vectors_are_judged_as_they_say),
+        cmocka_unit_test(truncation_anywhere_is_an_error),
+        cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(nested_contents_are_bounded),
         cmocka_unit_test(mutations_are_judged_as_jansson_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,8 +5,10 @@ static void fields_are_found(void **state)
 {
     (void)state;
     struct parsed p;
-    parse(&p, API_CHAT, STR("{ \"max_tokens\":5,\"model\" : \"Qwen\\/Qwen3\",\"stream\":true,\"stream_options\":{\"x\":{},\"include_usage\":true},"
-                            "\"n\":3,\"max_completion_tokens\":7,\"cache_salt\":\"s\",\"user\":\"\\u0075\",\"temperature\":0.5}"));
+    parse(&p, API_CHAT,
+          STR("{ \"max_tokens\":5,\"model\" : "
+              "\"Qwen\\/Qwen3\",\"stream\":true,\"stream_options\":{\"x\":{},\"include_usage\":true},"
+              "\"n\":3,\"max_completion_tokens\":7,\"cache_salt\":\"s\",\"user\":\"\\u0075\",\"temperature\":0.5}"));
     assert_int_equal(p.rc, 0);
     assert_str(p.rq.model, "Qwen/Qwen3");
     assert_str(p.rq.model_raw, "Qwen\\/Qwen3");
@@ -24,13 +26,15 @@ static void fields_are_found(void **state)
     assert_int_equal(p.rq.n, 1);
     assert_false(p.rq.stream || p.rq.include_usage);
     parsed_free(&p);
-    parse(&p, API_CHAT, STR("{\"max_completion_tokens\":null,\"max_tokens\":5,\"model\":null,\"stream\":null,\"stream_options\":null,"
-                            "\"n\":null,\"messages\":[],\"tools\":null,\"user\":null}"));
+    parse(&p, API_CHAT,
+          STR("{\"max_completion_tokens\":null,\"max_tokens\":5,\"model\":null,\"stream\":null,\"stream_options\":null,"
+              "\"n\":null,\"messages\":[],\"tools\":null,\"user\":null}"));
     assert_int_equal(p.rc, 0);
     assert_int_equal(p.rq.max_tokens, 5);
     assert_null(p.rq.model_raw.p);
     parsed_free(&p);
-    parse(&p, API_RESPONSES, STR("{\"max_output_tokens\":9,\"previous_response_id\":\"resp_1\",\"input\":\"x\",\"model\":\"\"}"));
+    parse(&p, API_RESPONSES,
+          STR("{\"max_output_tokens\":9,\"previous_response_id\":\"resp_1\",\"input\":\"x\",\"model\":\"\"}"));
     assert_int_equal(p.rq.max_tokens, 9);
     assert_str(p.rq.previous_response_id, "resp_1");
     assert_non_null(p.rq.model_raw.p);
@@ -95,7 +99,8 @@ static const struct bad bads[] = {
     {API_CHAT, "{\"messages\":[],\"messages\":[]}", "duplicate_key", "`messages`"},
     {API_CHAT, "{\"stream\":true,\"stream\":false}", "duplicate_key", "`stream`"},
     {API_CHAT, "{\"stream_options\":{},\"stream_options\":{}}", "duplicate_key", "`stream_options`"},
-    {API_CHAT, "{\"stream_options\":{\"include_usage\":true,\"include_usage\":true}}", "duplicate_key", "`include_usage`"},
+    {API_CHAT, "{\"stream_options\":{\"include_usage\":true,\"include_usage\":true}}", "duplicate_key",
+     "`include_usage`"},
     {API_CHAT, "{\"tools\":[],\"tools\":[]}", "duplicate_key", "`tools`"},
     {API_CHAT, "{\"n\":1,\"n\":1}", "duplicate_key", "`n`"},
     {API_CHAT, "{\"max_tokens\":1,\"max_tokens\":1}", "duplicate_key", "`max_tokens`"},
@@ -104,14 +109,19 @@ static const struct bad bads[] = {
     {API_EMBEDDINGS, "{\"input\":\"a\",\"input\":\"b\"}", "duplicate_key", "`input`"},
     {API_RESPONSES, "{\"input\":\"a\",\"input\":\"b\"}", "duplicate_key", "`input`"},
     {API_RESPONSES, "{\"instructions\":\"a\",\"instructions\":\"b\"}", "duplicate_key", "`instructions`"},
-    {API_RESPONSES, "{\"previous_response_id\":\"a\",\"previous_response_id\":\"b\"}", "duplicate_key", "`previous_response_id`"},
+    {API_RESPONSES, "{\"previous_response_id\":\"a\",\"previous_response_id\":\"b\"}", "duplicate_key",
+     "`previous_response_id`"},
     {API_MESSAGES, "{\"system\":\"a\",\"system\":\"b\"}", "duplicate_key", "`system`"},
     {API_CHAT, "{\"messages\":[{\"role\":\"a\",\"role\":\"b\"}]}", "duplicate_key", "`role`"},
-    {API_CHAT, "{\"messages\":[{\"content\":\"a\",\"role\":\"b\",\"c\\u006fntent\":\"b\"}]}", "duplicate_key", "`content`"},
+    {API_CHAT, "{\"messages\":[{\"content\":\"a\",\"role\":\"b\",\"c\\u006fntent\":\"b\"}]}", "duplicate_key",
+     "`content`"},
     {API_CHAT, "{\"messages\":[{\"tool_calls\":[],\"tool_calls\":[]}]}", "duplicate_key", "`tool_calls`"},
-    {API_CHAT, "{\"messages\":[{\"content\":[{\"type\":\"text\",\"text\":\"a\",\"text\":\"b\"}]}]}", "duplicate_key", "`text`"},
-    {API_CHAT, "{\"messages\":[{\"content\":[{\"type\":\"image_url\",\"type\":\"text\"}]}]}", "duplicate_key", "`type`"},
-    {API_MESSAGES, "{\"messages\":[{\"content\":[{\"type\":\"tool_result\",\"content\":\"a\",\"content\":\"b\"}]}]}", "duplicate_key", "`content`"},
+    {API_CHAT, "{\"messages\":[{\"content\":[{\"type\":\"text\",\"text\":\"a\",\"text\":\"b\"}]}]}", "duplicate_key",
+     "`text`"},
+    {API_CHAT, "{\"messages\":[{\"content\":[{\"type\":\"image_url\",\"type\":\"text\"}]}]}", "duplicate_key",
+     "`type`"},
+    {API_MESSAGES, "{\"messages\":[{\"content\":[{\"type\":\"tool_result\",\"content\":\"a\",\"content\":\"b\"}]}]}",
+     "duplicate_key", "`content`"},
 };
 
 static void wrong_types_and_duplicates_are_refused(void **state)
@@ -133,7 +143,8 @@ static void keys_of_other_apis_are_ignored(void **state)
 {
     (void)state;
     struct parsed p;
-    parse(&p, API_CHAT, STR("{\"prompt\":5,\"prompt\":6,\"input\":7,\"system\":8,\"x\":1,\"x\":2,\"previous_response_id\":1}"));
+    parse(&p, API_CHAT,
+          STR("{\"prompt\":5,\"prompt\":6,\"input\":7,\"system\":8,\"x\":1,\"x\":2,\"previous_response_id\":1}"));
     assert_int_equal(p.rc, 0);
     parsed_free(&p);
 }
@@ -141,7 +152,8 @@ static void keys_of_other_apis_are_ignored(void **state)
 static void other_bodies_never_fail(void **state)
 {
     (void)state;
-    static const char *const none[] = {"", "x", "[]", "{\"model\":5}", "{\"model\":\"a\"", "{\"model\":\"a\"} trailing", "--boundary\r\n"};
+    static const char *const none[] = {
+        "", "x", "[]", "{\"model\":5}", "{\"model\":\"a\"", "{\"model\":\"a\"} trailing", "--boundary\r\n"};
     struct parsed p;
     for (size_t i = 0; i < ARRAY_LEN(none); i++) {
         parse(&p, API_OTHER, str_c(none[i]));
@@ -160,8 +172,10 @@ static void other_bodies_never_fail(void **state)
 static void forbidden_keys_are_named(void **state)
 {
     (void)state;
-    static const char *const keys[][2] = {{"bootstrap_host", "bootstrap_host"}, {"bootstrap_roo\\u006d", "bootstrap_room"},
-                                          {"bootstrap_new", "bootstrap_*"},     {"kv_transfer_params", "kv_transfer_params"},
+    static const char *const keys[][2] = {{"bootstrap_host", "bootstrap_host"},
+                                          {"bootstrap_roo\\u006d", "bootstrap_room"},
+                                          {"bootstrap_new", "bootstrap_*"},
+                                          {"kv_transfer_params", "kv_transfer_params"},
                                           {"disaggregated_params", "disaggregated_params"}};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         char body[200];
@@ -192,9 +206,11 @@ static void splice_changes_only_the_name(void **state)
 {
     (void)state;
     splice("{\"model\":\"a\"}", "b", "{\"model\":\"b\"}");
-    splice("{ \"x\":1.50 ,\"model\" :\"a\\n\", \"z\":[ 1e3 ]} ", "longer name", "{ \"x\":1.50 ,\"model\" :\"longer name\", \"z\":[ 1e3 ]} ");
+    splice("{ \"x\":1.50 ,\"model\" :\"a\\n\", \"z\":[ 1e3 ]} ", "longer name",
+           "{ \"x\":1.50 ,\"model\" :\"longer name\", \"z\":[ 1e3 ]} ");
     splice("{\"model\":\"\"}", "q\"\\\n\x01", "{\"model\":\"q\\\"\\\\\\u000a\\u0001\"}");
-    splice("{\"messages\":[{\"model\":\"x\"}],\"model\":\"a\"}", "b", "{\"messages\":[{\"model\":\"x\"}],\"model\":\"b\"}");
+    splice("{\"messages\":[{\"model\":\"x\"}],\"model\":\"a\"}", "b",
+           "{\"messages\":[{\"model\":\"x\"}],\"model\":\"b\"}");
     struct parsed p;
     char name[8];
     struct str h, n, t;
@@ -250,24 +266,33 @@ static void errors_have_the_shape_of_the_api(void **state)
 {
     (void)state;
     error_body(API_CHAT, 400, NULL,
-               "{\"error\":{\"message\":\"Say \\\"why\\\".\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"some_code\"}}");
+               "{\"error\":{\"message\":\"Say "
+               "\\\"why\\\".\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"some_code\"}}");
     error_body(API_OTHER, 429, "p",
-               "{\"error\":{\"message\":\"Say \\\"why\\\".\",\"type\":\"rate_limit_error\",\"param\":\"p\",\"code\":\"some_code\"}}");
+               "{\"error\":{\"message\":\"Say "
+               "\\\"why\\\".\",\"type\":\"rate_limit_error\",\"param\":\"p\",\"code\":\"some_code\"}}");
     error_body(API_RESPONSES, 502, NULL,
-               "{\"error\":{\"message\":\"Say \\\"why\\\".\",\"type\":\"server_error\",\"param\":null,\"code\":\"some_code\"}}");
+               "{\"error\":{\"message\":\"Say "
+               "\\\"why\\\".\",\"type\":\"server_error\",\"param\":null,\"code\":\"some_code\"}}");
     error_body(API_MESSAGES, 503, "p",
-               "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Say \\\"why\\\".\",\"code\":\"some_code\"}}");
+               "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Say "
+               "\\\"why\\\".\",\"code\":\"some_code\"}}");
     error_body(API_MESSAGES, 500, NULL,
-               "{\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"Say \\\"why\\\".\",\"code\":\"some_code\"}}");
+               "{\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"Say "
+               "\\\"why\\\".\",\"code\":\"some_code\"}}");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fields_are_found),          cmocka_unit_test(wrong_types_and_duplicates_are_refused),
-        cmocka_unit_test(keys_of_other_apis_are_ignored), cmocka_unit_test(other_bodies_never_fail),
-        cmocka_unit_test(forbidden_keys_are_named),  cmocka_unit_test(splice_changes_only_the_name),
-        cmocka_unit_test(paths_are_classified),      cmocka_unit_test(errors_have_the_shape_of_the_api),
+        cmocka_unit_test(fields_are_found),
+        cmocka_unit_test(wrong_types_and_duplicates_are_refused),
+        cmocka_unit_test(keys_of_other_apis_are_ignored),
+        cmocka_unit_test(other_bodies_never_fail),
+        cmocka_unit_test(forbidden_keys_are_named),
+        cmocka_unit_test(splice_changes_only_the_name),
+        cmocka_unit_test(paths_are_classified),
+        cmocka_unit_test(errors_have_the_shape_of_the_api),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,7 +147,8 @@ static void write_object(struct writer *w, const json_t *j, bool shuffle)
         space(w);
         buf_add(&w->b, ":", 1);
         const json_t *v = json_object_get(j, keys[i]);
-        write_value(w, v, shuffle && !rendered_as_sent(keys[i]) && !(strcmp(keys[i], "input") == 0 && json_is_object(v)));
+        write_value(w, v,
+                    shuffle && !rendered_as_sent(keys[i]) && !(strcmp(keys[i], "input") == 0 && json_is_object(v)));
     }
     space(w);
     buf_add(&w->b, "}", 1);
@@ -192,7 +193,8 @@ static void spelling_never_changes_the_stream(void **state)
         for (int round = 0; round < 300; round++) {
             buf_clear(&w.b);
             write_value(&w, j, true);
-            /* with plenty of scratch, and with the least that is allowed (which only token ids and hashes may outgrow) */
+            /* with plenty of scratch, and with the least that is allowed (which only token ids and hashes may outgrow)
+             */
             bool tight = round % 2 && want.rq.prompt_token_ids == 0 && want.rq.stream_bytes.n < w.b.n;
             parse_max(&got, vectors[i].kind, buf_str(&w.b), tight ? w.b.n + 64 : 1 << 20);
             if (got.rc)
@@ -231,28 +233,39 @@ static uint64_t media_hash(const char *part)
 static void media_hash_depends_on_the_content(void **state)
 {
     (void)state;
-    static const char *const parts[] = {
-        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"a\"}}", "{\"type\":\"image_url\",\"image_url\":{\"url\":\"b\"}}",
-        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"a\",\"detail\":\"low\"}}", "{\"type\":\"image_url\",\"image_url\":\"a\"}",
-        "{\"type\":\"image_url\",\"image_url\":[\"a\"]}", "{\"type\":\"image_url\",\"image_url\":{\"a\":\"url\"}}",
-        "{\"type\":\"image_url\",\"image_url\":{\"url\":1}}", "{\"type\":\"image_url\",\"image_url\":{\"url\":\"1\"}}",
-        "{\"type\":\"video_url\",\"image_url\":{\"url\":\"a\"}}", "{\"type\":\"image_url\",\"image_url\":[]}",
-        "{\"type\":\"image_url\",\"image_url\":{}}", "{\"type\":\"image_url\",\"image_url\":[[],[\"a\"]]}", 
-        "{\"type\":\"image_url\",\"image_url\":[\"b\",\"a\"]}", "{\"type\":\"image_url\",\"image_url\":[\"a\",\"b\"]}",
-        "{\"type\":\"image_url\",\"image_url\":true}", "{\"type\":\"image_url\",\"image_url\":false}", "{}"};
+    static const char *const parts[] = {"{\"type\":\"image_url\",\"image_url\":{\"url\":\"a\"}}",
+                                        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"b\"}}",
+                                        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"a\",\"detail\":\"low\"}}",
+                                        "{\"type\":\"image_url\",\"image_url\":\"a\"}",
+                                        "{\"type\":\"image_url\",\"image_url\":[\"a\"]}",
+                                        "{\"type\":\"image_url\",\"image_url\":{\"a\":\"url\"}}",
+                                        "{\"type\":\"image_url\",\"image_url\":{\"url\":1}}",
+                                        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"1\"}}",
+                                        "{\"type\":\"video_url\",\"image_url\":{\"url\":\"a\"}}",
+                                        "{\"type\":\"image_url\",\"image_url\":[]}",
+                                        "{\"type\":\"image_url\",\"image_url\":{}}",
+                                        "{\"type\":\"image_url\",\"image_url\":[[],[\"a\"]]}",
+                                        "{\"type\":\"image_url\",\"image_url\":[\"b\",\"a\"]}",
+                                        "{\"type\":\"image_url\",\"image_url\":[\"a\",\"b\"]}",
+                                        "{\"type\":\"image_url\",\"image_url\":true}",
+                                        "{\"type\":\"image_url\",\"image_url\":false}",
+                                        "{}"};
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
         for (size_t k = i + 1; k < ARRAY_LEN(parts); k++)
             if (media_hash(parts[i]) == media_hash(parts[k]))
                 fail_msg("%s hashes like %s", parts[i], parts[k]);
-    assert_true(media_hash(parts[0]) == media_hash("{ \"image_url\" : {\"ur\\u006c\":\"\\u0061\" } ,\"type\":\"image\\u005furl\"}"));
+    assert_true(media_hash(parts[0]) ==
+                media_hash("{ \"image_url\" : {\"ur\\u006c\":\"\\u0061\" } ,\"type\":\"image\\u005furl\"}"));
 }
 
 static void counts_are_right(void **state)
 {
     (void)state;
     struct parsed p;
-    parse(&p, API_CHAT, STR("{\"messages\":[{\"role\":\"user\",\"content\":\"four\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\","
-                            "\"text\":\"\\u4e2d\"},{\"type\":\"image_url\",\"image_url\":{}}]}],\"tools\":[{\"a\":\"bcd\"}]}"));
+    parse(&p, API_CHAT,
+          STR("{\"messages\":[{\"role\":\"user\",\"content\":\"four\"},{\"role\":\"user\",\"content\":[{\"type\":"
+              "\"text\","
+              "\"text\":\"\\u4e2d\"},{\"type\":\"image_url\",\"image_url\":{}}]}],\"tools\":[{\"a\":\"bcd\"}]}"));
     assert_int_equal(p.rq.prompt_bytes, 7);
     assert_int_equal(p.rq.n_media, 1);
     assert_int_equal(p.rq.n_prompts, 1);
@@ -268,7 +281,8 @@ static void counts_are_right(void **state)
     parsed_free(&p);
 }
 
-/* Token ids may need more than the body: with the least scratch the stream is cut, never overrun, and all else is still checked. */
+/* Token ids may need more than the body: with the least scratch the stream is cut, never overrun, and all else is still
+ * checked. */
 static void tight_scratch_cuts_the_stream(void **state)
 {
     (void)state;

@@ -66,9 +66,31 @@ static enum text_end all_agree(struct str raw)
 static void random_strings_decode_alike(void **state)
 {
     (void)state;
-    static const char *const bits[] = {"a",      "bc",     "the quick brown fox jumps over it", "\\n", "\\\\",   "\\\"", "\\u00e9", "\\ud83d\\ude00",
-                                       "\\u4e2d", "é",      "中",   "文字",  "😀", "ÿ",      "ࠀ", "\"",       "\x1f",
-                                       "\x7f",    "\\ud800", "\\x",  "\xff",  "\xe4\xb8", "\xed\xa0\x80", " ", "\\u12"};
+    static const char *const bits[] = {"a",
+                                       "bc",
+                                       "the quick brown fox jumps over it",
+                                       "\\n",
+                                       "\\\\",
+                                       "\\\"",
+                                       "\\u00e9",
+                                       "\\ud83d\\ude00",
+                                       "\\u4e2d",
+                                       "é",
+                                       "中",
+                                       "文字",
+                                       "😀",
+                                       "ÿ",
+                                       "ࠀ",
+                                       "\"",
+                                       "\x1f",
+                                       "\x7f",
+                                       "\\ud800",
+                                       "\\x",
+                                       "\xff",
+                                       "\xe4\xb8",
+                                       "\xed\xa0\x80",
+                                       " ",
+                                       "\\u12"};
     struct rng r;
     rng_init(&r, 1);
     unsigned ok = 0;
