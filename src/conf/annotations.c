@@ -1,0 +1,317 @@
+/* conf/annotations.c - the table of every annotation of an InferencePool, and its application. */
+#include "conf/annotations.h"
+#include "base/duration.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define XK8S "inference.networking.x-k8s.io/"
+#define ENV "inference-epp-env.networking.x-k8s.io/"
+#define OWN "penstock.dev/"
+#define STALE_MIN_US 2000000 /* two rounds of reading metrics: less would make every reading stale */
+
+enum value_type { V_WORD, V_BOOL, V_INT, V_FRAC, V_FLOAT, V_DURATION, V_NAME };
+enum store_as { TO_NOTHING, TO_INT, TO_U32, TO_U64, TO_DOUBLE, TO_BOOL };
+struct annotation {
+    const char *key;
+    enum value_type type;
+    const char *def;              /* documented default, as text */
+    unsigned effect;              /* SET_EFFECTIVE, SET_NOT_YET, SET_NO_EFFECT */
+    int64_t min, max;             /* INT; DURATION in ns */
+    const char *const *words;     /* WORD: their index is the value */
+    enum store_as as;
+    size_t at;                    /* in struct conf_backend */
+    const char *note;             /* why, for NOT_YET and NO_EFFECT */
+};
+
+static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL}; /* in the order of enum sched_policy */
+static const char *const runtime_words[] = {"vllm", "sglang", "trt-llm", NULL}; /* enum conf_runtime */
+static const char *const queueing_words[] = {"disabled", "enabled", "true", "1", "false", "0", NULL};
+static const char *const unknown_words[] = {"serve", "reject", NULL};          /* enum conf_unknown_model */
+static const char *const depth_words[] = {"documented", "deep", NULL};         /* sched_params.deep */
+
+#define SCHED(m) offsetof(struct conf_backend, sched.m)
+#define LATER "accepted, not in effect yet"
+#define SCORES "no effect, because decisions are expected seconds of work and not weighted scores"
+#define FILTERS "no effect, because there is no filter tree: load and adapters are part of the cost"
+
+static const struct annotation table[] = {
+    {XK8S "routing-strategy", V_WORD, "DEFAULT", SET_EFFECTIVE, 0, 0, strategy_words, TO_INT, SCHED(policy), NULL},
+    {ENV "prefix-cache-hash-block-size", V_INT, "64", SET_EFFECTIVE, 1, 65536, NULL, TO_U32, SCHED(block_bytes), NULL},
+    {ENV "prefix-cache-max-prefix-blocks", V_INT, "128", SET_EFFECTIVE, 1, 65536, NULL, TO_U32, SCHED(max_blocks), NULL},
+    {ENV "prefix-cache-lru-capacity", V_INT, "50000", SET_EFFECTIVE, 1, 1000000000, NULL, TO_U64, SCHED(lru_capacity), NULL},
+    {XK8S "queueing", V_WORD, "disabled", SET_NOT_YET, 0, 0, queueing_words, TO_NOTHING, 0, LATER},
+    {ENV "total-queue-capacity", V_INT, "104857600", SET_NOT_YET, 1, INT64_MAX, NULL, TO_NOTHING, 0, LATER},
+    {ENV "queue-ttl", V_DURATION, "30s", SET_NOT_YET, 1, INT64_MAX, NULL, TO_NOTHING, 0, LATER},
+    {XK8S "model-server-runtime", V_WORD, "vllm", SET_EFFECTIVE, 0, 0, runtime_words, TO_INT, offsetof(struct conf_backend, runtime), NULL},
+    {XK8S "epp-overlay", V_NAME, "", SET_NOT_YET, 0, 0, NULL, TO_NOTHING, 0, LATER},
+    {ENV "experimental-use-queueing", V_BOOL, "false", SET_NOT_YET, 0, 0, NULL, TO_NOTHING, 0, LATER},
+    {ENV "experimental-use-scheduler-v2", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
+     "accepted, no effect: there is only one scheduler"},
+    {ENV "sd-queue-depth-threshold", V_INT, "5", SET_EFFECTIVE, 1, 1000000, NULL, TO_U32, SCHED(queue_threshold), NULL},
+    {ENV "sd-kv-cache-util-threshold", V_FRAC, "0.8", SET_EFFECTIVE, 0, 0, NULL, TO_DOUBLE, SCHED(kv_threshold), NULL},
+    {ENV "sd-metrics-staleness-threshold", V_DURATION, NULL, SET_EFFECTIVE, 1000, INT64_MAX, NULL, TO_U64, SCHED(stale_us), NULL},
+    {OWN "unknown-model", V_WORD, "serve", SET_EFFECTIVE, 0, 0, unknown_words, TO_INT, offsetof(struct conf_backend, unknown_model), NULL},
+    {OWN "prefix-depth", V_WORD, "deep", SET_EFFECTIVE, 0, 0, depth_words, TO_BOOL, SCHED(deep), NULL},
+    /* Settings of the reference picker that mean nothing here. */
+    {ENV "enable-prefix-cache-scheduling", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
+     "no effect, because the policy is chosen by " XK8S "routing-strategy"},
+    {ENV "enable-req-header-based-scheduler-for-testing", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
+     "no effect, because clients cannot choose the endpoint"},
+    {ENV "queue-score-weight", V_INT, "1", SET_NO_EFFECT, 0, INT64_MAX, NULL, TO_NOTHING, 0, SCORES},
+    {ENV "kv-cache-score-weight", V_INT, "1", SET_NO_EFFECT, 0, INT64_MAX, NULL, TO_NOTHING, 0, SCORES},
+    {ENV "prefix-cache-score-weight", V_INT, "1", SET_NO_EFFECT, 0, INT64_MAX, NULL, TO_NOTHING, 0, SCORES},
+    {ENV "queuing-threshold-lora", V_INT, "128", SET_NO_EFFECT, 0, INT64_MAX, NULL, TO_NOTHING, 0, FILTERS},
+    {ENV "lora-affinity-threshold", V_FLOAT, "0.999", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0, FILTERS},
+    {ENV "kv-cache-threshold", V_FLOAT, "0.8", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
+     "no effect, because the reference picker never used it: see sd-kv-cache-util-threshold"},
+    {ENV "queue-threshold-critical", V_INT, "5", SET_NO_EFFECT, 0, INT64_MAX, NULL, TO_NOTHING, 0,
+     "no effect, because the reference picker never used it: see sd-queue-depth-threshold"},
+    {ENV "use-streaming", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0, "no effect, because answers are always streamed"},
+};
+
+/* A value in every form that storing may need. */
+struct value {
+    int64_t i;
+    double f;
+};
+
+static bool parse_word(const struct annotation *t, struct str s, struct value *v, char *why, size_t cap)
+{
+    size_t n = (size_t)snprintf(why, cap, "is none of");
+    for (int i = 0; t->words[i]; i++) {
+        if (str_eq_c(s, t->words[i])) {
+            v->i = i;
+            return true;
+        }
+        n += (size_t)snprintf(why + MIN(n, cap), cap - MIN(n, cap), "%s %s", i ? "," : "", t->words[i]);
+    }
+    return false;
+}
+
+static bool parse_bool(struct str s, struct value *v)
+{
+    static const char *const words[] = {"false", "true", "False", "True", "FALSE", "TRUE", "0", "1", "f", "t", "F", "T"}; /* as Go reads them */
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        if (str_eq_c(s, words[i])) {
+            v->i = i & 1;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_duration(const struct annotation *t, struct str s, struct value *v, char *why, size_t cap)
+{
+    if (!duration_parse(s, &v->i)) {
+        snprintf(why, cap, "is no duration such as 300ms, 30s or 2h45m");
+        return false;
+    }
+    snprintf(why, cap, v->i <= 0 ? "must be more than zero" : "is too short");
+    return v->i >= t->min && v->i <= t->max;
+}
+
+static bool parse_int(const struct annotation *t, struct str s, struct value *v, char *why, size_t cap)
+{
+    if (!str_to_i64(s, &v->i)) {
+        snprintf(why, cap, "is no integer");
+        return false;
+    }
+    snprintf(why, cap, "is not in %lld to %lld", (long long)t->min, (long long)t->max);
+    return v->i >= t->min && v->i <= t->max;
+}
+
+/* False with the end of the sentence `"x" ...` in why. */
+static bool parse(const struct annotation *t, struct str s, struct value *v, char *why, size_t cap)
+{
+    *v = (struct value){0};
+    snprintf(why, cap, "is neither true nor false");
+    switch (t->type) {
+    case V_WORD:
+        return parse_word(t, s, v, why, cap);
+    case V_BOOL:
+        return parse_bool(s, v);
+    case V_INT:
+        return parse_int(t, s, v, why, cap);
+    case V_DURATION:
+        return parse_duration(t, s, v, why, cap);
+    case V_FRAC:
+        snprintf(why, cap, "is no number between 0 and 1");
+        return str_to_double(s, &v->f) && v->f > 0 && v->f < 1;
+    case V_FLOAT:
+        snprintf(why, cap, "is no number");
+        return str_to_double(s, &v->f) && isfinite(v->f);
+    case V_NAME:
+        snprintf(why, cap, "is no name of a ConfigMap");
+        return s.n == 0 || dns_name_ok(s, 253);
+    }
+    return false;
+}
+
+static void store(const struct annotation *t, const struct value *v, struct conf_backend *b)
+{
+    char *at = (char *)b + t->at;
+    uint64_t u = t->type == V_DURATION ? (uint64_t)v->i / 1000 : (uint64_t)v->i;
+    int word = (int)v->i;
+    uint32_t u32 = (uint32_t)u;
+    bool flag = v->i != 0;
+    switch (t->as) {
+    case TO_NOTHING:
+        return;
+    case TO_INT:
+        memcpy(at, &word, sizeof word);
+        return;
+    case TO_U32:
+        memcpy(at, &u32, sizeof u32);
+        return;
+    case TO_U64:
+        memcpy(at, &u, sizeof u);
+        return;
+    case TO_DOUBLE:
+        memcpy(at, &v->f, sizeof v->f);
+        return;
+    case TO_BOOL:
+        memcpy(at, &flag, sizeof flag);
+        return;
+    }
+}
+
+static struct str default_text(const struct annotation *t, struct arena *a, const struct conf_backend *b)
+{
+    char text[32] = "";
+    uint64_t us = 0;
+    if (t->def)
+        return str_c(t->def);
+    memcpy(&us, (const char *)b + t->at, sizeof us); /* ours, not a documented one: the scheduler's */
+    duration_format((int64_t)us * 1000, text, sizeof text);
+    return arena_str(a, str_c(text));
+}
+
+/* What was in effect for the key in the snapshot before, as text; the default when that knows nothing. */
+static struct str kept_text(const struct conf_backend *previous, const char *key, struct str def)
+{
+    for (uint32_t i = 0; previous && i < previous->n_settings; i++)
+        if (str_eq_c(previous->settings[i].key, key))
+            return previous->settings[i].value;
+    return def;
+}
+
+struct apply {
+    const struct object *pool;
+    const struct conf_backend *previous;
+    struct arena *a;
+    struct conf_backend *b;
+    struct conf_report *rep;
+};
+
+static void note(const struct apply *x, enum conf_severity s, struct str key, const char *text)
+{
+    char field[400];
+    snprintf(field, sizeof field, "metadata.annotations." STR_FMT, STR_ARG(str_first(key, 300)));
+    conf_report_add(x->rep, &(struct conf_note){.severity = s,
+                                                .file = x->pool->file,
+                                                .line = x->pool->line,
+                                                .object = x->pool->id,
+                                                .field = str_c(field),
+                                                .text = str_c(text)});
+}
+
+static void bad_value(const struct apply *x, const struct annotation *t, struct conf_setting *s, const char *why)
+{
+    char text[512];
+    s->state = SET_BAD_KEPT;
+    s->value = arena_str(x->a, kept_text(x->previous, t->key, s->value));
+    snprintf(text, sizeof text, "\"" STR_FMT "\" %s; " STR_FMT "%s stays in effect", STR_ARG(str_first(s->given, 64)), why, STR_ARG(s->value),
+             s->value.n ? "" : "the default");
+    s->note = arena_str(x->a, str_c(text));
+    note(x, CONF_WARNING, s->key, text);
+}
+
+static void apply_one(const struct apply *x, const struct annotation *t, struct conf_setting *s)
+{
+    char why[256];
+    struct value v;
+    s->key = str_c(t->key);
+    s->value = default_text(t, x->a, x->b);
+    s->given = STR("");
+    s->state = SET_DEFAULT;
+    s->note = STR("");
+    if (kvs_get(&x->pool->meta.annotations, s->key, &s->given)) {
+        s->given = arena_str(x->a, s->given);
+        if (parse(t, s->given, &v, why, sizeof why)) {
+            s->value = s->given;
+            s->state = t->effect;
+            s->note = str_c(t->note ? t->note : "");
+            if (t->note)
+                note(x, CONF_INFO, s->key, t->note);
+        } else {
+            bad_value(x, t, s, why);
+        }
+    }
+    if (parse(t, s->value, &v, why, sizeof why))
+        store(t, &v, x->b);
+}
+
+/* Values that are understood but cannot all be served yet. */
+static void limits_of_this_version(const struct apply *x, struct conf_setting *s)
+{
+    if (str_eq_c(s->key, XK8S "model-server-runtime") && x->b->runtime != RUNTIME_VLLM && s->state == SET_EFFECTIVE) {
+        s->state = SET_NOT_YET;
+        s->note = STR("accepted, not in effect yet: metrics are read by vLLM's names");
+        note(x, CONF_INFO, s->key, s->note.p);
+    }
+    if (str_eq_c(s->key, ENV "sd-metrics-staleness-threshold") && s->state == SET_EFFECTIVE && x->b->sched.stale_us < STALE_MIN_US) {
+        x->b->sched.stale_us = STALE_MIN_US;
+        s->value = STR("2s");
+        s->note = STR("raised to 2s: metrics are read once a second");
+        note(x, CONF_INFO, s->key, s->note.p);
+    }
+}
+
+static bool ours(struct str key)
+{
+    return str_starts(key, STR(XK8S)) || str_starts(key, STR(ENV)) || str_starts(key, STR(OWN));
+}
+
+static bool in_table(struct str key)
+{
+    for (size_t i = 0; i < ARRAY_LEN(table); i++)
+        if (str_eq_c(key, table[i].key))
+            return true;
+    return false;
+}
+
+static void unknown(const struct apply *x, const struct kv *kv)
+{
+    struct conf_setting s = {.key = arena_str(x->a, kv->key),
+                             .value = STR(""),
+                             .given = arena_str(x->a, kv->value),
+                             .state = SET_UNKNOWN,
+                             .note = STR("unknown name, ignored")};
+    annotations_add_setting(x->a, x->b, &s);
+    note(x, CONF_WARNING, s.key, "unknown name, ignored");
+}
+
+void annotations_add_setting(struct arena *a, struct conf_backend *b, const struct conf_setting *s)
+{
+    struct conf_setting *v = arena_alloc(a, (b->n_settings + 1) * sizeof *v);
+    memcpy(v, b->settings, b->n_settings * sizeof *v);
+    v[b->n_settings++] = *s;
+    b->settings = v;
+}
+
+void annotations_apply(const struct object *pool, const struct conf_backend *previous, struct arena *a, struct conf_backend *b,
+                       struct conf_report *rep)
+{
+    struct apply x = {pool, previous, a, b, rep};
+    sched_params_init(&b->sched);
+    b->settings = arena_zalloc(a, ARRAY_LEN(table) * sizeof *b->settings);
+    b->n_settings = ARRAY_LEN(table);
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        apply_one(&x, &table[i], &b->settings[i]);
+        limits_of_this_version(&x, &b->settings[i]);
+    }
+    for (uint32_t i = 0; i < pool->meta.annotations.n; i++)
+        if (ours(pool->meta.annotations.v[i].key) && !in_table(pool->meta.annotations.v[i].key))
+            unknown(&x, &pool->meta.annotations.v[i]);
+}

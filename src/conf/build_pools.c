@@ -1,0 +1,234 @@
+/* conf/build_pools.c - the backends of a snapshot: every InferencePool with its settings and models, and the Services that routes name. */
+#include "conf/build.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct conf_backend *backend_new(struct build *b, struct str index_key, const struct object *o)
+{
+    struct conf *c = b->c;
+    if (c->n_backends == b->cap_backends) {
+        struct conf_backend *old = c->backends;
+        b->cap_backends = b->cap_backends ? b->cap_backends * 2 : 16;
+        c->backends = arena_zalloc(&c->arena, b->cap_backends * sizeof *old);
+        if (c->n_backends)
+            memcpy(c->backends, old, c->n_backends * sizeof *old);
+    }
+    struct conf_backend *out = &c->backends[c->n_backends++];
+    map_put(&b->backend_index, index_key, (void *)(uintptr_t)c->n_backends);
+    out->ns = arena_str(&c->arena, o->meta.ns);
+    out->name = arena_str(&c->arena, o->meta.name);
+    out->source = str_c(arena_printf(&c->arena, STR_FMT ":%u", STR_ARG(o->file), o->line));
+    return out;
+}
+
+static const struct conf_backend *find_previous(const struct build *b, struct str key)
+{
+    for (uint32_t i = 0; b->previous && i < b->previous->n_backends; i++)
+        if (str_eq(b->previous->backends[i].key, key))
+            return &b->previous->backends[i];
+    return NULL;
+}
+
+/* Pools. The two API groups are different objects; when both have one of the same name, the v1 one takes another key. */
+static struct str pool_key(struct build *b, const struct object *o)
+{
+    bool v1 = !strcmp(o->def->group, GROUP_POOL);
+    bool both = v1 && build_find(b, GROUP_POOL_X, "InferencePool", o->meta.ns, o->meta.name);
+    return str_c(arena_printf(&b->c->arena, "pool%s/" STR_FMT "/" STR_FMT, both ? ".v1" : "", STR_ARG(o->meta.ns), STR_ARG(o->meta.name)));
+}
+
+static bool model_is_of(const struct object *m, const struct object *pool)
+{
+    const struct ref *r = ((const struct model *)m->spec)->spec->pool;
+    const char *group = pool->def->group;
+    return str_eq(m->meta.ns, pool->meta.ns) && str_eq(r->name, pool->meta.name) &&
+           (r->has_group ? str_eq_c(r->group, group) : !strcmp(group, GROUP_POOL_X));
+}
+
+static void fill_model(struct build *b, const struct object *o, struct conf_model *m)
+{
+    static const enum sched_criticality levels[] = {CRIT_STANDARD, CRIT_CRITICAL, CRIT_SHEDDABLE};
+    const struct model_spec *s = ((const struct model *)o->spec)->spec;
+    struct arena *a = &b->c->arena;
+    *m = (struct conf_model){.ns = arena_str(a, o->meta.ns),
+                             .name = arena_str(a, o->meta.name),
+                             .model_name = arena_str(a, s->model_name),
+                             .criticality = levels[s->criticality],
+                             .n_targets = s->targets.n};
+    m->targets = arena_zalloc(a, (s->targets.n + 1) * sizeof *m->targets);
+    for (uint32_t i = 0; i < s->targets.n; i++) {
+        m->targets[i].name = arena_str(a, s->targets.v[i].name);
+        m->targets[i].weight = (uint32_t)s->targets.v[i].weight;
+        m->total_weight += m->targets[i].weight;
+    }
+}
+
+/* The oldest object of a name wins (gie-protocol 1.2). */
+static int by_model_then_age(const void *pa, const void *pb)
+{
+    const struct object *a = *(const struct object *const *)pa, *b = *(const struct object *const *)pb;
+    int c = str_cmp(((const struct model *)a->spec)->spec->model_name, ((const struct model *)b->spec)->spec->model_name);
+    return c ? c : object_age_cmp(a, b);
+}
+
+static void build_models(struct build *b, const struct object *pool, struct conf_backend *out)
+{
+    uint32_t n = 0;
+    const struct object **v = xcalloc(b->first[K_MODEL + 1] - b->first[K_MODEL] + 1, sizeof *v);
+    EACH_OBJECT(b, K_MODEL, o)
+        if (model_is_of(o, pool))
+            v[n++] = o;
+    if (n > 1)
+        qsort(v, n, sizeof *v, by_model_then_age);
+    out->models = arena_zalloc(&b->c->arena, (n + 1) * sizeof *out->models);
+    for (uint32_t i = 0; i < n; i++) {
+        struct str name = ((const struct model *)v[i]->spec)->spec->model_name;
+        if (out->n_models && str_eq(out->models[out->n_models - 1].model_name, name))
+            build_note(b, CONF_WARNING, v[i], "spec.modelName", "\"" STR_FMT "\" belongs to the older InferenceModel " STR_FMT " of this pool",
+                       STR_ARG(name), STR_ARG(out->models[out->n_models - 1].name));
+        else
+            fill_model(b, v[i], &out->models[out->n_models++]);
+    }
+    free(v);
+}
+
+/* Policies on the pool: shown in its settings, as they are only accepted in this version. */
+static void add_policies(struct build *b, const struct object *pool, struct conf_backend *out)
+{
+    EACH_OBJECT(b, K_TRAFFIC_POLICY, o) {
+        const struct traffic_policy_spec *s = ((const struct traffic_policy *)o->spec)->spec;
+        if (!str_eq(o->meta.ns, pool->meta.ns) || !str_eq(s->pool->name, pool->meta.name))
+            continue;
+        struct arena *a = &b->c->arena;
+        struct conf_setting line = {.key = str_c(arena_printf(a, STR_FMT, STR_ARG(o->id))),
+                                    .value = STR(""),
+                                    .given = s->has_profile ? STR("spec.profile") : STR("spec"),
+                                    .state = SET_NOT_YET,
+                                    .note = STR("accepted, not in effect yet")};
+        annotations_add_setting(a, out, &line);
+    }
+}
+
+static void build_pool(struct build *b, const struct object *o)
+{
+    struct conf_backend *out = backend_new(b, o->key, o);
+    out->kind = BACKEND_POOL;
+    out->key = pool_key(b, o);
+    annotations_apply(o, find_previous(b, out->key), &b->c->arena, out, b->rep);
+    build_models(b, o, out);
+    add_policies(b, o, out);
+    build_pool_endpoints(b, o, out);
+}
+
+static bool pool_exists(const struct build *b, struct str ns, struct str name)
+{
+    return build_find(b, GROUP_POOL_X, "InferencePool", ns, name) || build_find(b, GROUP_POOL, "InferencePool", ns, name);
+}
+
+void build_pools(struct build *b)
+{
+    EACH_OBJECT(b, K_POOL, o)
+        build_pool(b, o);
+    EACH_OBJECT(b, K_MODEL, o) {
+        const struct ref *r = ((const struct model *)o->spec)->spec->pool;
+        const char *group = str_eq_c(r->group, GROUP_POOL) ? GROUP_POOL : GROUP_POOL_X;
+        if (!build_find(b, group, "InferencePool", o->meta.ns, r->name))
+            build_note(b, CONF_WARNING, o, "spec.poolRef", "there is no InferencePool " STR_FMT "/" STR_FMT " of group %s", STR_ARG(o->meta.ns),
+                       STR_ARG(r->name), group);
+    }
+    EACH_OBJECT(b, K_TRAFFIC_POLICY, o) {
+        const struct ref *r = ((const struct traffic_policy *)o->spec)->spec->pool;
+        if (!pool_exists(b, o->meta.ns, r->name))
+            build_note(b, CONF_WARNING, o, "spec.poolRef", "there is no InferencePool " STR_FMT "/" STR_FMT, STR_ARG(o->meta.ns), STR_ARG(r->name));
+    }
+}
+
+/* References */
+static uint32_t unresolved(struct build *b, struct str *problem, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static uint32_t unresolved(struct build *b, struct str *problem, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    *problem = arena_str(&b->c->arena, str_c(text));
+    return CONF_NO_BACKEND;
+}
+
+static uint32_t service_backend(struct build *b, const struct ref *r, struct str ns, struct str *problem)
+{
+    const struct object *o = build_find(b, "", "Service", ns, r->name);
+    if (!o)
+        return unresolved(b, problem, "there is no Service " STR_FMT "/" STR_FMT, STR_ARG(ns), STR_ARG(r->name));
+    const struct service_spec *s = ((const struct service *)o->spec)->spec;
+    if (r->port == 0)
+        return unresolved(b, problem, "the reference to Service " STR_FMT "/" STR_FMT " needs a port", STR_ARG(ns), STR_ARG(r->name));
+    if (str_eq_c(s->type, "ExternalName"))
+        return unresolved(b, problem, "Service " STR_FMT "/" STR_FMT " is of type ExternalName, which is not supported", STR_ARG(ns),
+                          STR_ARG(r->name));
+    char *key = arena_printf(&b->c->arena, "service/" STR_FMT "/" STR_FMT ":%lld", STR_ARG(ns), STR_ARG(r->name), (long long)r->port);
+    uintptr_t known = (uintptr_t)map_get(&b->backend_index, str_c(key));
+    if (known)
+        return (uint32_t)known - 1;
+    for (uint32_t i = 0; i < s->ports.n; i++) {
+        if (s->ports.v[i].port != r->port)
+            continue;
+        struct conf_backend *out = backend_new(b, str_c(key), o);
+        out->kind = BACKEND_SERVICE;
+        out->key = str_c(key);
+        out->port = (uint16_t)r->port;
+        sched_params_init(&out->sched);
+        out->sched.policy = SCHED_ROUND_ROBIN;
+        build_service_endpoints(b, o, &s->ports.v[i], out);
+        return b->c->n_backends - 1;
+    }
+    return unresolved(b, problem, "Service " STR_FMT "/" STR_FMT " has no port %lld", STR_ARG(ns), STR_ARG(r->name), (long long)r->port);
+}
+
+static uint32_t pool_backend(struct build *b, const struct ref *r, struct str ns, struct str *problem)
+{
+    const char *group = str_eq_c(r->group, GROUP_POOL) ? GROUP_POOL : GROUP_POOL_X;
+    const struct object *o = build_find(b, group, "InferencePool", ns, r->name);
+    if (!o)
+        return unresolved(b, problem, "there is no InferencePool " STR_FMT "/" STR_FMT " of group %s", STR_ARG(ns), STR_ARG(r->name), group);
+    return (uint32_t)(uintptr_t)map_get(&b->backend_index, o->key) - 1;
+}
+
+/* A reference into another namespace needs the consent of that namespace. */
+static bool granted(const struct build *b, const struct object *route, const struct ref *r)
+{
+    EACH_OBJECT(b, K_REFERENCEGRANT, o) {
+        const struct refgrant_spec *g = ((const struct refgrant *)o->spec)->spec;
+        bool from = false, to = false;
+        if (!str_eq(o->meta.ns, r->ns))
+            continue;
+        for (uint32_t i = 0; i < g->from.n; i++)
+            from |= str_eq_c(g->from.v[i].group, GROUP_GATEWAY) && str_eq_c(g->from.v[i].kind, "HTTPRoute") && str_eq(g->from.v[i].ns, route->meta.ns);
+        for (uint32_t i = 0; i < g->to.n; i++)
+            to |= str_eq(g->to.v[i].group, r->group) && str_eq_c(g->to.v[i].kind, r->kind.n ? r->kind.p : "Service") &&
+                  (g->to.v[i].name.n == 0 || str_eq(g->to.v[i].name, r->name));
+        if (from && to)
+            return true;
+    }
+    return false;
+}
+
+uint32_t build_backend(struct build *b, const struct object *route, const struct backend_ref *br, struct str *problem)
+{
+    const struct ref *r = &br->ref;
+    struct str ns = r->ns.n ? r->ns : route->meta.ns;
+    bool pool = (str_eq_c(r->group, GROUP_POOL_X) || str_eq_c(r->group, GROUP_POOL)) && str_eq_c(r->kind, "InferencePool");
+    bool service = r->group.n == 0 && (r->kind.n == 0 || str_eq_c(r->kind, "Service"));
+    *problem = STR("");
+    if (br->has_filters)
+        return unresolved(b, problem, "filters of a single backend are not supported");
+    if (!pool && !service)
+        return unresolved(b, problem, "a backend of group \"" STR_FMT "\" and kind \"" STR_FMT "\" is not supported", STR_ARG(str_first(r->group, 100)),
+                          STR_ARG(str_first(r->kind, 63)));
+    if (!str_eq(ns, route->meta.ns) && !granted(b, route, r))
+        return unresolved(b, problem, "the backend is in namespace " STR_FMT " and no ReferenceGrant there allows it", STR_ARG(ns));
+    return pool ? pool_backend(b, r, ns, problem) : service_backend(b, r, ns, problem);
+}

@@ -1,0 +1,208 @@
+/* conf/conf_json.c - a snapshot as JSON: the page /config and `penstock check --format json`. */
+#include "conf/conf.h"
+#include "base/duration.h"
+#include "base/json.h"
+
+static void member_str(struct jsonw *w, const char *key, struct str s)
+{
+    jsonw_key(w, key);
+    jsonw_str(w, s);
+}
+
+static void member_u64(struct jsonw *w, const char *key, uint64_t v)
+{
+    jsonw_key(w, key);
+    jsonw_u64(w, v);
+}
+
+/* "1h0m0s", "none", or null when not set. */
+static void member_duration(struct jsonw *w, const char *key, uint64_t us)
+{
+    char text[32];
+    size_t n = us == UINT64_MAX ? 0 : duration_format((int64_t)us * 1000, text, sizeof text);
+    jsonw_key(w, key);
+    if (us == 0)
+        jsonw_null(w);
+    else
+        jsonw_str(w, us == UINT64_MAX ? STR("none") : (struct str){text, n});
+}
+
+static const char *match_name(enum conf_match_type t)
+{
+    static const char *const names[] = {"Exact", "PathPrefix", "RegularExpression"};
+    return names[t];
+}
+
+static void write_kv(struct jsonw *w, const char *key, const struct conf_kv_match *v, uint32_t n)
+{
+    jsonw_key(w, key);
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < n; i++) {
+        jsonw_obj(w);
+        jsonw_key(w, "type");
+        jsonw_cstr(w, match_name(v[i].type));
+        member_str(w, "name", v[i].name);
+        member_str(w, "value", v[i].value);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+}
+
+static void write_backends(struct jsonw *w, const struct conf *c, const struct conf_rule *r)
+{
+    jsonw_key(w, "backends");
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < r->n_refs; i++) {
+        jsonw_obj(w);
+        if (r->refs[i].backend == CONF_NO_BACKEND)
+            member_str(w, "problem", r->refs[i].problem);
+        else
+            member_str(w, "backend", c->backends[r->refs[i].backend].key);
+        member_u64(w, "weight", r->refs[i].weight);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+}
+
+static void write_filters(struct jsonw *w, const struct conf_rule *r)
+{
+    const void *const present[] = {r->req_mod, r->resp_mod, r->redirect, r->rewrite};
+    static const char *const names[] = {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"};
+    jsonw_key(w, "filters");
+    jsonw_arr(w);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (present[i])
+            jsonw_cstr(w, names[i]);
+    jsonw_arr_end(w);
+}
+
+static void write_match(struct jsonw *w, const struct conf *c, const struct conf_match *m)
+{
+    jsonw_obj(w);
+    member_str(w, "hostname", m->hostname);
+    jsonw_key(w, "path_type");
+    jsonw_cstr(w, match_name(m->path_type));
+    member_str(w, "path", m->path);
+    member_str(w, "method", m->method);
+    write_kv(w, "headers", m->headers, m->n_headers);
+    write_kv(w, "query_params", m->queries, m->n_queries);
+    member_str(w, "route_namespace", m->rule->route_ns);
+    member_str(w, "route", m->rule->route_name);
+    member_u64(w, "rule", m->rule->index);
+    write_filters(w, m->rule);
+    member_duration(w, "request_timeout", m->rule->request_timeout_us);
+    member_duration(w, "backend_timeout", m->rule->backend_timeout_us);
+    write_backends(w, c, m->rule);
+    jsonw_obj_end(w);
+}
+
+static void write_listener(struct jsonw *w, const struct conf *c, const struct conf_listener *l)
+{
+    jsonw_obj(w);
+    member_str(w, "gateway_namespace", l->gw_ns);
+    member_str(w, "gateway", l->gw_name);
+    member_str(w, "name", l->name);
+    member_str(w, "hostname", l->hostname);
+    member_u64(w, "port", l->port);
+    jsonw_key(w, "by_model");
+    jsonw_bool(w, l->by_model);
+    member_duration(w, "request_timeout", l->request_timeout_us);
+    jsonw_key(w, "matches");
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < l->n_matches; i++)
+        write_match(w, c, &l->matches[i]);
+    jsonw_arr_end(w);
+    jsonw_obj_end(w);
+}
+
+static void write_models(struct jsonw *w, const struct conf_backend *b)
+{
+    static const char *const names[] = {"Sheddable", "Standard", "Critical"};
+    jsonw_key(w, "models");
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < b->n_models; i++) {
+        const struct conf_model *m = &b->models[i];
+        jsonw_obj(w);
+        member_str(w, "object", m->name);
+        member_str(w, "model_name", m->model_name);
+        jsonw_key(w, "criticality");
+        jsonw_cstr(w, names[m->criticality + 1]);
+        jsonw_key(w, "target_models");
+        jsonw_arr(w);
+        for (uint32_t k = 0; k < m->n_targets; k++) {
+            jsonw_obj(w);
+            member_str(w, "name", m->targets[k].name);
+            member_u64(w, "weight", m->targets[k].weight);
+            jsonw_obj_end(w);
+        }
+        jsonw_arr_end(w);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+}
+
+static void write_settings(struct jsonw *w, const struct conf_backend *b)
+{
+    static const char *const states[] = {"default", "effective", "bad value, kept", "not in effect yet", "no effect", "unknown"};
+    jsonw_key(w, "settings");
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < b->n_settings; i++) {
+        const struct conf_setting *s = &b->settings[i];
+        jsonw_obj(w);
+        member_str(w, "name", s->key);
+        member_str(w, "value", s->value);
+        member_str(w, "given", s->given);
+        jsonw_key(w, "state");
+        jsonw_cstr(w, states[s->state]);
+        member_str(w, "note", s->note);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+}
+
+static void write_backend(struct jsonw *w, const struct conf_backend *b)
+{
+    jsonw_obj(w);
+    member_str(w, "key", b->key);
+    jsonw_key(w, "kind");
+    jsonw_cstr(w, b->kind == BACKEND_POOL ? "InferencePool" : "Service");
+    member_str(w, "namespace", b->ns);
+    member_str(w, "name", b->name);
+    member_str(w, "source", b->source);
+    if (b->kind == BACKEND_SERVICE)
+        member_u64(w, "port", b->port);
+    jsonw_key(w, "endpoints");
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < b->n_endpoints; i++) {
+        jsonw_obj(w);
+        member_str(w, "pod", b->endpoints[i].pod);
+        member_str(w, "host", b->endpoints[i].host);
+        member_u64(w, "port", b->endpoints[i].port);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+    if (b->kind == BACKEND_POOL) {
+        write_models(w, b);
+        write_settings(w, b);
+    }
+    jsonw_obj_end(w);
+}
+
+void conf_json(const struct conf *c, struct buf *out)
+{
+    struct jsonw w;
+    jsonw_init(&w, out);
+    jsonw_obj(&w);
+    member_u64(&w, "generation", c->generation);
+    jsonw_key(&w, "listeners");
+    jsonw_arr(&w);
+    for (uint32_t i = 0; i < c->n_listeners; i++)
+        write_listener(&w, c, &c->listeners[i]);
+    jsonw_arr_end(&w);
+    jsonw_key(&w, "backends");
+    jsonw_arr(&w);
+    for (uint32_t i = 0; i < c->n_backends; i++)
+        write_backend(&w, &c->backends[i]);
+    jsonw_arr_end(&w);
+    jsonw_obj_end(&w);
+}

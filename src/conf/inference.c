@@ -1,0 +1,143 @@
+/* conf/inference.c - InferencePool (v1alpha2 and v1), InferenceModel, and the kinds of the extension that are only accepted. */
+#include "conf/object.h"
+
+/* InferencePool. Both versions fill struct pool_spec; the pieces of v1 that are nested deeper are flattened here. */
+static const struct fields extension_fields = {
+    .v = (const struct field[]){FIELD("group", F_STR, ref, group, .max = 253), FIELD("kind", F_STR, ref, kind, .max = 63),
+                                FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),
+                                FIELD("portNumber", F_INT, ref, port, .min = 1, .max = 65535), FIELD_SKIP("failureMode"), FIELD_END},
+    .size = sizeof(struct ref)};
+
+static void one_port(struct dec *d, const struct doc *v, void *out)
+{
+    struct pool_spec *s = out;
+    if (v->kind != DOC_INT)
+        return dec_error(d, v, "must be an integer, is %s", doc_kind_name(v->kind));
+    if (v->integer < 1 || v->integer > 65535)
+        return dec_error(d, v, "%lld is not in 1 to 65535", (long long)v->integer);
+    s->ports.v = arena_zalloc(d->arena, sizeof *s->ports.v);
+    s->ports.v[0].number = v->integer;
+    s->ports.n = 1;
+}
+
+static const struct fields pool_x_spec_fields = {
+    .v = (const struct field[]){{.name = "targetPortNumber", .kind = F_FN, .flags = F_REQUIRED, .fn = one_port},
+                                FIELD("selector", F_MAP, pool_spec, selector, .flags = F_REQUIRED | F_NONEMPTY, .max = 64),
+                                FIELD("extensionRef", F_OBJ, pool_spec, extension, .sub = &extension_fields), FIELD_END},
+    .size = sizeof(struct pool_spec)};
+
+static const struct fields selector_fields = {
+    .v = (const struct field[]){FIELD("matchLabels", F_MAP, pool_selector, labels, .flags = F_REQUIRED | F_NONEMPTY, .max = 64), FIELD_END},
+    .size = sizeof(struct pool_selector)};
+
+static void v1_selector(struct dec *d, const struct doc *v, void *out)
+{
+    struct pool_selector s = {0};
+    dec_fields(d, v, &selector_fields, &s);
+    *(struct kvs *)out = s.labels;
+}
+
+static void unique_ports(struct dec *d, const struct doc *v, void *out)
+{
+    struct pool_spec *s = out;
+    for (uint32_t i = 0; i < s->ports.n; i++)
+        for (uint32_t k = 0; k < i; k++)
+            if (s->ports.v[i].number == s->ports.v[k].number)
+                return dec_error(d, v, "targetPorts: port %lld is given twice", (long long)s->ports.v[i].number);
+}
+
+static const struct fields port_fields = {
+    .v = (const struct field[]){FIELD("number", F_INT, pool_port, number, .flags = F_REQUIRED, .min = 1, .max = 65535), FIELD_END},
+    .size = sizeof(struct pool_port)};
+static const struct fields picker_port_fields = {
+    .v = (const struct field[]){FIELD("number", F_INT, pool_port, number, .flags = F_REQUIRED, .min = 1, .max = 65535), FIELD_END},
+    .size = sizeof(struct pool_port)};
+
+static void picker_port(struct dec *d, const struct doc *v, void *out)
+{
+    struct pool_port p;
+    dec_fields(d, v, &picker_port_fields, &p);
+    *(int64_t *)out = p.number;
+}
+
+static const struct fields picker_fields = {
+    .v = (const struct field[]){FIELD("group", F_STR, ref, group, .max = 253), FIELD("kind", F_STR, ref, kind, .max = 63),
+                                FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),
+                                FIELD("port", F_FN, ref, port, .fn = picker_port), FIELD_SKIP("failureMode"), FIELD_END},
+    .size = sizeof(struct ref)};
+static const struct fields pool_v1_spec_fields = {
+    .v = (const struct field[]){FIELD("selector", F_FN, pool_spec, selector, .flags = F_REQUIRED, .fn = v1_selector),
+                                FIELD("targetPorts", F_LIST, pool_spec, ports, .flags = F_REQUIRED | F_NONEMPTY, .max = 8,
+                                      .sub = &port_fields),
+                                FIELD("endpointPickerRef", F_OBJ, pool_spec, extension, .sub = &picker_fields), FIELD_LATER("appProtocol"),
+                                FIELD_END},
+    .size = sizeof(struct pool_spec), .check = unique_ports};
+
+static void x_spec(struct dec *d, const struct doc *v, void *out)
+{
+    dec_fields(d, v, &pool_x_spec_fields, out);
+}
+static void v1_spec(struct dec *d, const struct doc *v, void *out)
+{
+    dec_fields(d, v, &pool_v1_spec_fields, out);
+}
+const struct fields pool_x_fields = {
+    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_FN, pool, spec, .flags = F_REQUIRED, .fn = x_spec), FIELD_END},
+    .size = sizeof(struct pool)};
+const struct fields pool_v1_fields = {
+    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_FN, pool, spec, .flags = F_REQUIRED, .fn = v1_spec), FIELD_END},
+    .size = sizeof(struct pool)};
+
+/* InferenceModel */
+static const struct fields target_fields = {
+    .v = (const struct field[]){FIELD("name", F_STR, target_model, name, .flags = F_REQUIRED, .min = 1, .max = 253),
+                                FIELD("weight", F_INT, target_model, weight, .min = 1, .max = 1000000), FIELD_END},
+    .size = sizeof(struct target_model)};
+
+static void check_model(struct dec *d, const struct doc *map, void *out)
+{
+    struct model_spec *s = out;
+    uint32_t weighted = 0;
+    for (uint32_t i = 0; i < s->targets.n; i++)
+        weighted += s->targets.v[i].weight > 0;
+    if (weighted && weighted < s->targets.n)
+        dec_error(d, doc_get(map, "targetModels"), "targetModels: weights should be set for all models, or none of the models");
+    if (!str_eq_c(s->pool->kind, "") && !str_eq_c(s->pool->kind, "InferencePool"))
+        dec_error(d, doc_get(map, "poolRef"), "poolRef.kind must be InferencePool");
+}
+
+static const char *const criticality_words[] = {"Standard", "Critical", "Sheddable", NULL};
+static const struct fields model_spec_fields = {
+    .v = (const struct field[]){FIELD("modelName", F_STR, model_spec, model_name, .flags = F_REQUIRED, .min = 1, .max = 256),
+                                FIELD("criticality", F_ENUM, model_spec, criticality, .words = criticality_words),
+                                FIELD("poolRef", F_OBJ, model_spec, pool, .flags = F_REQUIRED, .sub = &ref_fields),
+                                FIELD("targetModels", F_LIST, model_spec, targets, .max = 10, .sub = &target_fields), FIELD_END},
+    .size = sizeof(struct model_spec), .check = check_model};
+const struct fields model_fields = {
+    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_OBJ, model, spec, .flags = F_REQUIRED, .sub = &model_spec_fields),
+                                FIELD_END},
+    .size = sizeof(struct model)};
+
+/* InferenceTrafficPolicy: what names the pool, the rest is accepted as it comes. */
+static void has_profile(struct dec *d, const struct doc *v, void *out)
+{
+    (void)d;
+    *(bool *)out = v->kind == DOC_MAP;
+}
+static const struct fields traffic_spec_fields = {
+    .v = (const struct field[]){FIELD("poolRef", F_OBJ, traffic_policy_spec, pool, .flags = F_REQUIRED, .sub = &ref_fields),
+                                FIELD("modelServerRuntime", F_STR, traffic_policy_spec, runtime, .max = 63),
+                                FIELD("profile", F_FN, traffic_policy_spec, has_profile, .fn = has_profile), FIELD_END},
+    .size = sizeof(struct traffic_policy_spec)};
+const struct fields traffic_policy_fields = {
+    .v = (const struct field[]){FIELD_SKIP_META,
+                                FIELD("spec", F_OBJ, traffic_policy, spec, .flags = F_REQUIRED, .sub = &traffic_spec_fields), FIELD_END},
+    .size = sizeof(struct traffic_policy)};
+
+/* InferenceObjective, InferenceModelRewrite */
+struct accepted {
+    char nothing;
+};
+static const struct field accepted_members[] = {FIELD_SKIP_META, FIELD_SKIP("spec"), FIELD_END};
+const struct fields objective_fields = {.v = accepted_members, .size = sizeof(struct accepted)};
+const struct fields rewrite_kind_fields = {.v = accepted_members, .size = sizeof(struct accepted)};
