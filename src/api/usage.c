@@ -220,13 +220,13 @@ unsigned api_first_event_error(struct str data)
     return ev.code >= 500 || ev.code == 429 ? ev.code : 0;
 }
 
-struct str api_response_id(struct str text)
+struct str api_response_id(struct str json)
 {
     struct json j;
     enum json_type t;
     unsigned depth = 1;
     struct str id = STR_NULL;
-    json_init(&j, text);
+    json_init(&j, json);
     if (json_next(&j) != JSON_OBJ)
         return id;
     while ((t = json_next(&j)) == JSON_KEY) { /* may stop early: the text may be the first part of a long answer */
