@@ -71,7 +71,7 @@ static inline bool walk_scalar(struct scan *s, int c, enum walk_mode mode, uint6
         memcpy(s->out + s->n, raw.p, raw.n);
         s->n += raw.n;
     } else if (mode == WALK_HASH) {
-        *hash = hash_bytes(raw.p, raw.n, c == '-' || c <= '9' ? HASH_NUMBER : HASH_LITERAL);
+        *hash = hash_bytes(raw.p, raw.n, c <= '9' ? HASH_NUMBER : HASH_LITERAL);
     }
     return true;
 }
