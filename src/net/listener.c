@@ -78,6 +78,13 @@ static void on_readable(struct watch *w, uint32_t events UNUSED)
             return;
 }
 
+void listener_accept_pending(struct listener *ln)
+{
+    for (int i = 0; i < BACKLOG && ln->w.fd >= 0; i++)
+        if (!accept_one(ln))
+            return;
+}
+
 static int listen_on(const struct addr *at, const char **step)
 {
     int one = 1;

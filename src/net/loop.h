@@ -93,7 +93,8 @@ struct listener *listener_open(struct loop *l, const struct addr *at, void (*on_
                                struct errbuf *err);
 void *listener_ctx(const struct listener *ln);
 uint16_t listener_port(const struct listener *ln); /* the real one when 0 was asked for */
-void listener_close(struct listener *ln);
+void listener_close(struct listener *ln); /* connections that wait to be accepted are reset by the kernel */
+void listener_accept_pending(struct listener *ln); /* accepts them now (on_accept is called inside): before a close that shall lose nobody */
 /* True when somebody (of any process) already listens on the address: the guard against silently sharing a port. */
 bool addr_in_use(const struct addr *at);
 

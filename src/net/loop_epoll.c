@@ -197,9 +197,9 @@ static int wait_events(struct loop *l, struct epoll_event *evs)
     if (ns > 0 && !l->no_pwait2) {
         struct timespec ts = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
         int n = epoll_pwait2(l->ep, evs, LOOP_EVENTS, &ts, NULL);
-        if (n >= 0 || errno != ENOSYS)
+        if (n >= 0 || errno == EINTR)
             return n;
-        l->no_pwait2 = true;
+        l->no_pwait2 = true; /* an older kernel, or a container's filter that does not know it */
     }
     int ms = ns <= 0 ? (int)ns : (int)((ns + 999999) / 1000000);
     return epoll_wait(l->ep, evs, LOOP_EVENTS, ms);

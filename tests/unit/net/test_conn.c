@@ -572,6 +572,25 @@ static void test_reuseport(void **state UNUSED)
     loop_free(l2);
 }
 
+static void test_close_of_a_listener_loses_nobody(void **state UNUSED)
+{
+    struct errbuf err;
+    struct addr any = loopback(0);
+    shared_seen = 0;
+    struct listener *a = listener_open(l, &any, shared_accept, NULL, &err);
+    struct addr to = loopback(listener_port(a));
+    int fds[20];
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+        assert_int_equal(connect(fds[i], &to.ss.sa, to.len), 0);
+    }
+    listener_accept_pending(a);
+    listener_close(a);
+    assert_int_equal(shared_seen, 20);
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+        close(fds[i]);
+}
+
 static void test_ipv6_and_mapped(void **state UNUSED)
 {
     struct errbuf err;
@@ -625,6 +644,7 @@ int main(void)
         T(test_accept_without_owner_is_aborted),
         T(test_out_of_descriptors),
         T(test_reuseport),
+        T(test_close_of_a_listener_loses_nobody),
         T(test_ipv6_and_mapped),
         T(test_open_connections_end_with_the_loop),
     };
