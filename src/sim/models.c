@@ -1,0 +1,206 @@
+/* sim/models.c - the model list, LoRA adapters loaded and unloaded at run time, and /tokenize. */
+#include "sim/server_priv.h"
+
+#include "base/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+uint32_t model_lora(const struct server *s, struct str name, bool *known)
+{
+    *known = true;
+    for (unsigned i = 0; i < s->n_names; i++)
+        if (str_eq(name, s->names[i]))
+            return 0;
+    for (uint32_t i = 0; i < SIM_MAX_LORAS; i++)
+        if (s->loras[i] && str_eq(name, s->loras[i]->name))
+            return i + 1;
+    *known = false;
+    return 0;
+}
+
+struct str model_name(const struct server *s, struct str name)
+{
+    for (unsigned i = 0; i < s->n_names; i++)
+        if (str_eq(name, s->names[i]))
+            return s->names[i];
+    for (uint32_t i = 0; i < SIM_MAX_LORAS; i++)
+        if (s->loras[i] && str_eq(name, s->loras[i]->name))
+            return s->loras[i]->name;
+    return s->names[0];
+}
+
+static void card(struct jsonw *w, const struct server *s, struct str id, struct str root, bool lora)
+{
+    jsonw_obj(w);
+    jsonw_key(w, "id");
+    jsonw_str(w, id);
+    jsonw_key(w, "object");
+    jsonw_cstr(w, "model");
+    jsonw_key(w, "created");
+    jsonw_u64(w, s->created);
+    jsonw_key(w, "owned_by");
+    jsonw_cstr(w, "vllm");
+    jsonw_key(w, "root");
+    jsonw_str(w, root);
+    jsonw_key(w, "parent");
+    if (lora)
+        jsonw_str(w, s->names[0]);
+    else
+        jsonw_null(w);
+    jsonw_key(w, "max_model_len");
+    if (lora)
+        jsonw_null(w);
+    else
+        jsonw_u64(w, s->max_model_len);
+    jsonw_key(w, "permission");
+    jsonw_arr(w);
+    jsonw_arr_end(w);
+    jsonw_obj_end(w);
+}
+
+void models_list(struct server *s, struct httpd_req *rq)
+{
+    struct buf out;
+    struct jsonw w;
+    buf_init(&out, 1u << 20);
+    jsonw_init(&w, &out);
+    jsonw_obj(&w);
+    jsonw_key(&w, "object");
+    jsonw_cstr(&w, "list");
+    jsonw_key(&w, "data");
+    jsonw_arr(&w);
+    for (unsigned i = 0; i < s->n_names; i++)
+        card(&w, s, s->names[i], s->opt->model.n ? s->opt->model : s->names[i], false);
+    for (unsigned i = 0; i < SIM_MAX_LORAS; i++)
+        if (s->loras[i])
+            card(&w, s, s->loras[i]->name, s->loras[i]->path, true);
+    jsonw_arr_end(&w);
+    jsonw_obj_end(&w);
+    respond_json(s, rq, 200, buf_str(&out));
+    buf_free(&out);
+}
+
+static bool read_string(struct str raw, struct buf *out)
+{
+    buf_init(out, raw.n + 16);
+    return body_string(raw, out) && out->n > 0;
+}
+
+static void load(struct server *s, struct httpd_req *rq, struct str name, struct str path)
+{
+    bool known;
+    uint32_t slot = 0;
+    (void)model_lora(s, name, &known);
+    while (slot < SIM_MAX_LORAS && s->loras[slot])
+        slot++;
+    if (known || slot == SIM_MAX_LORAS) {
+        server_error(rq, 400, "InvalidUserInput", NULL, NULL,
+                     known ? "The lora adapter '" STR_FMT "' has already been loaded." : "There is no room for the lora adapter '" STR_FMT "'.",
+                     STR_ARG(name));
+        return;
+    }
+    s->loras[slot] = xmalloc(sizeof(*s->loras[slot]));
+    *s->loras[slot] = (struct sim_lora){{str_dup(name), name.n}, {str_dup(path), path.n}};
+    char text[512];
+    int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' added successfully.", STR_ARG(str_first(name, 400)));
+    httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, (struct str){text, (size_t)n});
+}
+
+static void unload(struct server *s, struct httpd_req *rq, struct str name)
+{
+    for (uint32_t i = 0; i < SIM_MAX_LORAS; i++) {
+        if (!s->loras[i] || !str_eq(name, s->loras[i]->name))
+            continue;
+        uint32_t used = 0;
+        LIST_EACH(it, &s->jobs)
+            used += CONTAINER_OF(it, struct job, link)->lora == i + 1;
+        if (used) {
+            server_error(rq, 400, "InvalidUserInput", NULL, NULL, "The lora adapter '" STR_FMT "' is in use.", STR_ARG(name));
+            return;
+        }
+        char text[512];
+        int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' removed successfully.", STR_ARG(str_first(name, 400)));
+        lora_free(s->loras[i]);
+        s->loras[i] = NULL;
+        httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, (struct str){text, (size_t)n});
+        return;
+    }
+    server_error(rq, 404, "NotFoundError", NULL, NULL, "The lora adapter '" STR_FMT "' cannot be found.", STR_ARG(name));
+}
+
+void lora_free(struct sim_lora *l)
+{
+    if (!l)
+        return;
+    void *p[2];
+    memcpy(&p[0], &l->name.p, sizeof(p[0])); /* ours, although spans are read-only */
+    memcpy(&p[1], &l->path.p, sizeof(p[1]));
+    free(p[0]);
+    free(p[1]);
+    free(l);
+}
+
+void models_lora(struct server *s, struct httpd_req *rq, bool loading)
+{
+    struct body b;
+    const char *error;
+    struct buf name, path;
+    if (!s->opt->enable_lora) {
+        server_error(rq, 404, "NotFoundError", NULL, NULL, "Not Found");
+        return;
+    }
+    if (!body_scan(rq->body, &b, &error)) {
+        server_error(rq, 400, "BadRequestError", NULL, NULL, "JSON decode error: %s", error);
+        return;
+    }
+    bool named = read_string(b.raw[B_LORA_NAME], &name), pathed = read_string(b.raw[B_LORA_PATH], &path);
+    if (!named || (loading && !pathed))
+        server_error(rq, 400, "InvalidUserInput", NULL, NULL, "Both 'lora_name' and 'lora_path' must be provided.");
+    else if (loading)
+        load(s, rq, buf_str(&name), buf_str(&path));
+    else
+        unload(s, rq, buf_str(&name));
+    buf_free(&name);
+    buf_free(&path);
+}
+
+void models_tokenize(struct server *s, struct httpd_req *rq)
+{
+    struct body b;
+    const char *error = NULL;
+    struct tokens t = {0};
+    if (!body_scan(rq->body, &b, &error)) {
+        server_error(rq, 400, "BadRequestError", NULL, NULL, "JSON decode error: %s", error);
+        return;
+    }
+    struct prompts p = {0};
+    bool ok = b.raw[B_MESSAGES].n ? prompts_chat(&t, b.raw[B_MESSAGES], STR_NULL, b.raw[B_TOOLS], &error)
+                                  : prompts_plain(&p, b.raw[B_PROMPT], &error);
+    if (!ok) {
+        server_error(rq, 400, "BadRequestError", "prompt", NULL, "%s", error);
+    } else {
+        struct buf out;
+        struct jsonw w;
+        const struct tokens *v = b.raw[B_MESSAGES].n ? &t : &p.v[0];
+        buf_init(&out, SIZE_MAX / 2);
+        jsonw_init(&w, &out);
+        jsonw_obj(&w);
+        jsonw_key(&w, "count");
+        jsonw_u64(&w, v->n);
+        jsonw_key(&w, "max_model_len");
+        jsonw_u64(&w, s->max_model_len);
+        jsonw_key(&w, "tokens");
+        jsonw_arr(&w);
+        for (uint32_t i = 0; i < v->n; i++)
+            jsonw_u64(&w, v->v[i]);
+        jsonw_arr_end(&w);
+        jsonw_key(&w, "token_strs");
+        jsonw_null(&w);
+        jsonw_obj_end(&w);
+        respond_json(s, rq, 200, buf_str(&out));
+        buf_free(&out);
+    }
+    tokens_free(&t);
+    prompts_free(&p);
+}

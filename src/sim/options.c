@@ -1,0 +1,284 @@
+/* sim/options.c - one table of the options that have an effect here; everything else of the real server is accepted and noted. */
+#include "sim/options.h"
+
+#include "base/duration.h"
+#include "base/json.h"
+#include "sim/body.h"
+
+#include <stdio.h>
+
+enum kind { STRING, NUMBER, PORT, FRACTION, FLAG, UNFLAG, TP, NAMES, LORAS, METRICS, MILLIS };
+struct option {
+    const char *name, *arg, *help;
+    enum kind kind;
+    size_t at; /* offset in struct sim_options */
+};
+#define AT(f) offsetof(struct sim_options, f)
+static const struct option table[] = {
+    {"model", "NAME", "path or name of the model (also as the first plain word)", STRING, AT(model)},
+    {"served-model-name", "NAME...", "names that clients use; default: the model", NAMES, 0},
+    {"host", "ADDR", "address to listen on (127.0.0.1)", STRING, AT(host)},
+    {"port", "PORT", "port to listen on (8000; 0: any free one)", PORT, AT(port)},
+    {"profile", "NAME", "speed and memory of a GPU and model pair; see the list below", STRING, AT(profile)},
+    {"hardware", "GPU", "a10, l20, a6000, a100-40, a100, h100, h20, h20-141 (default: the first that holds the model)", STRING, AT(hardware)},
+    {"tensor-parallel-size", "N", "GPUs that share the model", TP, AT(tp)},
+    {"max-model-len", "TOKENS", "longest prompt and answer together", NUMBER, AT(max_model_len)},
+    {"gpu-memory-utilization", "FRACTION", "share of the GPU's memory to use (0.9)", FRACTION, AT(memory_frac)},
+    {"max-num-seqs", "N", "sequences in one batch", NUMBER, AT(max_num_seqs)},
+    {"max-num-batched-tokens", "N", "tokens in one step", NUMBER, AT(max_batched_tokens)},
+    {"max-num-queued-reqs", "N", "answer 503 when more requests wait", NUMBER, AT(max_queued)},
+    {"enable-lora", NULL, "serve LoRA adapters", FLAG, AT(enable_lora)},
+    {"max-loras", "N", "adapters in one batch (1)", NUMBER, AT(max_loras)},
+    {"max-cpu-loras", "N", "adapters kept in memory", NUMBER, AT(max_cpu_loras)},
+    {"lora-modules", "NAME=PATH...", "adapters to serve", LORAS, 0},
+    {"enable-prefix-caching", NULL, "keep computed blocks (default)", FLAG, AT(prefix_caching)},
+    {"no-enable-prefix-caching", NULL, "forget them", UNFLAG, AT(prefix_caching)},
+    {"enable-prompt-tokens-details", NULL, "report cached_tokens in usage", FLAG, AT(prompt_tokens_details)},
+    {"enable-force-include-usage", NULL, "usage in every stream", FLAG, AT(force_usage)},
+    {"enable-request-id-headers", NULL, "echo X-Request-Id (always on here)", FLAG, AT(request_id_headers)},
+    {"block-size", "TOKENS", "tokens in a KV block (16)", NUMBER, AT(block_size)},
+    {"num-gpu-blocks-override", "N", "KV blocks, whatever the memory holds", NUMBER, AT(n_blocks_override)},
+    {"kv-tokens", "TOKENS", "capacity of the KV cache, whatever the memory holds", NUMBER, AT(kv_tokens)},
+    {"seed", "N", "of jitter and drawn lengths", NUMBER, AT(seed)},
+    {"jitter", NULL, "step times vary (lognormal, sigma 0.03; 1 % of steps take 1.5 times as long)", FLAG, AT(jitter)},
+    {"time-scale", "N", "the server's clock runs N times as fast", FRACTION, AT(time_scale)},
+    {"startup-ms", "MS", "time until the server listens", MILLIS, AT(startup_us)},
+    {"frontend-ms", "MS", "time between a request's arrival and the engine (5)", MILLIS, AT(frontend_us)},
+    {"mean-output", "TOKENS", "answers end by themselves, on average after so many tokens (default: only those without a limit, 150)", NUMBER,
+     AT(mean_output)},
+    {"metrics", "v0|v1|both", "names of the metrics (default: v1, and v0's gpu_cache_usage_perc)", METRICS, AT(metrics)},
+    {"pod-name", "NAME", "sent as x-inference-pod", STRING, AT(pod_name)},
+    {"control", "ADDR:PORT", "second address for the /sim/ interface, alive when the server plays dead", STRING, AT(control)},
+};
+
+/* Options of the real server that take no value; any other unknown option takes the next word unless that begins with "--". */
+static const char *const bare[] = {"trust-remote-code", "enforce-eager", "disable-log-requests", "disable-log-stats", "enable-chunked-prefill",
+                                   "no-enable-chunked-prefill", "enable-auto-tool-choice", "enable-reasoning", "enable-metrics",
+                                   "disable-custom-all-reduce", "enable-expert-parallel", "enable-mixed-chunk", "headless"};
+
+void sim_options_init(struct sim_options *o)
+{
+    *o = (struct sim_options){.host = STR("127.0.0.1"),
+                              .port = 8000,
+                              .pod_ns = STR("default"),
+                              .block_size = 16,
+                              .prefix_caching = true,
+                              .request_id_headers = true,
+                              .seed = 1,
+                              .frontend_us = 5000,
+                              .time_scale = 1};
+    arena_init(&o->arena, 4096);
+}
+
+void sim_options_free(struct sim_options *o)
+{
+    arena_free(&o->arena);
+}
+
+static bool name_is(struct str given, const char *name)
+{
+    if (given.n != strlen(name))
+        return false;
+    for (size_t i = 0; i < given.n; i++)
+        if ((given.p[i] == '_' ? '-' : given.p[i]) != name[i])
+            return false;
+    return true;
+}
+
+static const struct option *find(struct str name)
+{
+    static const struct {
+        const char *alias, *name;
+    } aliases[] = {{"tp", "tensor-parallel-size"}, {"tensor-parallel", "tensor-parallel-size"}, {"tp-size", "tensor-parallel-size"},
+                   {"model-path", "model"}, {"context-length", "max-model-len"}, {"mem-fraction-static", "gpu-memory-utilization"}};
+    for (size_t i = 0; i < ARRAY_LEN(aliases); i++)
+        if (name_is(name, aliases[i].alias))
+            name = str_c(aliases[i].name);
+    for (size_t i = 0; i < ARRAY_LEN(table); i++)
+        if (name_is(name, table[i].name))
+            return &table[i];
+    return NULL;
+}
+
+static int add_lora(struct sim_options *o, struct str v, struct errbuf *err)
+{
+    struct sim_lora l = {0};
+    ptrdiff_t eq = str_find(v, STR("="));
+    if (v.n && v.p[0] == '{') {
+        static const char *const keys[] = {"name", "path"};
+        struct str m[2];
+        const char *why;
+        struct buf b;
+        if (!body_members(v, keys, 2, m, &why) || !body_is_string(m[0]))
+            return err_set(err, "--lora-modules: \"" STR_FMT "\" is neither NAME=PATH nor a JSON object with name and path.", STR_ARG(v));
+        buf_init(&b, v.n + 16);
+        (void)body_string(m[0], &b);
+        l.name = arena_str(&o->arena, buf_str(&b));
+        buf_clear(&b);
+        (void)body_string(m[1], &b);
+        l.path = arena_str(&o->arena, buf_str(&b));
+        buf_free(&b);
+    } else if (eq > 0) {
+        l.name = arena_str(&o->arena, str_first(v, (size_t)eq));
+        l.path = arena_str(&o->arena, str_from(v, (size_t)eq + 1));
+    } else {
+        return err_set(err, "--lora-modules: \"" STR_FMT "\" is not NAME=PATH.", STR_ARG(v));
+    }
+    if (o->n_loras == SIM_MAX_LORAS)
+        return err_set(err, "--lora-modules: at most %d adapters.", SIM_MAX_LORAS);
+    o->loras[o->n_loras++] = l;
+    return 0;
+}
+
+static int bad_value(const struct option *op, struct str v, const char *want, struct errbuf *err)
+{
+    return err_set(err, "--%s: \"" STR_FMT "\" is not %s.", op->name, STR_ARG(v), want);
+}
+
+static int set_metrics(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
+{
+    static const char *const modes[] = {[SIM_METRICS_DEFAULT] = "default", [SIM_METRICS_V0] = "v0", [SIM_METRICS_V1] = "v1",
+                                        [SIM_METRICS_BOTH] = "both"};
+    for (unsigned i = 0; i < ARRAY_LEN(modes); i++)
+        if (str_eq_c(v, modes[i])) {
+            o->metrics = (enum sim_metrics)i;
+            return 0;
+        }
+    return bad_value(op, v, "v0, v1 or both", err);
+}
+
+/* One value of an option. Lists get here once per value. */
+static int set(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
+{
+    void *at = (char *)o + op->at;
+    uint64_t n;
+    double d;
+    switch (op->kind) {
+    case STRING:
+        *(struct str *)at = arena_str(&o->arena, v);
+        return 0;
+    case NAMES:
+        if (o->n_names == SIM_MAX_NAMES)
+            return err_set(err, "--served-model-name: at most %d names.", SIM_MAX_NAMES);
+        o->names[o->n_names++] = arena_str(&o->arena, v);
+        return 0;
+    case LORAS:
+        return add_lora(o, v, err);
+    case FRACTION:
+        if (!str_to_double(v, &d) || !(d > 0) || d > 1e6)
+            return bad_value(op, v, "a positive number", err);
+        *(double *)at = d;
+        return 0;
+    case MILLIS:
+        if (!str_to_double(v, &d) || !(d >= 0) || d > 1e9)
+            return bad_value(op, v, "a time in milliseconds", err);
+        *(uint64_t *)at = (uint64_t)(d * 1000);
+        return 0;
+    case METRICS:
+        return set_metrics(o, op, v, err);
+    case NUMBER:
+    case PORT:
+    case TP:
+        if (!str_to_u64(v, &n) || (op->kind == PORT && n > UINT16_MAX) || (op->kind == TP && (n < 1 || n > 64)) || n > UINT32_MAX)
+            return bad_value(op, v, "a whole number in range", err);
+        if (op->kind == PORT)
+            *(uint16_t *)at = (uint16_t)n;
+        else if (op->kind == TP)
+            *(unsigned *)at = (unsigned)n;
+        else
+            *(uint64_t *)at = n;
+        return 0;
+    case FLAG:
+    case UNFLAG:
+        break;
+    }
+    return err_set(err, "--%s takes no value.", op->name);
+}
+
+static void note(struct sim_options *o, struct str name)
+{
+    char text[160];
+    if (!o->note)
+        return;
+    (void)snprintf(text, sizeof(text), "option --" STR_FMT " is accepted without effect in the simulation", STR_ARG(str_first(name, 80)));
+    o->note(o->note_ctx, text);
+}
+
+static bool is_option(struct str s)
+{
+    return s.n > 2 && s.p[0] == '-' && s.p[1] == '-';
+}
+
+static bool is_bare(struct str name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(bare); i++)
+        if (name_is(name, bare[i]))
+            return true;
+    return false;
+}
+
+/* The option at argv[*i] and its values; *i is left at the last word taken. */
+static int parse_option(struct sim_options *o, const struct str *argv, size_t n, size_t *i, struct errbuf *err)
+{
+    struct str name = str_from(argv[*i], 2), value = STR_NULL;
+    ptrdiff_t eq = str_find(name, STR("="));
+    if (eq > 0) {
+        value = str_from(name, (size_t)eq + 1);
+        name = str_first(name, (size_t)eq);
+    }
+    const struct option *op = find(name);
+    if (!op) {
+        note(o, name);
+        if (eq < 0 && !is_bare(name) && *i + 1 < n && !is_option(argv[*i + 1]))
+            ++*i;
+        return 0;
+    }
+    if (op->kind == FLAG || op->kind == UNFLAG) {
+        if (eq > 0)
+            return err_set(err, "--%s takes no value.", op->name);
+        *(bool *)(void *)((char *)o + op->at) = op->kind == FLAG;
+        return 0;
+    }
+    if (eq > 0)
+        return set(o, op, value, err);
+    if (*i + 1 >= n || is_option(argv[*i + 1]))
+        return err_set(err, "--%s needs a value (%s).", op->name, op->arg);
+    do {
+        if (set(o, op, argv[++*i], err) != 0)
+            return -1;
+    } while ((op->kind == NAMES || op->kind == LORAS) && *i + 1 < n && !is_option(argv[*i + 1]));
+    return 0;
+}
+
+int sim_options_parse(struct sim_options *o, const struct str *argv, size_t n, struct errbuf *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (is_option(argv[i])) {
+            if (parse_option(o, argv, n, &i, err) != 0)
+                return -1;
+        } else if (argv[i].n > 1 && argv[i].p[0] == '-') { /* short spellings of the real server */
+            note(o, str_from(argv[i], 1));
+            if (i + 1 < n && argv[i + 1].n && argv[i + 1].p[0] != '-')
+                i++;
+        } else if (!o->model.n) {
+            o->model = arena_str(&o->arena, argv[i]);
+        } else {
+            note(o, argv[i]);
+        }
+    }
+    if (o->enable_lora && o->max_loras == 0)
+        o->max_loras = 1;
+    if (o->n_loras && !o->enable_lora)
+        return err_set(err, "--lora-modules needs --enable-lora.");
+    if (o->block_size < 1 || o->block_size > 1024)
+        return err_set(err, "--block-size: must be between 1 and 1024.");
+    if (o->memory_frac > 1)
+        return err_set(err, "--gpu-memory-utilization: must be at most 1.");
+    return 0;
+}
+
+void sim_options_each(void (*fn)(void *ctx, const char *name, const char *arg, const char *help), void *ctx)
+{
+    for (size_t i = 0; i < ARRAY_LEN(table); i++)
+        fn(ctx, table[i].name, table[i].arg, table[i].help);
+}
