@@ -207,14 +207,19 @@ static uint64_t weight(const struct entry *e)
     return e->coarse ? PREFIX_COARSE : 1;
 }
 
-static void forget(struct prefix_index *ix, uint32_t slot, uint32_t id)
+/* Takes the entry from the slot; returns its parent, or ENTRY_NONE when there is none or the slot did not hold it. The entry may be
+ * gone afterwards. */
+static uint32_t forget(struct prefix_index *ix, uint32_t slot, uint32_t id)
 {
     struct owner *o = &ix->owners[slot];
     struct entry *e = store_at(&ix->st, id);
+    uint32_t parent = e->parent;
     if (!holder_del(&ix->st, e, slot))
-        return;
+        return ENTRY_NONE;
     o->memberships--;
     o->blocks -= weight(e);
+    store_reap(&ix->st, id); /* frees no ancestor that somebody holds */
+    return parent;
 }
 
 static bool touch_live(const struct prefix_index *ix, uint32_t slot, const struct touch *t)
@@ -234,10 +239,7 @@ static uint32_t forget_touch(struct prefix_index *ix, uint32_t slot, struct touc
             o->log_n--;
             return n;
         }
-        uint32_t id = t->leaf;
-        t->leaf = store_at(&ix->st, id)->parent;
-        forget(ix, slot, id);
-        store_reap(&ix->st, id); /* frees no ancestor that this slot holds */
+        t->leaf = forget(ix, slot, t->leaf);
         n++;
     }
     return n;
@@ -372,9 +374,7 @@ void prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct 
             continue;
         if ((*have & STAMP_MASK) != stamp)
             return;
-        uint32_t parent = store_at(&ix->st, id)->parent;
-        forget(ix, slot, id);
-        store_reap(&ix->st, id);
+        uint32_t parent = forget(ix, slot, id);
         if (i == c->n - MIN(added, c->n) + 1)
             cover(ix, slot, parent);
     }
@@ -386,18 +386,12 @@ void prefix_index_trim(struct prefix_index *ix, uint32_t slot, const struct pref
 {
     if (slot >= ix->n_slots || !ix->owners[slot].open)
         return;
-    uint32_t parent = ENTRY_NONE;
     for (uint32_t i = c->n; i > keep; i--) {
         uint32_t id = store_find(&ix->st, c->h[i - 1]);
-        if (!id)
-            continue;
-        parent = store_at(&ix->st, id)->parent;
-        forget(ix, slot, id);
-        store_reap(&ix->st, id);
+        uint32_t parent = id ? forget(ix, slot, id) : ENTRY_NONE;
+        if (i == keep + 1)
+            cover(ix, slot, parent);
     }
-    uint32_t last = keep && keep <= c->n ? store_find(&ix->st, c->h[keep - 1]) : ENTRY_NONE;
-    if (parent)
-        cover(ix, slot, last);
 }
 
 void prefix_index_stats(const struct prefix_index *ix, struct prefix_index_stats *out)
