@@ -10,9 +10,8 @@ enum { PAIRS = 60, STEPS = 20000, SEEDS = 4 };
 
 struct side {
     struct conn *c; /* NULL once closed by us */
-    struct side *other;
     uint64_t sent, got;
-    bool eof, shut, aborted, errored, paused;
+    bool eof, shut, errored, paused;
     char into[3000];
 };
 static struct side sides[PAIRS][2];
@@ -55,7 +54,6 @@ static void act(struct side *s)
         return;
     case 1:
         conn_abort(s->c);
-        s->aborted = true;
         s->c = NULL;
         return;
     case 2:
@@ -137,17 +135,11 @@ static void on_drain(struct conn *c)
 
 static const struct conn_ops ops = {on_connect, on_data, on_eof, on_drain, on_error};
 
-/* Which client it belongs to is told by its port. */
 static void on_accept(struct listener *ln UNUSED, struct conn *c)
 {
-    struct side *s = NULL;
-    for (int i = 0; i < PAIRS && !s; i++)
-        if (!sides[i][1].c && !sides[i][1].other)
-            s = &sides[i][1];
-    assert_non_null(s);
+    assert_true(n_accepted < PAIRS);
+    struct side *s = &sides[n_accepted++][1];
     s->c = c;
-    s->other = s;
-    n_accepted++;
     conn_set(c, &ops, s);
 }
 
