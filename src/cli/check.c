@@ -18,7 +18,8 @@ static void add_workloads(const struct conf_store *s, struct buf *out)
     const struct conf_workload *v;
     uint32_t n = conf_workloads(s, &v);
     for (uint32_t i = 0; i < n; i++) {
-        buf_addf(out, STR_FMT " " STR_FMT "/" STR_FMT ": %u x ", STR_ARG(v[i].kind), STR_ARG(v[i].ns), STR_ARG(v[i].name), v[i].replicas);
+        buf_addf(out, STR_FMT " " STR_FMT "/" STR_FMT ": %u x ", STR_ARG(v[i].kind), STR_ARG(v[i].ns),
+                 STR_ARG(v[i].name), v[i].replicas);
         if (v[i].group_size > 1)
             buf_addf(out, "(leader + %u workers) x ", v[i].group_size - 1);
         for (uint32_t k = 0; k < v[i].n_argv; k++)
@@ -27,7 +28,8 @@ static void add_workloads(const struct conf_store *s, struct buf *out)
     }
 }
 
-static void report_text(const struct conf_report *rep, const struct conf_store *s, const struct conf *c, struct buf *out)
+static void report_text(const struct conf_report *rep, const struct conf_store *s, const struct conf *c,
+                        struct buf *out)
 {
     for (uint32_t i = 0; i < rep->n; i++) {
         char line[2048];
@@ -115,10 +117,12 @@ int cli_check(int argc, char **argv)
         {"format", 0, "text|json", "form of the report (default text)", CLI_STR, &format},
         {0},
     };
-    const struct cli_command cmd = {"check -f FILE|DIR... [--format text|json]",
-                                    "Validates manifests and explains what they do: listeners, routes, backends, pools with their settings, models.\n"
-                                    "Exit code 0 when nothing is wrong (warnings allowed), 1 when something is, 2 on wrong usage.",
-                                    opts};
+    const struct cli_command cmd = {
+        "check -f FILE|DIR... [--format text|json]",
+        "Validates manifests and explains what they do: listeners, routes, backends, pools with their settings, "
+        "models.\n"
+        "Exit code 0 when nothing is wrong (warnings allowed), 1 when something is, 2 on wrong usage.",
+        opts};
     int rc = cli_parse(&cmd, argc, argv, &paths);
     bool json = !strcmp(format, "json");
     if (rc == CLI_GO && !json && strcmp(format, "text"))

@@ -98,7 +98,8 @@ static bool store(const struct cli_opt *o, const char *text)
 
 static const char *kind_name(enum cli_kind k)
 {
-    static const char *const names[] = {[CLI_U64] = "a whole number", [CLI_DOUBLE] = "a number", [CLI_DURATION] = "a duration such as 300ms"};
+    static const char *const names[] = {
+        [CLI_U64] = "a whole number", [CLI_DOUBLE] = "a number", [CLI_DURATION] = "a duration such as 300ms"};
     return names[k];
 }
 

@@ -1,8 +1,9 @@
 /* cli/cli.h - the subcommands, and the option parser that all of them share.
  *
- * A subcommand describes its options in one table; cli_parse fills the variables and writes usage and error texts. Long options take
- * `--name VALUE` and `--name=VALUE`, one-letter options `-f VALUE` and `-fVALUE`; `--` ends the options. Exit codes of every
- * subcommand: 0 done, 1 failed, 2 usage. */
+ * A subcommand describes its options in one table; cli_parse fills the variables and writes usage and error texts. Long
+ * options take
+ * `--name VALUE` and `--name=VALUE`, one-letter options `-f VALUE` and `-fVALUE`; `--` ends the options. Exit codes of
+ * every subcommand: 0 done, 1 failed, 2 usage. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -26,7 +27,7 @@ struct cli_opt {
     const char *arg;  /* placeholder of the value: "FILE"; NULL for flags */
     const char *help; /* one line */
     enum cli_kind kind;
-    void *out;        /* keeps its value (the default) when the option is not given */
+    void *out; /* keeps its value (the default) when the option is not given */
 };
 struct cli_command {
     const char *synopsis; /* "check -f FILE|DIR... [--format text|json]", without "penstock" */
@@ -35,8 +36,8 @@ struct cli_command {
 };
 
 #define CLI_GO (-1)
-/* argv[0] is the name of the subcommand. Arguments that are no options go to `rest`, or are refused when rest is NULL. Returns CLI_GO, or
- * the exit code: 0 after --help (usage on stdout), 2 after a message on stderr. */
+/* argv[0] is the name of the subcommand. Arguments that are no options go to `rest`, or are refused when rest is NULL.
+ * Returns CLI_GO, or the exit code: 0 after --help (usage on stdout), 2 after a message on stderr. */
 int cli_parse(const struct cli_command *c, int argc, char **argv, struct cli_list *rest) MUST_USE;
 /* "penstock check: <sentence>" and a hint at --help on stderr; returns 2. For what only the subcommand can judge. */
 int cli_usage_error(const struct cli_command *c, const char *fmt, ...) PRINTF_LIKE(2, 3);

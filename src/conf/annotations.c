@@ -5,9 +5,9 @@
 #include <math.h>
 #include <stdio.h>
 
-#define XK8S "inference.networking.x-k8s.io/"
-#define ENV "inference-epp-env.networking.x-k8s.io/"
-#define OWN "penstock.dev/"
+#define XK8S         "inference.networking.x-k8s.io/"
+#define ENV          "inference-epp-env.networking.x-k8s.io/"
+#define OWN          "penstock.dev/"
 #define STALE_MIN_US 2000000 /* two rounds of reading metrics: less would make every reading stale */
 
 enum value_type { V_WORD, V_BOOL, V_INT, V_FRAC, V_FLOAT, V_DURATION, V_NAME };
@@ -15,43 +15,48 @@ enum store_as { TO_NOTHING, TO_INT, TO_U32, TO_U64, TO_DOUBLE, TO_BOOL };
 struct annotation {
     const char *key;
     enum value_type type;
-    const char *def;              /* documented default, as text */
-    unsigned effect;              /* SET_EFFECTIVE, SET_NOT_YET, SET_NO_EFFECT */
-    int64_t min, max;             /* INT; DURATION in ns */
-    const char *const *words;     /* WORD: their index is the value */
+    const char *def;          /* documented default, as text */
+    unsigned effect;          /* SET_EFFECTIVE, SET_NOT_YET, SET_NO_EFFECT */
+    int64_t min, max;         /* INT; DURATION in ns */
+    const char *const *words; /* WORD: their index is the value */
     enum store_as as;
-    size_t at;                    /* in struct conf_backend */
-    const char *note;             /* why, for NOT_YET and NO_EFFECT */
+    size_t at;        /* in struct conf_backend */
+    const char *note; /* why, for NOT_YET and NO_EFFECT */
 };
 
-static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL}; /* in the order of enum sched_policy */
+static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL};  /* in the order of enum sched_policy */
 static const char *const runtime_words[] = {"vllm", "sglang", "trt-llm", NULL}; /* enum conf_runtime */
 static const char *const queueing_words[] = {"disabled", "enabled", "true", "1", "false", "0", NULL};
-static const char *const unknown_words[] = {"serve", "reject", NULL};          /* enum conf_unknown_model */
-static const char *const depth_words[] = {"documented", "deep", NULL};         /* sched_params.deep */
+static const char *const unknown_words[] = {"serve", "reject", NULL};  /* enum conf_unknown_model */
+static const char *const depth_words[] = {"documented", "deep", NULL}; /* sched_params.deep */
 
 #define SCHED(m) offsetof(struct conf_backend, sched.m)
-#define LATER "accepted, not in effect yet"
-#define SCORES "no effect, because decisions are expected seconds of work and not weighted scores"
-#define FILTERS "no effect, because there is no filter tree: load and adapters are part of the cost"
+#define LATER    "accepted, not in effect yet"
+#define SCORES   "no effect, because decisions are expected seconds of work and not weighted scores"
+#define FILTERS  "no effect, because there is no filter tree: load and adapters are part of the cost"
 
 static const struct annotation table[] = {
     {XK8S "routing-strategy", V_WORD, "DEFAULT", SET_EFFECTIVE, 0, 0, strategy_words, TO_INT, SCHED(policy), NULL},
     {ENV "prefix-cache-hash-block-size", V_INT, "64", SET_EFFECTIVE, 1, 65536, NULL, TO_U32, SCHED(block_bytes), NULL},
-    {ENV "prefix-cache-max-prefix-blocks", V_INT, "128", SET_EFFECTIVE, 1, 65536, NULL, TO_U32, SCHED(max_blocks), NULL},
-    {ENV "prefix-cache-lru-capacity", V_INT, "50000", SET_EFFECTIVE, 1, 1000000000, NULL, TO_U64, SCHED(lru_capacity), NULL},
+    {ENV "prefix-cache-max-prefix-blocks", V_INT, "128", SET_EFFECTIVE, 1, 65536, NULL, TO_U32, SCHED(max_blocks),
+     NULL},
+    {ENV "prefix-cache-lru-capacity", V_INT, "50000", SET_EFFECTIVE, 1, 1000000000, NULL, TO_U64, SCHED(lru_capacity),
+     NULL},
     {XK8S "queueing", V_WORD, "disabled", SET_NOT_YET, 0, 0, queueing_words, TO_NOTHING, 0, LATER},
     {ENV "total-queue-capacity", V_INT, "104857600", SET_NOT_YET, 1, INT64_MAX, NULL, TO_NOTHING, 0, LATER},
     {ENV "queue-ttl", V_DURATION, "30s", SET_NOT_YET, 1, INT64_MAX, NULL, TO_NOTHING, 0, LATER},
-    {XK8S "model-server-runtime", V_WORD, "vllm", SET_EFFECTIVE, 0, 0, runtime_words, TO_INT, offsetof(struct conf_backend, runtime), NULL},
+    {XK8S "model-server-runtime", V_WORD, "vllm", SET_EFFECTIVE, 0, 0, runtime_words, TO_INT,
+     offsetof(struct conf_backend, runtime), NULL},
     {XK8S "epp-overlay", V_NAME, "", SET_NOT_YET, 0, 0, NULL, TO_NOTHING, 0, LATER},
     {ENV "experimental-use-queueing", V_BOOL, "false", SET_NOT_YET, 0, 0, NULL, TO_NOTHING, 0, LATER},
     {ENV "experimental-use-scheduler-v2", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
      "accepted, no effect: there is only one scheduler"},
     {ENV "sd-queue-depth-threshold", V_INT, "5", SET_EFFECTIVE, 1, 1000000, NULL, TO_U32, SCHED(queue_threshold), NULL},
     {ENV "sd-kv-cache-util-threshold", V_FRAC, "0.8", SET_EFFECTIVE, 0, 0, NULL, TO_DOUBLE, SCHED(kv_threshold), NULL},
-    {ENV "sd-metrics-staleness-threshold", V_DURATION, NULL, SET_EFFECTIVE, 1000, INT64_MAX, NULL, TO_U64, SCHED(stale_us), NULL},
-    {OWN "unknown-model", V_WORD, "serve", SET_EFFECTIVE, 0, 0, unknown_words, TO_INT, offsetof(struct conf_backend, unknown_model), NULL},
+    {ENV "sd-metrics-staleness-threshold", V_DURATION, NULL, SET_EFFECTIVE, 1000, INT64_MAX, NULL, TO_U64,
+     SCHED(stale_us), NULL},
+    {OWN "unknown-model", V_WORD, "serve", SET_EFFECTIVE, 0, 0, unknown_words, TO_INT,
+     offsetof(struct conf_backend, unknown_model), NULL},
     {OWN "prefix-depth", V_WORD, "deep", SET_EFFECTIVE, 0, 0, depth_words, TO_BOOL, SCHED(deep), NULL},
     /* Settings of the reference picker that mean nothing here. */
     {ENV "enable-prefix-cache-scheduling", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
@@ -67,7 +72,8 @@ static const struct annotation table[] = {
      "no effect, because the reference picker never used it: see sd-kv-cache-util-threshold"},
     {ENV "queue-threshold-critical", V_INT, "5", SET_NO_EFFECT, 0, INT64_MAX, NULL, TO_NOTHING, 0,
      "no effect, because the reference picker never used it: see sd-queue-depth-threshold"},
-    {ENV "use-streaming", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0, "no effect, because answers are always streamed"},
+    {ENV "use-streaming", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
+     "no effect, because answers are always streamed"},
 };
 
 /* A value in every form that storing may need. */
@@ -91,7 +97,8 @@ static bool parse_word(const struct annotation *t, struct str s, struct value *v
 
 static bool parse_bool(struct str s, struct value *v)
 {
-    static const char *const words[] = {"false", "true", "False", "True", "FALSE", "TRUE", "0", "1", "f", "t", "F", "T"}; /* as Go reads them */
+    static const char *const words[] = {"false", "true", "False", "True", "FALSE", "TRUE",
+                                        "0",     "1",    "f",     "t",    "F",     "T"}; /* as Go reads them */
     for (size_t i = 0; i < ARRAY_LEN(words); i++) {
         if (str_eq_c(s, words[i])) {
             v->i = i & 1;
@@ -207,10 +214,12 @@ struct apply {
 static void note(const struct apply *x, enum conf_severity s, struct str key, const char *text)
 {
     char field[400];
+    const struct kv *at = kvs_find(&x->pool->meta.annotations, key);
     snprintf(field, sizeof field, "metadata.annotations." STR_FMT, STR_ARG(str_first(key, 300)));
     conf_report_add(x->rep, &(struct conf_note){.severity = s,
                                                 .file = x->pool->file,
-                                                .line = x->pool->line,
+                                                .line = at ? at->line : x->pool->line,
+                                                .col = at ? at->col : 0,
                                                 .object = x->pool->id,
                                                 .field = str_c(field),
                                                 .text = str_c(text)});
@@ -221,8 +230,8 @@ static void bad_value(const struct apply *x, const struct annotation *t, struct 
     char text[512];
     s->state = SET_BAD_KEPT;
     s->value = arena_str(x->a, kept_text(x->previous, t->key, s->value));
-    snprintf(text, sizeof text, "\"" STR_FMT "\" %s; " STR_FMT "%s stays in effect", STR_ARG(str_first(s->given, 64)), why, STR_ARG(s->value),
-             s->value.n ? "" : "the default");
+    snprintf(text, sizeof text, "\"" STR_FMT "\" %s; " STR_FMT "%s stays in effect", STR_ARG(str_first(s->given, 64)),
+             why, STR_ARG(s->value), s->value.n ? "" : "the default");
     s->note = arena_str(x->a, str_c(text));
     note(x, CONF_WARNING, s->key, text);
 }
@@ -234,14 +243,13 @@ static void apply_one(const struct apply *x, const struct annotation *t, struct 
     s->key = str_c(t->key);
     s->value = default_text(t, x->a, x->b);
     s->given = STR("");
-    s->state = SET_DEFAULT;
-    s->note = STR("");
+    s->state = t->effect == SET_EFFECTIVE ? SET_DEFAULT : t->effect;
+    s->note = str_c(t->note ? t->note : "");
     if (kvs_get(&x->pool->meta.annotations, s->key, &s->given)) {
         s->given = arena_str(x->a, s->given);
         if (parse(t, s->given, &v, why, sizeof why)) {
             s->value = s->given;
             s->state = t->effect;
-            s->note = str_c(t->note ? t->note : "");
             if (t->note)
                 note(x, CONF_INFO, s->key, t->note);
         } else {
@@ -260,7 +268,8 @@ static void limits_of_this_version(const struct apply *x, struct conf_setting *s
         s->note = STR("accepted, not in effect yet: metrics are read by vLLM's names");
         note(x, CONF_INFO, s->key, s->note.p);
     }
-    if (str_eq_c(s->key, ENV "sd-metrics-staleness-threshold") && s->state == SET_EFFECTIVE && x->b->sched.stale_us < STALE_MIN_US) {
+    if (str_eq_c(s->key, ENV "sd-metrics-staleness-threshold") && s->state == SET_EFFECTIVE &&
+        x->b->sched.stale_us < STALE_MIN_US) {
         x->b->sched.stale_us = STALE_MIN_US;
         s->value = STR("2s");
         s->note = STR("raised to 2s: metrics are read once a second");
@@ -300,8 +309,8 @@ void annotations_add_setting(struct arena *a, struct conf_backend *b, const stru
     b->settings = v;
 }
 
-void annotations_apply(const struct object *pool, const struct conf_backend *previous, struct arena *a, struct conf_backend *b,
-                       struct conf_report *rep)
+void annotations_apply(const struct object *pool, const struct conf_backend *previous, struct arena *a,
+                       struct conf_backend *b, struct conf_report *rep)
 {
     struct apply x = {pool, previous, a, b, rep};
     sched_params_init(&b->sched);

@@ -33,14 +33,16 @@ struct conf_regex *build_regex(struct build *b, struct str pattern)
     return re;
 }
 
-const struct object *build_find(const struct build *b, const char *group, const char *kind, struct str ns, struct str name)
+const struct object *build_find(const struct build *b, const char *group, const char *kind, struct str ns,
+                                struct str name)
 {
     char key[512];
     int n = snprintf(key, sizeof key, "%s/%s/" STR_FMT "/" STR_FMT, group, kind, STR_ARG(ns), STR_ARG(name));
     return n > 0 && (size_t)n < sizeof key ? map_get(&b->by_key, (struct str){key, (size_t)n}) : NULL;
 }
 
-void build_note(const struct build *b, enum conf_severity s, const struct object *o, const char *field, const char *fmt, ...)
+void build_note(const struct build *b, enum conf_severity s, const struct object *o, const char *field, const char *fmt,
+                ...)
 {
     char text[512];
     va_list ap;

@@ -22,16 +22,20 @@ struct build {
     for (uint32_t i_##o = (b)->first[k]; i_##o < (b)->first[(k) + 1]; i_##o++)                                         \
         for (const struct object *o = (b)->objects[i_##o]; o; o = NULL)
 
-const struct object *build_find(const struct build *b, const char *group, const char *kind, struct str ns, struct str name);
-void build_note(const struct build *b, enum conf_severity s, const struct object *o, const char *field, const char *fmt, ...) PRINTF_LIKE(5, 6);
-/* build_pools.c: every pool as a backend; a Service when it is asked for. CONF_NO_BACKEND with *problem when the reference leads nowhere. */
+const struct object *build_find(const struct build *b, const char *group, const char *kind, struct str ns,
+                                struct str name);
+void build_note(const struct build *b, enum conf_severity s, const struct object *o, const char *field, const char *fmt,
+                ...) PRINTF_LIKE(5, 6);
+/* build_pools.c: every pool as a backend; a Service when it is asked for. CONF_NO_BACKEND with *problem when the
+ * reference leads nowhere. */
 void build_pools(struct build *b);
 uint32_t build_backend(struct build *b, const struct object *route, const struct backend_ref *r, struct str *problem);
 /* build_endpoints.c */
 void build_index_pods(struct build *b);
 void build_free_pods(struct build *b);
 void build_pool_endpoints(struct build *b, const struct object *pool, struct conf_backend *out);
-void build_service_endpoints(struct build *b, const struct object *service, const struct service_port *port, struct conf_backend *out);
+void build_service_endpoints(struct build *b, const struct object *service, const struct service_port *port,
+                             struct conf_backend *out);
 /* build_listeners.c: gateways, what attaches to them, policies */
 struct match_entry { /* a match with what orders it */
     struct conf_match m;
@@ -47,8 +51,10 @@ struct pending { /* a listener under construction */
     uint32_t n, cap;
 };
 void build_listeners(struct build *b);
-uint64_t build_policy_timeout(const struct build *b, const char *kind, const struct object *target, struct str section); /* us, 0 none */
-/* build_routes.c: adds the matches of a route to a listener; returns how many of its host names fit (0: none, nothing added). */
+uint64_t build_policy_timeout(const struct build *b, const char *kind, const struct object *target,
+                              struct str section); /* us, 0 none */
+/* build_routes.c: adds the matches of a route to a listener; returns how many of its host names fit (0: none, nothing
+ * added). */
 uint32_t build_attach(struct build *b, const struct object *route, struct pending *p);
 void build_check_route(struct build *b, const struct object *route); /* findings that do not depend on the listener */
 struct conf_regex *build_regex(struct build *b, struct str pattern); /* lives as long as the snapshot */

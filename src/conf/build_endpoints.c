@@ -1,4 +1,5 @@
-/* conf/build_endpoints.c - which pods are behind a pool or a Service: ready, with an address, in its namespace, selected by labels. */
+/* conf/build_endpoints.c - which pods are behind a pool or a Service: ready, with an address, in its namespace,
+ * selected by labels. */
 #include "conf/build.h"
 
 #include <stdio.h>
@@ -27,7 +28,8 @@ static void list_add(struct map *m, struct str key, const struct object *o)
 
 static void lists_free(struct map *m)
 {
-    MAP_EACH(slot, m) {
+    MAP_EACH(slot, m)
+    {
         struct obj_list *l = slot->val;
         free(l->v);
         free(l);
@@ -40,9 +42,10 @@ void build_index_pods(struct build *b)
     map_init(&b->pods_by_ns, 0);
     map_init(&b->slices, 0);
     EACH_OBJECT(b, K_POD, o)
-        if (pod_ready(o))
-            list_add(&b->pods_by_ns, o->meta.ns, o);
-    EACH_OBJECT(b, K_SLICE, o) {
+    if (pod_ready(o))
+        list_add(&b->pods_by_ns, o->meta.ns, o);
+    EACH_OBJECT(b, K_SLICE, o)
+    {
         struct str service;
         char key[400];
         if (!kvs_get(&o->meta.labels, STR("kubernetes.io/service-name"), &service))
@@ -76,7 +79,8 @@ static void collect_add(struct collect *c, struct str ns, struct str pod, struct
         c->cap = c->cap ? c->cap * 2 : 16;
         c->v = xrealloc(c->v, c->cap * sizeof *c->v);
     }
-    c->v[c->n++] = (struct conf_endpoint){.ns = arena_str(c->a, ns), .pod = arena_str(c->a, pod), .host = arena_str(c->a, host), .port = (uint16_t)port};
+    c->v[c->n++] = (struct conf_endpoint){
+        .ns = arena_str(c->a, ns), .pod = arena_str(c->a, pod), .host = arena_str(c->a, host), .port = (uint16_t)port};
 }
 
 static void collect_done(struct collect *c, struct conf_backend *out)
@@ -117,7 +121,8 @@ void build_pool_endpoints(struct build *b, const struct object *pool, struct con
             continue;
         for (uint32_t k = 0; k < s->ports.n; k++)
             if (port_active(pod, s->ports.v[k].number))
-                collect_add(&c, pod->meta.ns, pod->meta.name, ((const struct pod *)pod->spec)->status->ip, s->ports.v[k].number);
+                collect_add(&c, pod->meta.ns, pod->meta.name, ((const struct pod *)pod->spec)->status->ip,
+                            s->ports.v[k].number);
     }
     collect_done(&c, out);
 }
@@ -150,7 +155,8 @@ static int64_t pod_port(const struct object *pod, const struct service_port *por
     return 0;
 }
 
-void build_service_endpoints(struct build *b, const struct object *service, const struct service_port *port, struct conf_backend *out)
+void build_service_endpoints(struct build *b, const struct object *service, const struct service_port *port,
+                             struct conf_backend *out)
 {
     const struct service_spec *s = ((const struct service *)service->spec)->spec;
     struct collect c = {.a = &b->c->arena};
@@ -163,7 +169,8 @@ void build_service_endpoints(struct build *b, const struct object *service, cons
     for (uint32_t i = 0; !slices && pods && i < pods->n; i++) {
         int64_t number = pod_port(pods->v[i], port);
         if (number && kvs_contains(&pods->v[i]->meta.labels, &s->selector))
-            collect_add(&c, pods->v[i]->meta.ns, pods->v[i]->meta.name, ((const struct pod *)pods->v[i]->spec)->status->ip, number);
+            collect_add(&c, pods->v[i]->meta.ns, pods->v[i]->meta.name,
+                        ((const struct pod *)pods->v[i]->spec)->status->ip, number);
     }
     collect_done(&c, out);
 }

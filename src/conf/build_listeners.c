@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Precedence of matches within a listener (Gateway API; a regular expression goes before prefixes as in Envoy Gateway, else a catch-all "/"
- * would hide it). Negative: a first. */
+/* Precedence of matches within a listener (Gateway API; a regular expression goes before prefixes as in Envoy Gateway,
+ * else a catch-all "/" would hide it). Negative: a first. */
 static int host_rank(struct str h)
 {
     return h.n == 0 ? 2 : h.p[0] == '*' ? 1 : 0;
@@ -62,7 +62,8 @@ static void finish_listener(struct build *b, struct pending *p, struct conf_list
 /* Policies */
 static bool targets(const struct ref *r, const char *kind, const struct object *target, struct str section)
 {
-    return str_eq_c(r->kind, kind) && str_eq(r->name, target->meta.name) && (r->section.n == 0 || str_eq(r->section, section));
+    return str_eq_c(r->kind, kind) && str_eq(r->name, target->meta.name) &&
+           (r->section.n == 0 || str_eq(r->section, section));
 }
 
 uint64_t build_policy_timeout(const struct build *b, const char *kind, const struct object *target, struct str section)
@@ -70,7 +71,8 @@ uint64_t build_policy_timeout(const struct build *b, const char *kind, const str
     const struct object *best = NULL;
     bool best_exact = false;
     uint64_t us = 0;
-    EACH_OBJECT(b, K_BTP, o) {
+    EACH_OBJECT(b, K_BTP, o)
+    {
         const struct btp_spec *s = ((const struct btp *)o->spec)->spec;
         uint64_t here = s->timeout && s->timeout->http ? s->timeout->http->request_us : 0;
         if (!here || !str_eq(o->meta.ns, target->meta.ns))
@@ -92,13 +94,14 @@ uint64_t build_policy_timeout(const struct build *b, const char *kind, const str
 
 static void check_policies(struct build *b)
 {
-    EACH_OBJECT(b, K_BTP, o) {
+    EACH_OBJECT(b, K_BTP, o)
+    {
         const struct btp_spec *s = ((const struct btp *)o->spec)->spec;
         for (uint32_t i = 0; i <= s->targets.n; i++) {
             const struct ref *r = i < s->targets.n ? &s->targets.v[i] : s->target;
             if (r && !build_find(b, GROUP_GATEWAY, r->kind.p, o->meta.ns, r->name))
-                build_note(b, CONF_WARNING, o, "spec.targetRef", "there is no " STR_FMT " " STR_FMT "/" STR_FMT, STR_ARG(r->kind), STR_ARG(o->meta.ns),
-                           STR_ARG(r->name));
+                build_note(b, CONF_WARNING, o, "spec.targetRef", "there is no " STR_FMT " " STR_FMT "/" STR_FMT,
+                           STR_ARG(r->kind), STR_ARG(o->meta.ns), STR_ARG(r->name));
         }
     }
 }
@@ -106,19 +109,22 @@ static void check_policies(struct build *b)
 /* Gateways */
 static bool gateway_is_ours(struct build *b, const struct object *gw)
 {
-    static const char *const controllers[] = {"inference.networking.x-k8s.io/gateway-controller", "gateway.envoyproxy.io/gatewayclass-controller",
+    static const char *const controllers[] = {"inference.networking.x-k8s.io/gateway-controller",
+                                              "gateway.envoyproxy.io/gatewayclass-controller",
                                               "penstock.dev/gateway-controller"};
     struct str name = ((const struct gateway *)gw->spec)->spec->class;
     const struct object *class = build_find(b, GROUP_GATEWAY, "GatewayClass", STR(""), name);
     if (!class) {
-        build_note(b, CONF_WARNING, gw, "spec.gatewayClassName", "there is no GatewayClass " STR_FMT ": taken as ours", STR_ARG(name));
+        build_note(b, CONF_WARNING, gw, "spec.gatewayClassName", "there is no GatewayClass " STR_FMT ": taken as ours",
+                   STR_ARG(name));
         return true;
     }
     struct str controller = ((const struct gatewayclass *)class->spec)->spec->controller;
     for (size_t i = 0; i < ARRAY_LEN(controllers); i++)
         if (str_eq_c(controller, controllers[i]))
             return true;
-    build_note(b, CONF_INFO, gw, "spec.gatewayClassName", "belongs to the controller " STR_FMT ": this Gateway is not served here", STR_ARG(controller));
+    build_note(b, CONF_INFO, gw, "spec.gatewayClassName",
+               "belongs to the controller " STR_FMT ": this Gateway is not served here", STR_ARG(controller));
     return false;
 }
 
@@ -127,24 +133,27 @@ struct listeners {
     uint32_t n, cap;
 };
 
-static bool listener_usable(struct build *b, const struct listeners *all, const struct object *gw, const struct listener *l)
+static bool listener_usable(struct build *b, const struct listeners *all, const struct object *gw,
+                            const struct listener *l)
 {
     char field[300];
     snprintf(field, sizeof field, "spec.listeners." STR_FMT, STR_ARG(l->name));
     if (!str_eq_c(l->protocol, "HTTP")) {
-        build_note(b, CONF_WARNING, gw, field, "protocol " STR_FMT " is not in effect yet: the listener is not opened", STR_ARG(str_first(l->protocol, 64)));
+        build_note(b, CONF_WARNING, gw, field, "protocol " STR_FMT " is not in effect yet: the listener is not opened",
+                   STR_ARG(str_first(l->protocol, 64)));
         return false;
     }
     for (uint32_t i = 0; i < all->n; i++) {
         const struct pending *p = &all->v[i];
         if (p->l.port == l->port && str_eq(p->l.hostname, l->hostname)) {
-            build_note(b, CONF_WARNING, gw, field, "port %u is taken by listener " STR_FMT " of " STR_FMT, p->l.port, STR_ARG(p->l.name),
-                       STR_ARG(p->gateway->id));
+            build_note(b, CONF_WARNING, gw, field, "port %u is taken by listener " STR_FMT " of " STR_FMT, p->l.port,
+                       STR_ARG(p->l.name), STR_ARG(p->gateway->id));
             return false;
         }
     }
     if (l->allowed && l->allowed->namespaces && l->allowed->namespaces->from == FROM_SELECTOR)
-        build_note(b, CONF_WARNING, gw, field, "allowedRoutes by namespace labels is not in effect yet: routes of the own namespace attach");
+        build_note(b, CONF_WARNING, gw, field,
+                   "allowedRoutes by namespace labels is not in effect yet: routes of the own namespace attach");
     return true;
 }
 
@@ -200,7 +209,8 @@ static bool allows(const struct pending *p, const struct object *route)
     return from == FROM_ALL || (from != FROM_NONE && str_eq(route->meta.ns, p->gateway->meta.ns));
 }
 
-static void attach_parent(struct build *b, struct listeners *all, const struct object *route, const struct ref *r, const struct object *gw, uint32_t i)
+static void attach_parent(struct build *b, struct listeners *all, const struct object *route, const struct ref *r,
+                          const struct object *gw, uint32_t i)
 {
     uint32_t named = 0, allowed = 0, attached = 0;
     char field[32];
@@ -217,11 +227,14 @@ static void attach_parent(struct build *b, struct listeners *all, const struct o
         p->last_route = route;
     }
     if (!named)
-        build_note(b, CONF_WARNING, route, field, STR_FMT " has no open listener " STR_FMT " for this route", STR_ARG(gw->id), STR_ARG(r->section));
+        build_note(b, CONF_WARNING, route, field, STR_FMT " has no open listener " STR_FMT " for this route",
+                   STR_ARG(gw->id), STR_ARG(r->section));
     else if (!allowed)
-        build_note(b, CONF_WARNING, route, field, STR_FMT " does not allow routes of namespace " STR_FMT, STR_ARG(gw->id), STR_ARG(route->meta.ns));
+        build_note(b, CONF_WARNING, route, field, STR_FMT " does not allow routes of namespace " STR_FMT,
+                   STR_ARG(gw->id), STR_ARG(route->meta.ns));
     else if (!attached)
-        build_note(b, CONF_WARNING, route, field, "no host name of the route fits a listener of " STR_FMT, STR_ARG(gw->id));
+        build_note(b, CONF_WARNING, route, field, "no host name of the route fits a listener of " STR_FMT,
+                   STR_ARG(gw->id));
 }
 
 static void attach_route(struct build *b, struct listeners *all, const struct map *ours, const struct object *route)
@@ -235,12 +248,14 @@ static void attach_route(struct build *b, struct listeners *all, const struct ma
         char field[32];
         snprintf(field, sizeof field, "spec.parentRefs[%u]", i);
         if ((r->has_group && !str_eq_c(r->group, GROUP_GATEWAY)) || (r->kind.n && !str_eq_c(r->kind, "Gateway"))) {
-            build_note(b, CONF_WARNING, route, field, "a parent of kind " STR_FMT " is not supported", STR_ARG(r->kind));
+            build_note(b, CONF_WARNING, route, field, "a parent of kind " STR_FMT " is not supported",
+                       STR_ARG(r->kind));
             continue;
         }
         const struct object *gw = build_find(b, GROUP_GATEWAY, "Gateway", ns, r->name);
         if (!gw)
-            build_note(b, CONF_WARNING, route, field, "there is no Gateway " STR_FMT "/" STR_FMT, STR_ARG(ns), STR_ARG(r->name));
+            build_note(b, CONF_WARNING, route, field, "there is no Gateway " STR_FMT "/" STR_FMT, STR_ARG(ns),
+                       STR_ARG(r->name));
         else if (map_get(ours, gw->key))
             attach_parent(b, all, route, r, gw, i);
     }
@@ -252,7 +267,8 @@ void build_listeners(struct build *b)
     struct map ours;
     map_init(&ours, 0);
     collect_listeners(b, &all, &ours);
-    EACH_OBJECT(b, K_HTTPROUTE, route) {
+    EACH_OBJECT(b, K_HTTPROUTE, route)
+    {
         build_check_route(b, route);
         attach_route(b, &all, &ours, route);
     }

@@ -1,4 +1,5 @@
-/* conf/build_pools.c - the backends of a snapshot: every InferencePool with its settings and models, and the Services that routes name. */
+/* conf/build_pools.c - the backends of a snapshot: every InferencePool with its settings and models, and the Services
+ * that routes name. */
 #include "conf/build.h"
 
 #include <stdarg.h>
@@ -31,12 +32,14 @@ static const struct conf_backend *find_previous(const struct build *b, struct st
     return NULL;
 }
 
-/* Pools. The two API groups are different objects; when both have one of the same name, the v1 one takes another key. */
+/* Pools. The two API groups are different objects; when both have one of the same name, the v1 one takes another key.
+ */
 static struct str pool_key(struct build *b, const struct object *o)
 {
     bool v1 = !strcmp(o->def->group, GROUP_POOL);
     bool both = v1 && build_find(b, GROUP_POOL_X, "InferencePool", o->meta.ns, o->meta.name);
-    return str_c(arena_printf(&b->c->arena, "pool%s/" STR_FMT "/" STR_FMT, both ? ".v1" : "", STR_ARG(o->meta.ns), STR_ARG(o->meta.name)));
+    return str_c(arena_printf(&b->c->arena, "pool%s/" STR_FMT "/" STR_FMT, both ? ".v1" : "", STR_ARG(o->meta.ns),
+                              STR_ARG(o->meta.name)));
 }
 
 static bool model_is_of(const struct object *m, const struct object *pool)
@@ -69,7 +72,8 @@ static void fill_model(struct build *b, const struct object *o, struct conf_mode
 static int by_model_then_age(const void *pa, const void *pb)
 {
     const struct object *a = *(const struct object *const *)pa, *b = *(const struct object *const *)pb;
-    int c = str_cmp(((const struct model *)a->spec)->spec->model_name, ((const struct model *)b->spec)->spec->model_name);
+    int c =
+        str_cmp(((const struct model *)a->spec)->spec->model_name, ((const struct model *)b->spec)->spec->model_name);
     return c ? c : object_age_cmp(a, b);
 }
 
@@ -78,16 +82,17 @@ static void build_models(struct build *b, const struct object *pool, struct conf
     uint32_t n = 0;
     const struct object **v = xcalloc(b->first[K_MODEL + 1] - b->first[K_MODEL] + 1, sizeof *v);
     EACH_OBJECT(b, K_MODEL, o)
-        if (model_is_of(o, pool))
-            v[n++] = o;
+    if (model_is_of(o, pool))
+        v[n++] = o;
     if (n > 1)
         qsort(v, n, sizeof *v, by_model_then_age);
     out->models = arena_zalloc(&b->c->arena, (n + 1) * sizeof *out->models);
     for (uint32_t i = 0; i < n; i++) {
         struct str name = ((const struct model *)v[i]->spec)->spec->model_name;
         if (out->n_models && str_eq(out->models[out->n_models - 1].model_name, name))
-            build_note(b, CONF_WARNING, v[i], "spec.modelName", "\"" STR_FMT "\" belongs to the older InferenceModel " STR_FMT " of this pool",
-                       STR_ARG(name), STR_ARG(out->models[out->n_models - 1].name));
+            build_note(b, CONF_WARNING, v[i], "spec.modelName",
+                       "\"" STR_FMT "\" belongs to the older InferenceModel " STR_FMT " of this pool", STR_ARG(name),
+                       STR_ARG(out->models[out->n_models - 1].name));
         else
             fill_model(b, v[i], &out->models[out->n_models++]);
     }
@@ -97,7 +102,8 @@ static void build_models(struct build *b, const struct object *pool, struct conf
 /* Policies on the pool: shown in its settings, as they are only accepted in this version. */
 static void add_policies(struct build *b, const struct object *pool, struct conf_backend *out)
 {
-    EACH_OBJECT(b, K_TRAFFIC_POLICY, o) {
+    EACH_OBJECT(b, K_TRAFFIC_POLICY, o)
+    {
         const struct traffic_policy_spec *s = ((const struct traffic_policy *)o->spec)->spec;
         if (!str_eq(o->meta.ns, pool->meta.ns) || !str_eq(s->pool->name, pool->meta.name))
             continue;
@@ -124,24 +130,29 @@ static void build_pool(struct build *b, const struct object *o)
 
 static bool pool_exists(const struct build *b, struct str ns, struct str name)
 {
-    return build_find(b, GROUP_POOL_X, "InferencePool", ns, name) || build_find(b, GROUP_POOL, "InferencePool", ns, name);
+    return build_find(b, GROUP_POOL_X, "InferencePool", ns, name) ||
+           build_find(b, GROUP_POOL, "InferencePool", ns, name);
 }
 
 void build_pools(struct build *b)
 {
     EACH_OBJECT(b, K_POOL, o)
-        build_pool(b, o);
-    EACH_OBJECT(b, K_MODEL, o) {
+    build_pool(b, o);
+    EACH_OBJECT(b, K_MODEL, o)
+    {
         const struct ref *r = ((const struct model *)o->spec)->spec->pool;
         const char *group = str_eq_c(r->group, GROUP_POOL) ? GROUP_POOL : GROUP_POOL_X;
         if (!build_find(b, group, "InferencePool", o->meta.ns, r->name))
-            build_note(b, CONF_WARNING, o, "spec.poolRef", "there is no InferencePool " STR_FMT "/" STR_FMT " of group %s", STR_ARG(o->meta.ns),
+            build_note(b, CONF_WARNING, o, "spec.poolRef",
+                       "there is no InferencePool " STR_FMT "/" STR_FMT " of group %s", STR_ARG(o->meta.ns),
                        STR_ARG(r->name), group);
     }
-    EACH_OBJECT(b, K_TRAFFIC_POLICY, o) {
+    EACH_OBJECT(b, K_TRAFFIC_POLICY, o)
+    {
         const struct ref *r = ((const struct traffic_policy *)o->spec)->spec->pool;
         if (!pool_exists(b, o->meta.ns, r->name))
-            build_note(b, CONF_WARNING, o, "spec.poolRef", "there is no InferencePool " STR_FMT "/" STR_FMT, STR_ARG(o->meta.ns), STR_ARG(r->name));
+            build_note(b, CONF_WARNING, o, "spec.poolRef", "there is no InferencePool " STR_FMT "/" STR_FMT,
+                       STR_ARG(o->meta.ns), STR_ARG(r->name));
     }
 }
 
@@ -165,11 +176,13 @@ static uint32_t service_backend(struct build *b, const struct ref *r, struct str
         return unresolved(b, problem, "there is no Service " STR_FMT "/" STR_FMT, STR_ARG(ns), STR_ARG(r->name));
     const struct service_spec *s = ((const struct service *)o->spec)->spec;
     if (r->port == 0)
-        return unresolved(b, problem, "the reference to Service " STR_FMT "/" STR_FMT " needs a port", STR_ARG(ns), STR_ARG(r->name));
-    if (str_eq_c(s->type, "ExternalName"))
-        return unresolved(b, problem, "Service " STR_FMT "/" STR_FMT " is of type ExternalName, which is not supported", STR_ARG(ns),
+        return unresolved(b, problem, "the reference to Service " STR_FMT "/" STR_FMT " needs a port", STR_ARG(ns),
                           STR_ARG(r->name));
-    char *key = arena_printf(&b->c->arena, "service/" STR_FMT "/" STR_FMT ":%lld", STR_ARG(ns), STR_ARG(r->name), (long long)r->port);
+    if (str_eq_c(s->type, "ExternalName"))
+        return unresolved(b, problem, "Service " STR_FMT "/" STR_FMT " is of type ExternalName, which is not supported",
+                          STR_ARG(ns), STR_ARG(r->name));
+    char *key = arena_printf(&b->c->arena, "service/" STR_FMT "/" STR_FMT ":%lld", STR_ARG(ns), STR_ARG(r->name),
+                             (long long)r->port);
     uintptr_t known = (uintptr_t)map_get(&b->backend_index, str_c(key));
     if (known)
         return (uint32_t)known - 1;
@@ -185,7 +198,8 @@ static uint32_t service_backend(struct build *b, const struct ref *r, struct str
         build_service_endpoints(b, o, &s->ports.v[i], out);
         return b->c->n_backends - 1;
     }
-    return unresolved(b, problem, "Service " STR_FMT "/" STR_FMT " has no port %lld", STR_ARG(ns), STR_ARG(r->name), (long long)r->port);
+    return unresolved(b, problem, "Service " STR_FMT "/" STR_FMT " has no port %lld", STR_ARG(ns), STR_ARG(r->name),
+                      (long long)r->port);
 }
 
 static uint32_t pool_backend(struct build *b, const struct ref *r, struct str ns, struct str *problem)
@@ -193,20 +207,23 @@ static uint32_t pool_backend(struct build *b, const struct ref *r, struct str ns
     const char *group = str_eq_c(r->group, GROUP_POOL) ? GROUP_POOL : GROUP_POOL_X;
     const struct object *o = build_find(b, group, "InferencePool", ns, r->name);
     if (!o)
-        return unresolved(b, problem, "there is no InferencePool " STR_FMT "/" STR_FMT " of group %s", STR_ARG(ns), STR_ARG(r->name), group);
+        return unresolved(b, problem, "there is no InferencePool " STR_FMT "/" STR_FMT " of group %s", STR_ARG(ns),
+                          STR_ARG(r->name), group);
     return (uint32_t)(uintptr_t)map_get(&b->backend_index, o->key) - 1;
 }
 
 /* A reference into another namespace needs the consent of that namespace. */
 static bool granted(const struct build *b, const struct object *route, const struct ref *r)
 {
-    EACH_OBJECT(b, K_REFERENCEGRANT, o) {
+    EACH_OBJECT(b, K_REFERENCEGRANT, o)
+    {
         const struct refgrant_spec *g = ((const struct refgrant *)o->spec)->spec;
         bool from = false, to = false;
         if (!str_eq(o->meta.ns, r->ns))
             continue;
         for (uint32_t i = 0; i < g->from.n; i++)
-            from |= str_eq_c(g->from.v[i].group, GROUP_GATEWAY) && str_eq_c(g->from.v[i].kind, "HTTPRoute") && str_eq(g->from.v[i].ns, route->meta.ns);
+            from |= str_eq_c(g->from.v[i].group, GROUP_GATEWAY) && str_eq_c(g->from.v[i].kind, "HTTPRoute") &&
+                    str_eq(g->from.v[i].ns, route->meta.ns);
         for (uint32_t i = 0; i < g->to.n; i++)
             to |= str_eq(g->to.v[i].group, r->group) && str_eq_c(g->to.v[i].kind, r->kind.n ? r->kind.p : "Service") &&
                   (g->to.v[i].name.n == 0 || str_eq(g->to.v[i].name, r->name));
@@ -220,15 +237,17 @@ uint32_t build_backend(struct build *b, const struct object *route, const struct
 {
     const struct ref *r = &br->ref;
     struct str ns = r->ns.n ? r->ns : route->meta.ns;
-    bool pool = (str_eq_c(r->group, GROUP_POOL_X) || str_eq_c(r->group, GROUP_POOL)) && str_eq_c(r->kind, "InferencePool");
+    bool pool =
+        (str_eq_c(r->group, GROUP_POOL_X) || str_eq_c(r->group, GROUP_POOL)) && str_eq_c(r->kind, "InferencePool");
     bool service = r->group.n == 0 && (r->kind.n == 0 || str_eq_c(r->kind, "Service"));
     *problem = STR("");
     if (br->has_filters)
         return unresolved(b, problem, "filters of a single backend are not supported");
     if (!pool && !service)
-        return unresolved(b, problem, "a backend of group \"" STR_FMT "\" and kind \"" STR_FMT "\" is not supported", STR_ARG(str_first(r->group, 100)),
-                          STR_ARG(str_first(r->kind, 63)));
+        return unresolved(b, problem, "a backend of group \"" STR_FMT "\" and kind \"" STR_FMT "\" is not supported",
+                          STR_ARG(str_first(r->group, 100)), STR_ARG(str_first(r->kind, 63)));
     if (!str_eq(ns, route->meta.ns) && !granted(b, route, r))
-        return unresolved(b, problem, "the backend is in namespace " STR_FMT " and no ReferenceGrant there allows it", STR_ARG(ns));
+        return unresolved(b, problem, "the backend is in namespace " STR_FMT " and no ReferenceGrant there allows it",
+                          STR_ARG(ns));
     return pool ? pool_backend(b, r, ns, problem) : service_backend(b, r, ns, problem);
 }

@@ -101,7 +101,8 @@ static struct str add_filters(struct arena *a, const struct route_rule *r, struc
     return problem;
 }
 
-static void add_backends(struct build *b, const struct object *route, const struct route_rule *r, struct str problem, struct conf_rule *o)
+static void add_backends(struct build *b, const struct object *route, const struct route_rule *r, struct str problem,
+                         struct conf_rule *o)
 {
     o->refs = arena_zalloc(&b->c->arena, (r->backends.n + 1) * sizeof *o->refs);
     for (uint32_t i = 0; i < r->backends.n; i++) {
@@ -113,7 +114,8 @@ static void add_backends(struct build *b, const struct object *route, const stru
     }
 }
 
-static const struct conf_rule *build_rule(struct build *b, const struct object *route, uint32_t index, const struct conf_listener *l)
+static const struct conf_rule *build_rule(struct build *b, const struct object *route, uint32_t index,
+                                          const struct conf_listener *l)
 {
     const struct route_rule *r = &((const struct httproute *)route->spec)->spec->rules.v[index];
     struct arena *a = &b->c->arena;
@@ -135,7 +137,8 @@ static const struct conf_rule *build_rule(struct build *b, const struct object *
 }
 
 /* Matches */
-static struct conf_kv_match *kv_matches(struct build *b, const struct kv_match *v, uint32_t n, bool headers, uint32_t *out_n)
+static struct conf_kv_match *kv_matches(struct build *b, const struct kv_match *v, uint32_t n, bool headers,
+                                        uint32_t *out_n)
 {
     struct conf_kv_match *o = arena_zalloc(&b->c->arena, (n + 1) * sizeof *o);
     for (uint32_t i = 0; i < n; i++) {
@@ -159,7 +162,9 @@ static struct conf_kv_match *kv_matches(struct build *b, const struct kv_match *
 static void path_match(struct build *b, const struct path_match *p, struct conf_match *m)
 {
     struct str value = p ? p->value : STR("/");
-    m->path_type = !p || p->type == PATH_TYPE_PREFIX ? MATCH_PREFIX : p->type == PATH_TYPE_EXACT ? MATCH_EXACT : MATCH_REGEX;
+    m->path_type = !p || p->type == PATH_TYPE_PREFIX ? MATCH_PREFIX
+                   : p->type == PATH_TYPE_EXACT      ? MATCH_EXACT
+                                                     : MATCH_REGEX;
     if (m->path_type == MATCH_REGEX) {
         m->path = arena_str(&b->c->arena, value);
         m->path_re = build_regex(b, value);
@@ -190,7 +195,8 @@ static void add_match(struct pending *p, const struct match_entry *e)
     p->v[p->n++] = *e;
 }
 
-static void add_rule(struct build *b, const struct object *route, uint32_t index, struct pending *p, const struct str *hosts, uint32_t n_hosts)
+static void add_rule(struct build *b, const struct object *route, uint32_t index, struct pending *p,
+                     const struct str *hosts, uint32_t n_hosts)
 {
     const struct route_rule *r = &((const struct httproute *)route->spec)->spec->rules.v[index];
     const struct conf_rule *rule = build_rule(b, route, index, &p->l);
@@ -235,7 +241,8 @@ void build_check_route(struct build *b, const struct object *route)
             struct str problem;
             snprintf(field, sizeof field, "spec.rules[%u].backendRefs[%u]", i, k);
             if (build_backend(b, route, &r->backends.v[k], &problem) == CONF_NO_BACKEND)
-                build_note(b, CONF_WARNING, route, field, STR_FMT ": its share of the requests is answered with 500", STR_ARG(problem));
+                build_note(b, CONF_WARNING, route, field, STR_FMT ": its share of the requests is answered with 500",
+                           STR_ARG(problem));
         }
     }
 }

@@ -67,7 +67,8 @@ static void write_backends(struct jsonw *w, const struct conf *c, const struct c
 static void write_filters(struct jsonw *w, const struct conf_rule *r)
 {
     const void *const present[] = {r->req_mod, r->resp_mod, r->redirect, r->rewrite};
-    static const char *const names[] = {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"};
+    static const char *const names[] = {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect",
+                                        "URLRewrite"};
     jsonw_key(w, "filters");
     jsonw_arr(w);
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -143,7 +144,8 @@ static void write_models(struct jsonw *w, const struct conf_backend *b)
 
 static void write_settings(struct jsonw *w, const struct conf_backend *b)
 {
-    static const char *const states[] = {"default", "effective", "bad value, kept", "not in effect yet", "no effect", "unknown"};
+    static const char *const states[] = {"default",           "effective", "bad value, kept",
+                                         "not in effect yet", "no effect", "unknown"};
     jsonw_key(w, "settings");
     jsonw_arr(w);
     for (uint32_t i = 0; i < b->n_settings; i++) {

@@ -7,15 +7,20 @@
 
 #define MAX_STR 4096
 
+const struct kv *kvs_find(const struct kvs *l, struct str key)
+{
+    for (uint32_t i = 0; i < l->n; i++)
+        if (str_eq(l->v[i].key, key))
+            return &l->v[i];
+    return NULL;
+}
+
 bool kvs_get(const struct kvs *l, struct str key, struct str *value)
 {
-    for (uint32_t i = 0; i < l->n; i++) {
-        if (str_eq(l->v[i].key, key)) {
-            *value = l->v[i].value;
-            return true;
-        }
-    }
-    return false;
+    const struct kv *kv = kvs_find(l, key);
+    if (kv)
+        *value = kv->value;
+    return kv != NULL;
 }
 
 bool kvs_contains(const struct kvs *all, const struct kvs *wanted)
@@ -69,7 +74,8 @@ static size_t push_member(struct dec *d, struct str name)
 
 static void wrong_kind(struct dec *d, const struct doc *v, const char *want)
 {
-    const char *hint = v->kind != DOC_SEQ && v->kind != DOC_MAP && !strcmp(want, "a string") ? " (put it in quotes)" : "";
+    const char *hint =
+        v->kind != DOC_SEQ && v->kind != DOC_MAP && !strcmp(want, "a string") ? " (put it in quotes)" : "";
     dec_error(d, v, "must be %s, is %s%s", want, doc_kind_name(v->kind), hint);
 }
 
@@ -109,7 +115,8 @@ static void dec_int(struct dec *d, const struct doc *v, const struct field *f, i
     if (v->kind != DOC_INT)
         return wrong_kind(d, v, "an integer");
     if (v->integer < f->min || v->integer > f->max)
-        return dec_error(d, v, "%lld is not in %lld to %lld", (long long)v->integer, (long long)f->min, (long long)f->max);
+        return dec_error(d, v, "%lld is not in %lld to %lld", (long long)v->integer, (long long)f->min,
+                         (long long)f->max);
     *out = v->integer;
 }
 
@@ -151,8 +158,8 @@ static void dec_strs(struct dec *d, const struct doc *v, const struct field *f, 
     }
 }
 
-/* Labels, annotations, selectors, data. A value that YAML types as something else is taken by its text: the API server would refuse it, which
- * a warning says. */
+/* Labels, annotations, selectors, data. A value that YAML types as something else is taken by its text: the API server
+ * would refuse it, which a warning says. */
 static void dec_map(struct dec *d, const struct doc *v, const struct field *f, struct kvs *out)
 {
     uint32_t max = f->max ? (uint32_t)f->max : 1024;
@@ -170,8 +177,10 @@ static void dec_map(struct dec *d, const struct doc *v, const struct field *f, s
             wrong_kind(d, value, "a string");
         } else {
             if (value->kind != DOC_STR)
-                dec_warn(d, value, "must be a string, is %s: Kubernetes refuses this, put it in quotes", doc_kind_name(value->kind));
-            out->v[out->n++] = (struct kv){arena_str(d->arena, v->pairs[i].key), arena_str(d->arena, value->text)};
+                dec_warn(d, value, "must be a string, is %s: Kubernetes refuses this, put it in quotes",
+                         doc_kind_name(value->kind));
+            out->v[out->n++] = (struct kv){arena_str(d->arena, v->pairs[i].key), arena_str(d->arena, value->text),
+                                           value->line, value->col};
         }
         dec_pop(d, mark);
     }
@@ -295,10 +304,12 @@ void dec_dns_name(struct dec *d, const struct doc *v, void *out)
 {
     (void)out;
     if (!dns_name_ok(v->text, 253))
-        dec_error(d, v, "\"" STR_FMT "\" is no name: lower-case letters, digits, '-' and '.'", (int)MIN(v->text.n, 64), v->text.p);
+        dec_error(d, v, "\"" STR_FMT "\" is no name: lower-case letters, digits, '-' and '.'", (int)MIN(v->text.n, 64),
+                  v->text.p);
 }
 
-static void duration(struct dec *d, const struct doc *v, bool (*parse)(struct str, int64_t *), const char *want, uint64_t *out)
+static void duration(struct dec *d, const struct doc *v, bool (*parse)(struct str, int64_t *), const char *want,
+                     uint64_t *out)
 {
     int64_t ns;
     if (v->kind != DOC_STR)

@@ -6,7 +6,8 @@
 
 const char *doc_kind_name(enum doc_kind k)
 {
-    static const char *const names[] = {"null", "a boolean", "an integer", "a number", "a string", "a list", "a mapping"};
+    static const char *const names[] = {"null",     "a boolean", "an integer", "a number",
+                                        "a string", "a list",    "a mapping"};
     return names[k];
 }
 
@@ -71,7 +72,8 @@ static bool take_key(struct doc_builder *b, struct doc_frame *f, const struct do
     return true;
 }
 
-/* YAML's "<<": the members of the mapping (or of each in a list) go into this one; members given directly win, see close_map. */
+/* YAML's "<<": the members of the mapping (or of each in a list) go into this one; members given directly win, see
+ * close_map. */
 static bool merge(struct doc_builder *b, const struct doc *from)
 {
     if (from->kind == DOC_SEQ) {

@@ -18,26 +18,29 @@ static void add_duration(struct buf *out, uint64_t us)
 
 static void add_match(struct buf *out, const struct conf_match *m)
 {
-    buf_addf(out, "    " STR_FMT "%s" STR_FMT, STR_ARG(m->hostname.n ? m->hostname : STR("*")), match_word(m->path_type), STR_ARG(m->path));
+    buf_addf(out, "    " STR_FMT "%s" STR_FMT, STR_ARG(m->hostname.n ? m->hostname : STR("*")),
+             match_word(m->path_type), STR_ARG(m->path));
     if (m->path_type == MATCH_PREFIX)
         buf_addf(out, m->path.n && m->path.p[m->path.n - 1] == '/' ? "..." : "[/...]");
     if (m->method.n)
         buf_addf(out, " method=" STR_FMT, STR_ARG(m->method));
     for (uint32_t i = 0; i < m->n_headers; i++)
-        buf_addf(out, " header " STR_FMT "%s" STR_FMT, STR_ARG(m->headers[i].name), m->headers[i].type == MATCH_REGEX ? "~" : "=",
-                 STR_ARG(m->headers[i].value));
+        buf_addf(out, " header " STR_FMT "%s" STR_FMT, STR_ARG(m->headers[i].name),
+                 m->headers[i].type == MATCH_REGEX ? "~" : "=", STR_ARG(m->headers[i].value));
     for (uint32_t i = 0; i < m->n_queries; i++)
-        buf_addf(out, " query " STR_FMT "%s" STR_FMT, STR_ARG(m->queries[i].name), m->queries[i].type == MATCH_REGEX ? "~" : "=",
-                 STR_ARG(m->queries[i].value));
+        buf_addf(out, " query " STR_FMT "%s" STR_FMT, STR_ARG(m->queries[i].name),
+                 m->queries[i].type == MATCH_REGEX ? "~" : "=", STR_ARG(m->queries[i].value));
 }
 
 static void add_rule(struct buf *out, const struct conf *c, const struct conf_rule *r)
 {
-    buf_addf(out, "\n      HTTPRoute " STR_FMT "/" STR_FMT " rule %u", STR_ARG(r->route_ns), STR_ARG(r->route_name), r->index);
+    buf_addf(out, "\n      HTTPRoute " STR_FMT "/" STR_FMT " rule %u", STR_ARG(r->route_ns), STR_ARG(r->route_name),
+             r->index);
     if (r->redirect)
         buf_addf(out, ": redirect with %u", r->redirect->status);
     if (r->req_mod || r->resp_mod || r->rewrite)
-        buf_addf(out, " (%s%s%s)", r->rewrite ? " rewrites" : "", r->req_mod ? " request-headers" : "", r->resp_mod ? " response-headers" : "");
+        buf_addf(out, " (%s%s%s)", r->rewrite ? " rewrites" : "", r->req_mod ? " request-headers" : "",
+                 r->resp_mod ? " response-headers" : "");
     if (r->request_timeout_us) {
         buf_addf(out, ", request timeout ");
         add_duration(out, r->request_timeout_us);
@@ -49,8 +52,8 @@ static void add_rule(struct buf *out, const struct conf *c, const struct conf_ru
         if (ref->backend == CONF_NO_BACKEND)
             buf_addf(out, "      %5.1f %% -> answer 500: " STR_FMT "\n", share, STR_ARG(ref->problem));
         else
-            buf_addf(out, "      %5.1f %% -> " STR_FMT " (%u endpoints)\n", share, STR_ARG(c->backends[ref->backend].key),
-                     c->backends[ref->backend].n_endpoints);
+            buf_addf(out, "      %5.1f %% -> " STR_FMT " (%u endpoints)\n", share,
+                     STR_ARG(c->backends[ref->backend].key), c->backends[ref->backend].n_endpoints);
     }
     if (r->n_refs == 0 && !r->redirect)
         buf_addf(out, "      no backends: answer 500\n");
@@ -58,8 +61,9 @@ static void add_rule(struct buf *out, const struct conf *c, const struct conf_ru
 
 static void add_listener(struct buf *out, const struct conf *c, const struct conf_listener *l)
 {
-    buf_addf(out, "listener " STR_FMT " port %u of Gateway " STR_FMT "/" STR_FMT "%s" STR_FMT "%s\n", STR_ARG(l->name), l->port, STR_ARG(l->gw_ns),
-             STR_ARG(l->gw_name), l->hostname.n ? " host " : "", STR_ARG(l->hostname), l->by_model ? " (routes by model)" : "");
+    buf_addf(out, "listener " STR_FMT " port %u of Gateway " STR_FMT "/" STR_FMT "%s" STR_FMT "%s\n", STR_ARG(l->name),
+             l->port, STR_ARG(l->gw_ns), STR_ARG(l->gw_name), l->hostname.n ? " host " : "", STR_ARG(l->hostname),
+             l->by_model ? " (routes by model)" : "");
     for (uint32_t i = 0; i < l->n_matches; i++) {
         add_match(out, &l->matches[i]);
         if (i + 1 < l->n_matches && l->matches[i + 1].rule == l->matches[i].rule)
@@ -100,13 +104,16 @@ static void add_settings(struct buf *out, const struct conf_backend *b)
 static void add_backend(struct buf *out, const struct conf_backend *b)
 {
     if (b->kind == BACKEND_POOL)
-        buf_addf(out, "InferencePool " STR_FMT "/" STR_FMT " (" STR_FMT ")\n", STR_ARG(b->ns), STR_ARG(b->name), STR_ARG(b->source));
+        buf_addf(out, "InferencePool " STR_FMT "/" STR_FMT " (" STR_FMT ")\n", STR_ARG(b->ns), STR_ARG(b->name),
+                 STR_ARG(b->source));
     else
-        buf_addf(out, "Service " STR_FMT "/" STR_FMT " port %u (" STR_FMT ")\n", STR_ARG(b->ns), STR_ARG(b->name), b->port, STR_ARG(b->source));
+        buf_addf(out, "Service " STR_FMT "/" STR_FMT " port %u (" STR_FMT ")\n", STR_ARG(b->ns), STR_ARG(b->name),
+                 b->port, STR_ARG(b->source));
     for (uint32_t i = 0; i < b->n_models; i++)
         add_model(out, &b->models[i]);
     for (uint32_t i = 0; i < b->n_endpoints; i++)
-        buf_addf(out, "    endpoint " STR_FMT " " STR_FMT ":%u\n", STR_ARG(b->endpoints[i].pod), STR_ARG(b->endpoints[i].host), b->endpoints[i].port);
+        buf_addf(out, "    endpoint " STR_FMT " " STR_FMT ":%u\n", STR_ARG(b->endpoints[i].pod),
+                 STR_ARG(b->endpoints[i].host), b->endpoints[i].port);
     if (b->n_endpoints == 0)
         buf_addf(out, "    no ready endpoint\n");
     add_settings(out, b);

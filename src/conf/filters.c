@@ -3,11 +3,11 @@
 #include "http/h1.h"
 #include "http/uri.h"
 
-
 /* Headers that carry the message itself are not for routes to change. */
 static void check_header_name(struct dec *d, const struct doc *v, struct str s)
 {
-    static const enum h1_name own[] = {H_HOST, H_CONTENT_LENGTH, H_TRANSFER_ENCODING, H_CONNECTION, H_TE, H_TRAILER, H_UPGRADE, H_KEEP_ALIVE};
+    static const enum h1_name own[] = {H_HOST, H_CONTENT_LENGTH, H_TRANSFER_ENCODING, H_CONNECTION,
+                                       H_TE,   H_TRAILER,        H_UPGRADE,           H_KEEP_ALIVE};
     enum h1_name id = h1_name_id(s);
     if (!h1_valid_header_name(s))
         dec_error(d, v, "\"" STR_FMT "\" is no header name", STR_ARG(str_first(s, 64)));
@@ -28,9 +28,10 @@ static void check_value(struct dec *d, const struct doc *v, void *out)
 }
 
 static const struct fields header_value_fields = {
-    .v = (const struct field[]){FIELD("name", F_STR, header_value, name, .flags = F_REQUIRED, .min = 1, .max = 256, .fn = check_name),
-                                FIELD("value", F_STR, header_value, value, .flags = F_REQUIRED, .max = 4096, .fn = check_value),
-                                FIELD_END},
+    .v =
+        (const struct field[]){
+            FIELD("name", F_STR, header_value, name, .flags = F_REQUIRED, .min = 1, .max = 256, .fn = check_name),
+            FIELD("value", F_STR, header_value, value, .flags = F_REQUIRED, .max = 4096, .fn = check_value), FIELD_END},
     .size = sizeof(struct header_value)};
 
 static void check_header_mod(struct dec *d, const struct doc *map, void *out)
@@ -46,9 +47,9 @@ static void check_header_mod(struct dec *d, const struct doc *map, void *out)
 const struct fields header_mod_fields = {
     .v = (const struct field[]){FIELD("set", F_LIST, header_mod, set, .max = 16, .sub = &header_value_fields),
                                 FIELD("add", F_LIST, header_mod, add, .max = 16, .sub = &header_value_fields),
-                                FIELD("remove", F_STRS, header_mod, remove, .max = 16),
-                                FIELD_END},
-    .size = sizeof(struct header_mod), .check = check_header_mod};
+                                FIELD("remove", F_STRS, header_mod, remove, .max = 16), FIELD_END},
+    .size = sizeof(struct header_mod),
+    .check = check_header_mod};
 
 static const char *const path_mod_words[] = {"ReplaceFullPath", "ReplacePrefixMatch", NULL};
 static void check_path_mod(struct dec *d, const struct doc *map, void *out)
@@ -66,9 +67,9 @@ static void check_path_mod(struct dec *d, const struct doc *map, void *out)
 static const struct fields path_mod_fields = {
     .v = (const struct field[]){FIELD("type", F_ENUM, path_mod, type, .flags = F_REQUIRED, .words = path_mod_words),
                                 FIELD("replaceFullPath", F_STR, path_mod, full, .max = 1024),
-                                FIELD("replacePrefixMatch", F_STR, path_mod, prefix, .max = 1024),
-                                FIELD_END},
-    .size = sizeof(struct path_mod), .check = check_path_mod};
+                                FIELD("replacePrefixMatch", F_STR, path_mod, prefix, .max = 1024), FIELD_END},
+    .size = sizeof(struct path_mod),
+    .check = check_path_mod};
 
 static void check_host(struct dec *d, const struct doc *v, void *out)
 {
@@ -92,9 +93,9 @@ const struct fields redirect_fields = {
                                 FIELD("port", F_INT, redirect, port, .min = 1, .max = 65535),
                                 FIELD("statusCode", F_INT, redirect, status, .min = 300, .max = 399, .def = 302),
                                 FIELD_END},
-    .size = sizeof(struct redirect), .check = check_redirect};
+    .size = sizeof(struct redirect),
+    .check = check_redirect};
 const struct fields rewrite_fields = {
     .v = (const struct field[]){FIELD("hostname", F_STR, rewrite, hostname, .max = 253, .fn = check_host),
-                                FIELD("path", F_OBJ, rewrite, path, .sub = &path_mod_fields),
-                                FIELD_END},
+                                FIELD("path", F_OBJ, rewrite, path, .sub = &path_mod_fields), FIELD_END},
     .size = sizeof(struct rewrite)};

@@ -2,16 +2,17 @@
 #include "conf/object.h"
 #include "conf/regex.h"
 
-
 /* GatewayClass */
 static const struct fields gatewayclass_spec_fields = {
-    .v = (const struct field[]){FIELD("controllerName", F_STR, gatewayclass_spec, controller, .flags = F_REQUIRED, .min = 1, .max = 253),
-                                FIELD_SKIP("description"),
-                                FIELD_LATER("parametersRef"),
-                                FIELD_END},
+    .v = (const struct field[]){FIELD("controllerName", F_STR, gatewayclass_spec, controller, .flags = F_REQUIRED,
+                                      .min = 1, .max = 253),
+                                FIELD_SKIP("description"), FIELD_LATER("parametersRef"), FIELD_END},
     .size = sizeof(struct gatewayclass_spec)};
 const struct fields gatewayclass_fields = {
-    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_OBJ, gatewayclass, spec, .flags = F_REQUIRED, .sub = &gatewayclass_spec_fields), FIELD_END},
+    .v =
+        (const struct field[]){
+            FIELD_SKIP_META,
+            FIELD("spec", F_OBJ, gatewayclass, spec, .flags = F_REQUIRED, .sub = &gatewayclass_spec_fields), FIELD_END},
     .size = sizeof(struct gatewayclass)};
 
 /* A host name, "*.name" where a wildcard is allowed. Kubernetes wants lower case, so a match never has to fold. */
@@ -19,25 +20,29 @@ static void check_hostname(struct dec *d, const struct doc *v, void *out)
 {
     struct str s = *(struct str *)out;
     if (!dns_name_ok(str_starts(s, STR("*.")) ? str_from(s, 2) : s, 253))
-        dec_error(d, v, "\"" STR_FMT "\" is no host name in lower case, optionally with a leading \"*.\"", STR_ARG(str_first(s, 64)));
+        dec_error(d, v, "\"" STR_FMT "\" is no host name in lower case, optionally with a leading \"*.\"",
+                  STR_ARG(str_first(s, 64)));
 }
 
 /* Gateway */
 static const char *const from_words[] = {"Same", "All", "Selector", "None", NULL};
 static const struct fields allowed_ns_fields = {
-    .v = (const struct field[]){FIELD("from", F_ENUM, allowed_ns, from, .words = from_words), FIELD_LATER("selector"), FIELD_END},
+    .v = (const struct field[]){FIELD("from", F_ENUM, allowed_ns, from, .words = from_words), FIELD_LATER("selector"),
+                                FIELD_END},
     .size = sizeof(struct allowed_ns)};
 static const struct fields allowed_routes_fields = {
-    .v = (const struct field[]){FIELD("namespaces", F_OBJ, allowed_routes, namespaces, .sub = &allowed_ns_fields), FIELD_SKIP("kinds"), FIELD_END},
+    .v = (const struct field[]){FIELD("namespaces", F_OBJ, allowed_routes, namespaces, .sub = &allowed_ns_fields),
+                                FIELD_SKIP("kinds"), FIELD_END},
     .size = sizeof(struct allowed_routes)};
 static const struct fields listener_fields = {
-    .v = (const struct field[]){FIELD("name", F_STR, listener, name, .flags = F_REQUIRED, .min = 1, .max = 253, .fn = dec_dns_name),
-                                FIELD("hostname", F_STR, listener, hostname, .min = 1, .max = 253, .fn = check_hostname),
-                                FIELD("port", F_INT, listener, port, .flags = F_REQUIRED, .min = 1, .max = 65535),
-                                FIELD("protocol", F_STR, listener, protocol, .flags = F_REQUIRED, .min = 1, .max = 255),
-                                FIELD("allowedRoutes", F_OBJ, listener, allowed, .sub = &allowed_routes_fields),
-                                FIELD_LATER("tls"),
-                                FIELD_END},
+    .v =
+        (const struct field[]){
+            FIELD("name", F_STR, listener, name, .flags = F_REQUIRED, .min = 1, .max = 253, .fn = dec_dns_name),
+            FIELD("hostname", F_STR, listener, hostname, .min = 1, .max = 253, .fn = check_hostname),
+            FIELD("port", F_INT, listener, port, .flags = F_REQUIRED, .min = 1, .max = 65535),
+            FIELD("protocol", F_STR, listener, protocol, .flags = F_REQUIRED, .min = 1, .max = 255),
+            FIELD("allowedRoutes", F_OBJ, listener, allowed, .sub = &allowed_routes_fields), FIELD_LATER("tls"),
+            FIELD_END},
     .size = sizeof(struct listener)};
 
 static void check_gateway(struct dec *d, const struct doc *map, void *out)
@@ -58,17 +63,18 @@ static void check_gateway(struct dec *d, const struct doc *map, void *out)
 }
 
 static const struct fields gateway_spec_fields = {
-    .v = (const struct field[]){
-        FIELD("gatewayClassName", F_STR, gateway_spec, class, .flags = F_REQUIRED, .min = 1, .max = 253),
-        FIELD("listeners", F_LIST, gateway_spec, listeners, .flags = F_REQUIRED | F_NONEMPTY, .max = 64, .sub = &listener_fields),
-        FIELD_LATER("addresses"),
-        FIELD_LATER("infrastructure"),
-        FIELD_LATER("allowedListeners"),
-        FIELD_LATER("tls"),
-        FIELD_END},
-    .size = sizeof(struct gateway_spec), .check = check_gateway};
+    .v = (const struct field[]){FIELD("gatewayClassName", F_STR, gateway_spec, class, .flags = F_REQUIRED, .min = 1,
+                                      .max = 253),
+                                FIELD("listeners", F_LIST, gateway_spec, listeners, .flags = F_REQUIRED | F_NONEMPTY,
+                                      .max = 64, .sub = &listener_fields),
+                                FIELD_LATER("addresses"), FIELD_LATER("infrastructure"),
+                                FIELD_LATER("allowedListeners"), FIELD_LATER("tls"), FIELD_END},
+    .size = sizeof(struct gateway_spec),
+    .check = check_gateway};
 const struct fields gateway_fields = {
-    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_OBJ, gateway, spec, .flags = F_REQUIRED, .sub = &gateway_spec_fields), FIELD_END},
+    .v = (const struct field[]){FIELD_SKIP_META,
+                                FIELD("spec", F_OBJ, gateway, spec, .flags = F_REQUIRED, .sub = &gateway_spec_fields),
+                                FIELD_END},
     .size = sizeof(struct gateway)};
 
 /* References. A group that is given and empty means the core group, one that is not given has a default by place. */
@@ -81,9 +87,9 @@ static void ref_group(struct dec *d, const struct doc *v, void *out)
     r->has_group = true;
 }
 #define REF_FIELDS                                                                                                     \
-    {.name = "group", .kind = F_FN, .fn = ref_group}, FIELD("kind", F_STR, ref, kind, .min = 1, .max = 63),                          \
-        FIELD("namespace", F_STR, ref, ns, .min = 1, .max = 63, .fn = dec_dns_name),                                    \
-        FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),                                     \
+    {.name = "group", .kind = F_FN, .fn = ref_group}, FIELD("kind", F_STR, ref, kind, .min = 1, .max = 63),            \
+        FIELD("namespace", F_STR, ref, ns, .min = 1, .max = 63, .fn = dec_dns_name),                                   \
+        FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),                                    \
         FIELD("sectionName", F_STR, ref, section, .max = 253), FIELD("port", F_INT, ref, port, .min = 1, .max = 65535)
 const struct fields ref_fields = {.v = (const struct field[]){REF_FIELDS, FIELD_END}, .size = sizeof(struct ref)};
 static const struct fields grant_ref_fields = {
@@ -94,12 +100,16 @@ static const struct fields grant_ref_fields = {
                                 FIELD_END},
     .size = sizeof(struct ref)};
 static const struct fields refgrant_spec_fields = {
-    .v = (const struct field[]){FIELD("from", F_LIST, refgrant_spec, from, .flags = F_REQUIRED, .max = 16, .sub = &grant_ref_fields),
-                                FIELD("to", F_LIST, refgrant_spec, to, .flags = F_REQUIRED, .max = 16, .sub = &grant_ref_fields),
-                                FIELD_END},
+    .v =
+        (const struct field[]){
+            FIELD("from", F_LIST, refgrant_spec, from, .flags = F_REQUIRED, .max = 16, .sub = &grant_ref_fields),
+            FIELD("to", F_LIST, refgrant_spec, to, .flags = F_REQUIRED, .max = 16, .sub = &grant_ref_fields),
+            FIELD_END},
     .size = sizeof(struct refgrant_spec)};
 const struct fields refgrant_fields = {
-    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_OBJ, refgrant, spec, .flags = F_REQUIRED, .sub = &refgrant_spec_fields), FIELD_END},
+    .v = (const struct field[]){FIELD_SKIP_META,
+                                FIELD("spec", F_OBJ, refgrant, spec, .flags = F_REQUIRED, .sub = &refgrant_spec_fields),
+                                FIELD_END},
     .size = sizeof(struct refgrant)};
 
 /* HTTPRoute: matches */
@@ -139,13 +149,14 @@ static const struct fields kv_match_fields = {
                                 FIELD("name", F_STR, kv_match, name, .flags = F_REQUIRED, .min = 1, .max = 256),
                                 FIELD("value", F_STR, kv_match, value, .flags = F_REQUIRED, .min = 1, .max = 4096),
                                 FIELD_END},
-    .size = sizeof(struct kv_match), .check = check_kv_match};
+    .size = sizeof(struct kv_match),
+    .check = check_kv_match};
 static const char *const path_words[] = {"PathPrefix", "Exact", "RegularExpression", NULL};
 static const struct fields path_fields = {
     .v = (const struct field[]){FIELD("type", F_ENUM, path_match, type, .words = path_words),
-                                FIELD("value", F_STR, path_match, value, .min = 1, .max = 1024),
-                                FIELD_END},
-    .size = sizeof(struct path_match), .check = check_path};
+                                FIELD("value", F_STR, path_match, value, .min = 1, .max = 1024), FIELD_END},
+    .size = sizeof(struct path_match),
+    .check = check_path};
 
 static void check_method(struct dec *d, const struct doc *v, void *out)
 {
@@ -179,38 +190,44 @@ static void backend_filters(struct dec *d, const struct doc *v, void *out)
 static const struct fields backend_fields = {
     .v = (const struct field[]){REF_FIELDS,
                                 FIELD("weight", F_INT, backend_ref, weight, .min = 0, .max = 1000000, .def = 1),
-                                FIELD("filters", F_FN, backend_ref, has_filters, .fn = backend_filters),
-                                FIELD_END},
+                                FIELD("filters", F_FN, backend_ref, has_filters, .fn = backend_filters), FIELD_END},
     .size = sizeof(struct backend_ref)};
 
-static const char *const filter_words[] = {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "RequestMirror",
-                                           "CORS", "ExtensionRef", "ExternalAuth", NULL};
+static const char *const filter_words[] = {"RequestHeaderModifier",
+                                           "ResponseHeaderModifier",
+                                           "RequestRedirect",
+                                           "URLRewrite",
+                                           "RequestMirror",
+                                           "CORS",
+                                           "ExtensionRef",
+                                           "ExternalAuth",
+                                           NULL};
 static void check_filter(struct dec *d, const struct doc *map, void *out)
 {
     struct filter *f = out;
     const void *body[] = {f->request_header, f->response_header, f->redirect, f->rewrite};
-    static const char *const member[] = {"requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite"};
+    static const char *const member[] = {"requestHeaderModifier", "responseHeaderModifier", "requestRedirect",
+                                         "urlRewrite"};
     if (f->type <= FILTER_REWRITE && !body[f->type])
         dec_error(d, map, "type %s needs the member %s", filter_words[f->type], member[f->type]);
     else if (f->type == FILTER_MIRROR || f->type == FILTER_CORS)
         dec_warn(d, map, "%s is not supported: requests are forwarded without it", filter_words[f->type]);
     else if (f->type > FILTER_REWRITE)
-        dec_warn(d, map, "%s is not supported: requests of this rule are answered with 500, as they must not pass without it",
+        dec_warn(d, map,
+                 "%s is not supported: requests of this rule are answered with 500, as they must not pass without it",
                  filter_words[f->type]);
 }
 static const struct fields filter_fields = {
-    .v = (const struct field[]){
-        FIELD("type", F_ENUM, filter, type, .flags = F_REQUIRED, .words = filter_words),
-        FIELD("requestHeaderModifier", F_OBJ, filter, request_header, .sub = &header_mod_fields),
-        FIELD("responseHeaderModifier", F_OBJ, filter, response_header, .sub = &header_mod_fields),
-        FIELD("requestRedirect", F_OBJ, filter, redirect, .sub = &redirect_fields),
-        FIELD("urlRewrite", F_OBJ, filter, rewrite, .sub = &rewrite_fields),
-        FIELD_SKIP("requestMirror"),
-        FIELD_SKIP("cors"),
-        FIELD_SKIP("extensionRef"),
-        FIELD_SKIP("externalAuth"),
-        FIELD_END},
-    .size = sizeof(struct filter), .check = check_filter};
+    .v =
+        (const struct field[]){
+            FIELD("type", F_ENUM, filter, type, .flags = F_REQUIRED, .words = filter_words),
+            FIELD("requestHeaderModifier", F_OBJ, filter, request_header, .sub = &header_mod_fields),
+            FIELD("responseHeaderModifier", F_OBJ, filter, response_header, .sub = &header_mod_fields),
+            FIELD("requestRedirect", F_OBJ, filter, redirect, .sub = &redirect_fields),
+            FIELD("urlRewrite", F_OBJ, filter, rewrite, .sub = &rewrite_fields), FIELD_SKIP("requestMirror"),
+            FIELD_SKIP("cors"), FIELD_SKIP("extensionRef"), FIELD_SKIP("externalAuth"), FIELD_END},
+    .size = sizeof(struct filter),
+    .check = check_filter};
 
 /* Replacing the matched prefix makes sense only where every match of the rule is a prefix. */
 static bool only_prefixes(const struct route_rule *r)
@@ -236,7 +253,8 @@ static void check_rule(struct dec *d, const struct doc *map, void *out)
     }
     if ((seen & BIT(FILTER_REDIRECT)) && (seen & BIT(FILTER_REWRITE)))
         dec_error(d, map, "RequestRedirect and URLRewrite exclude each other");
-    if (r->timeouts && r->timeouts->request_us && r->timeouts->backend_us > r->timeouts->request_us && r->timeouts->backend_us != UINT64_MAX)
+    if (r->timeouts && r->timeouts->request_us && r->timeouts->backend_us > r->timeouts->request_us &&
+        r->timeouts->backend_us != UINT64_MAX)
         dec_error(d, map, "timeouts: backendRequest must not be longer than request");
 }
 static const struct fields rule_fields = {
@@ -245,10 +263,9 @@ static const struct fields rule_fields = {
                                 FIELD("filters", F_LIST, route_rule, filters, .max = 16, .sub = &filter_fields),
                                 FIELD("backendRefs", F_LIST, route_rule, backends, .max = 64, .sub = &backend_fields),
                                 FIELD("timeouts", F_OBJ, route_rule, timeouts, .sub = &timeouts_fields),
-                                FIELD_LATER("retry"),
-                                FIELD_LATER("sessionPersistence"),
-                                FIELD_END},
-    .size = sizeof(struct route_rule), .check = check_rule};
+                                FIELD_LATER("retry"), FIELD_LATER("sessionPersistence"), FIELD_END},
+    .size = sizeof(struct route_rule),
+    .check = check_rule};
 
 static void check_hostnames(struct dec *d, const struct doc *map, void *out)
 {
@@ -264,9 +281,12 @@ static const struct fields httproute_spec_fields = {
     .v = (const struct field[]){FIELD("parentRefs", F_LIST, httproute_spec, parents, .max = 32, .sub = &ref_fields),
                                 FIELD("hostnames", F_STRS, httproute_spec, hostnames, .max = 16),
                                 FIELD("rules", F_LIST, httproute_spec, rules, .max = 64, .sub = &rule_fields),
-                                FIELD_LATER("useDefaultGateways"),
-                                FIELD_END},
-    .size = sizeof(struct httproute_spec), .check = check_hostnames};
+                                FIELD_LATER("useDefaultGateways"), FIELD_END},
+    .size = sizeof(struct httproute_spec),
+    .check = check_hostnames};
 const struct fields httproute_fields = {
-    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_OBJ, httproute, spec, .flags = F_REQUIRED, .sub = &httproute_spec_fields), FIELD_END},
+    .v =
+        (const struct field[]){
+            FIELD_SKIP_META, FIELD("spec", F_OBJ, httproute, spec, .flags = F_REQUIRED, .sub = &httproute_spec_fields),
+            FIELD_END},
     .size = sizeof(struct httproute)};

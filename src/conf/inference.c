@@ -1,11 +1,14 @@
-/* conf/inference.c - InferencePool (v1alpha2 and v1), InferenceModel, and the kinds of the extension that are only accepted. */
+/* conf/inference.c - InferencePool (v1alpha2 and v1), InferenceModel, and the kinds of the extension that are only
+ * accepted. */
 #include "conf/object.h"
 
 /* InferencePool. Both versions fill struct pool_spec; the pieces of v1 that are nested deeper are flattened here. */
 static const struct fields extension_fields = {
-    .v = (const struct field[]){FIELD("group", F_STR, ref, group, .max = 253), FIELD("kind", F_STR, ref, kind, .max = 63),
+    .v = (const struct field[]){FIELD("group", F_STR, ref, group, .max = 253),
+                                FIELD("kind", F_STR, ref, kind, .max = 63),
                                 FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),
-                                FIELD("portNumber", F_INT, ref, port, .min = 1, .max = 65535), FIELD_SKIP("failureMode"), FIELD_END},
+                                FIELD("portNumber", F_INT, ref, port, .min = 1, .max = 65535),
+                                FIELD_SKIP("failureMode"), FIELD_END},
     .size = sizeof(struct ref)};
 
 static void one_port(struct dec *d, const struct doc *v, void *out)
@@ -22,12 +25,16 @@ static void one_port(struct dec *d, const struct doc *v, void *out)
 
 static const struct fields pool_x_spec_fields = {
     .v = (const struct field[]){{.name = "targetPortNumber", .kind = F_FN, .flags = F_REQUIRED, .fn = one_port},
-                                FIELD("selector", F_MAP, pool_spec, selector, .flags = F_REQUIRED | F_NONEMPTY, .max = 64),
-                                FIELD("extensionRef", F_OBJ, pool_spec, extension, .sub = &extension_fields), FIELD_END},
+                                FIELD("selector", F_MAP, pool_spec, selector, .flags = F_REQUIRED | F_NONEMPTY,
+                                      .max = 64),
+                                FIELD("extensionRef", F_OBJ, pool_spec, extension, .sub = &extension_fields),
+                                FIELD_END},
     .size = sizeof(struct pool_spec)};
 
 static const struct fields selector_fields = {
-    .v = (const struct field[]){FIELD("matchLabels", F_MAP, pool_selector, labels, .flags = F_REQUIRED | F_NONEMPTY, .max = 64), FIELD_END},
+    .v =
+        (const struct field[]){
+            FIELD("matchLabels", F_MAP, pool_selector, labels, .flags = F_REQUIRED | F_NONEMPTY, .max = 64), FIELD_END},
     .size = sizeof(struct pool_selector)};
 
 static void v1_selector(struct dec *d, const struct doc *v, void *out)
@@ -47,10 +54,12 @@ static void unique_ports(struct dec *d, const struct doc *v, void *out)
 }
 
 static const struct fields port_fields = {
-    .v = (const struct field[]){FIELD("number", F_INT, pool_port, number, .flags = F_REQUIRED, .min = 1, .max = 65535), FIELD_END},
+    .v = (const struct field[]){FIELD("number", F_INT, pool_port, number, .flags = F_REQUIRED, .min = 1, .max = 65535),
+                                FIELD_END},
     .size = sizeof(struct pool_port)};
 static const struct fields picker_port_fields = {
-    .v = (const struct field[]){FIELD("number", F_INT, pool_port, number, .flags = F_REQUIRED, .min = 1, .max = 65535), FIELD_END},
+    .v = (const struct field[]){FIELD("number", F_INT, pool_port, number, .flags = F_REQUIRED, .min = 1, .max = 65535),
+                                FIELD_END},
     .size = sizeof(struct pool_port)};
 
 static void picker_port(struct dec *d, const struct doc *v, void *out)
@@ -61,17 +70,20 @@ static void picker_port(struct dec *d, const struct doc *v, void *out)
 }
 
 static const struct fields picker_fields = {
-    .v = (const struct field[]){FIELD("group", F_STR, ref, group, .max = 253), FIELD("kind", F_STR, ref, kind, .max = 63),
-                                FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),
-                                FIELD("port", F_FN, ref, port, .fn = picker_port), FIELD_SKIP("failureMode"), FIELD_END},
+    .v =
+        (const struct field[]){FIELD("group", F_STR, ref, group, .max = 253),
+                               FIELD("kind", F_STR, ref, kind, .max = 63),
+                               FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),
+                               FIELD("port", F_FN, ref, port, .fn = picker_port), FIELD_SKIP("failureMode"), FIELD_END},
     .size = sizeof(struct ref)};
 static const struct fields pool_v1_spec_fields = {
     .v = (const struct field[]){FIELD("selector", F_FN, pool_spec, selector, .flags = F_REQUIRED, .fn = v1_selector),
-                                FIELD("targetPorts", F_LIST, pool_spec, ports, .flags = F_REQUIRED | F_NONEMPTY, .max = 8,
-                                      .sub = &port_fields),
-                                FIELD("endpointPickerRef", F_OBJ, pool_spec, extension, .sub = &picker_fields), FIELD_LATER("appProtocol"),
-                                FIELD_END},
-    .size = sizeof(struct pool_spec), .check = unique_ports};
+                                FIELD("targetPorts", F_LIST, pool_spec, ports, .flags = F_REQUIRED | F_NONEMPTY,
+                                      .max = 8, .sub = &port_fields),
+                                FIELD("endpointPickerRef", F_OBJ, pool_spec, extension, .sub = &picker_fields),
+                                FIELD_LATER("appProtocol"), FIELD_END},
+    .size = sizeof(struct pool_spec),
+    .check = unique_ports};
 
 static void x_spec(struct dec *d, const struct doc *v, void *out)
 {
@@ -82,10 +94,12 @@ static void v1_spec(struct dec *d, const struct doc *v, void *out)
     dec_fields(d, v, &pool_v1_spec_fields, out);
 }
 const struct fields pool_x_fields = {
-    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_FN, pool, spec, .flags = F_REQUIRED, .fn = x_spec), FIELD_END},
+    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_FN, pool, spec, .flags = F_REQUIRED, .fn = x_spec),
+                                FIELD_END},
     .size = sizeof(struct pool)};
 const struct fields pool_v1_fields = {
-    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_FN, pool, spec, .flags = F_REQUIRED, .fn = v1_spec), FIELD_END},
+    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_FN, pool, spec, .flags = F_REQUIRED, .fn = v1_spec),
+                                FIELD_END},
     .size = sizeof(struct pool)};
 
 /* InferenceModel */
@@ -101,20 +115,25 @@ static void check_model(struct dec *d, const struct doc *map, void *out)
     for (uint32_t i = 0; i < s->targets.n; i++)
         weighted += s->targets.v[i].weight > 0;
     if (weighted && weighted < s->targets.n)
-        dec_error(d, doc_get(map, "targetModels"), "targetModels: weights should be set for all models, or none of the models");
+        dec_error(d, doc_get(map, "targetModels"),
+                  "targetModels: weights should be set for all models, or none of the models");
     if (!str_eq_c(s->pool->kind, "") && !str_eq_c(s->pool->kind, "InferencePool"))
         dec_error(d, doc_get(map, "poolRef"), "poolRef.kind must be InferencePool");
 }
 
 static const char *const criticality_words[] = {"Standard", "Critical", "Sheddable", NULL};
 static const struct fields model_spec_fields = {
-    .v = (const struct field[]){FIELD("modelName", F_STR, model_spec, model_name, .flags = F_REQUIRED, .min = 1, .max = 256),
-                                FIELD("criticality", F_ENUM, model_spec, criticality, .words = criticality_words),
-                                FIELD("poolRef", F_OBJ, model_spec, pool, .flags = F_REQUIRED, .sub = &ref_fields),
-                                FIELD("targetModels", F_LIST, model_spec, targets, .max = 10, .sub = &target_fields), FIELD_END},
-    .size = sizeof(struct model_spec), .check = check_model};
+    .v =
+        (const struct field[]){
+            FIELD("modelName", F_STR, model_spec, model_name, .flags = F_REQUIRED, .min = 1, .max = 256),
+            FIELD("criticality", F_ENUM, model_spec, criticality, .words = criticality_words),
+            FIELD("poolRef", F_OBJ, model_spec, pool, .flags = F_REQUIRED, .sub = &ref_fields),
+            FIELD("targetModels", F_LIST, model_spec, targets, .max = 10, .sub = &target_fields), FIELD_END},
+    .size = sizeof(struct model_spec),
+    .check = check_model};
 const struct fields model_fields = {
-    .v = (const struct field[]){FIELD_SKIP_META, FIELD("spec", F_OBJ, model, spec, .flags = F_REQUIRED, .sub = &model_spec_fields),
+    .v = (const struct field[]){FIELD_SKIP_META,
+                                FIELD("spec", F_OBJ, model, spec, .flags = F_REQUIRED, .sub = &model_spec_fields),
                                 FIELD_END},
     .size = sizeof(struct model)};
 
@@ -125,13 +144,16 @@ static void has_profile(struct dec *d, const struct doc *v, void *out)
     *(bool *)out = v->kind == DOC_MAP;
 }
 static const struct fields traffic_spec_fields = {
-    .v = (const struct field[]){FIELD("poolRef", F_OBJ, traffic_policy_spec, pool, .flags = F_REQUIRED, .sub = &ref_fields),
+    .v = (const struct field[]){FIELD("poolRef", F_OBJ, traffic_policy_spec, pool, .flags = F_REQUIRED,
+                                      .sub = &ref_fields),
                                 FIELD("modelServerRuntime", F_STR, traffic_policy_spec, runtime, .max = 63),
                                 FIELD("profile", F_FN, traffic_policy_spec, has_profile, .fn = has_profile), FIELD_END},
     .size = sizeof(struct traffic_policy_spec)};
 const struct fields traffic_policy_fields = {
-    .v = (const struct field[]){FIELD_SKIP_META,
-                                FIELD("spec", F_OBJ, traffic_policy, spec, .flags = F_REQUIRED, .sub = &traffic_spec_fields), FIELD_END},
+    .v =
+        (const struct field[]){
+            FIELD_SKIP_META,
+            FIELD("spec", F_OBJ, traffic_policy, spec, .flags = F_REQUIRED, .sub = &traffic_spec_fields), FIELD_END},
     .size = sizeof(struct traffic_policy)};
 
 /* InferenceObjective, InferenceModelRewrite */

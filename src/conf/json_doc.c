@@ -5,7 +5,7 @@
 struct reader {
     struct json j;
     struct doc_builder b;
-    const char *counted;    /* lines are counted up to here */
+    const char *counted; /* lines are counted up to here */
     const char *line_start;
     struct doc_where at;
 };

@@ -12,7 +12,7 @@
 
 #define MAX_DEPTH 8
 #define MAX_FILES 10000
-#define FILES "files" /* the source of conf_store_load */
+#define FILES     "files" /* the source of conf_store_load */
 
 typedef void (*visit_fn)(void *ctx, const char *path, const struct stat *st, int error); /* error: errno, st void */
 
@@ -40,8 +40,10 @@ static void walk_dir(const char *path, unsigned depth, visit_fn fn, void *ctx)
     for (int i = 0; i < n; i++) {
         char child[4096];
         struct stat st;
-        int len = snprintf(child, sizeof child, "%s%s%s", path, str_ends(str_c(path), STR("/")) ? "" : "/", v[i]->d_name);
-        if (len > 0 && (size_t)len < sizeof child && (is_manifest(child) || (stat(child, &st) == 0 && S_ISDIR(st.st_mode))))
+        int len =
+            snprintf(child, sizeof child, "%s%s%s", path, str_ends(str_c(path), STR("/")) ? "" : "/", v[i]->d_name);
+        if (len > 0 && (size_t)len < sizeof child &&
+            (is_manifest(child) || (stat(child, &st) == 0 && S_ISDIR(st.st_mode))))
             walk(child, depth + 1, fn, ctx);
         free(v[i]);
     }
@@ -97,7 +99,9 @@ static void load_one(void *ctx, const char *path, const struct stat *st, int err
         error = read_file(path, &text);
     if (error) {
         loader_note(l, CONF_ERROR, str_c(path), 0, 0, "cannot be read: %s",
-                    error == EINVAL ? "not a regular file" : error == EFBIG ? "longer than 8 MiB" : strerror(error));
+                    error == EINVAL  ? "not a regular file"
+                    : error == EFBIG ? "longer than 8 MiB"
+                                     : strerror(error));
         loader_damaged(l, str_c(path));
     } else {
         loader_text(l, str_c(path), buf_str(&text));

@@ -5,23 +5,37 @@
 #include "base/map.h"
 #include "conf/decode.h"
 
-#define GROUP_GATEWAY "gateway.networking.k8s.io"
-#define GROUP_ENVOY "gateway.envoyproxy.io"
-#define GROUP_POOL_X "inference.networking.x-k8s.io" /* v1alpha2 */
-#define GROUP_POOL "inference.networking.k8s.io"     /* v1 */
-#define OBJECT_MAX_NODES 50000 /* values in one manifest */
+#define GROUP_GATEWAY     "gateway.networking.k8s.io"
+#define GROUP_ENVOY       "gateway.envoyproxy.io"
+#define GROUP_POOL_X      "inference.networking.x-k8s.io" /* v1alpha2 */
+#define GROUP_POOL        "inference.networking.k8s.io"   /* v1 */
+#define OBJECT_MAX_NODES  50000                           /* values in one manifest */
 #define STORE_MAX_OBJECTS 200000
 
 enum object_kind {
-    K_GATEWAYCLASS, K_GATEWAY, K_HTTPROUTE, K_REFERENCEGRANT, K_BTP, K_POOL, K_MODEL, K_TRAFFIC_POLICY, K_OBJECTIVE, K_REWRITE, K_POD,
-    K_SERVICE, K_SLICE, K_CONFIGMAP, K_WORKLOAD, K_N
+    K_GATEWAYCLASS,
+    K_GATEWAY,
+    K_HTTPROUTE,
+    K_REFERENCEGRANT,
+    K_BTP,
+    K_POOL,
+    K_MODEL,
+    K_TRAFFIC_POLICY,
+    K_OBJECTIVE,
+    K_REWRITE,
+    K_POD,
+    K_SERVICE,
+    K_SLICE,
+    K_CONFIGMAP,
+    K_WORKLOAD,
+    K_N
 };
 
 struct meta {
     struct str name, ns;
     struct kvs labels, annotations;
-    struct str created;    /* RFC 3339 in UTC as printed by Kubernetes: compares as text; "" when not given */
-    struct str deleted;    /* deletionTimestamp */
+    struct str created; /* RFC 3339 in UTC as printed by Kubernetes: compares as text; "" when not given */
+    struct str deleted; /* deletionTimestamp */
 };
 struct object {
     struct arena arena;
@@ -29,18 +43,18 @@ struct object {
     struct meta meta;
     struct str file;
     uint32_t line;
-    struct str id;         /* "HTTPRoute default/x": as findings name it */
-    struct str key;        /* "<group>/HTTPRoute/default/x": in the store */
-    bool stale;            /* the last good form of a manifest that does not validate now */
-    const void *spec;      /* struct by def->kind, below */
+    struct str id;    /* "HTTPRoute default/x": as findings name it */
+    struct str key;   /* "<group>/HTTPRoute/default/x": in the store */
+    bool stale;       /* the last good form of a manifest that does not validate now */
+    const void *spec; /* struct by def->kind, below */
 };
 struct kind_def {
     const char *group, *versions; /* versions: " v1 v1beta1 " */
     const char *name;
     enum object_kind kind;
-    bool cluster;                 /* has no namespace */
-    const struct fields *fields;  /* of the whole manifest: spec structs begin with the manifest's own members */
-    const char *note;             /* CONF_INFO for every object of the kind, or NULL */
+    bool cluster;                /* has no namespace */
+    const struct fields *fields; /* of the whole manifest: spec structs begin with the manifest's own members */
+    const char *note;            /* CONF_INFO for every object of the kind, or NULL */
 };
 const struct kind_def *kind_find(struct str group, struct str version, struct str kind, bool *group_known);
 const struct kind_def *kind_table(size_t *n);
@@ -119,7 +133,16 @@ struct rewrite {
     struct str hostname;
     struct path_mod *path;
 };
-enum { FILTER_REQUEST_HEADER, FILTER_RESPONSE_HEADER, FILTER_REDIRECT, FILTER_REWRITE, FILTER_MIRROR, FILTER_CORS, FILTER_EXTENSION, FILTER_AUTH };
+enum {
+    FILTER_REQUEST_HEADER,
+    FILTER_RESPONSE_HEADER,
+    FILTER_REDIRECT,
+    FILTER_REWRITE,
+    FILTER_MIRROR,
+    FILTER_CORS,
+    FILTER_EXTENSION,
+    FILTER_AUTH
+};
 struct filter {
     int type;
     struct header_mod *request_header, *response_header;
@@ -211,7 +234,8 @@ struct traffic_policy_spec {
 struct traffic_policy {
     struct traffic_policy_spec *spec;
 };
-extern const struct fields pool_x_fields, pool_v1_fields, model_fields, traffic_policy_fields, objective_fields, rewrite_kind_fields;
+extern const struct fields pool_x_fields, pool_v1_fields, model_fields, traffic_policy_fields, objective_fields,
+    rewrite_kind_fields;
 
 /* core/v1 and discovery */
 struct container_port {

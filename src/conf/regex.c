@@ -7,7 +7,7 @@
 
 /* One step is a few nanoseconds: the worst match ends after about a millisecond, ordinary ones take tens of steps. */
 #define MATCH_STEPS 100000
-#define HEAP_KB 1024
+#define HEAP_KB     1024
 #define PARENS_DEEP 50
 
 struct conf_regex {
@@ -20,8 +20,9 @@ static pcre2_code *compile(struct str pattern, int *code, PCRE2_SIZE *at)
     pcre2_compile_context *c = pcre2_compile_context_create(NULL);
     CHECK(c);
     pcre2_set_parens_nest_limit(c, PARENS_DEEP);
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern.p, pattern.n,
-                                   PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_NEVER_UTF | PCRE2_NEVER_BACKSLASH_C, code, at, c);
+    pcre2_code *re =
+        pcre2_compile((PCRE2_SPTR)pattern.p, pattern.n,
+                      PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_NEVER_UTF | PCRE2_NEVER_BACKSLASH_C, code, at, c);
     pcre2_compile_context_free(c);
     return re;
 }
@@ -38,7 +39,8 @@ struct conf_regex *regex_new(struct str pattern, struct errbuf *err)
     if (!re) {
         char text[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-        err_set(err, "\"" STR_FMT "\" is no regular expression: %s at offset %zu", STR_ARG(str_first(pattern, 200)), text, at);
+        err_set(err, "\"" STR_FMT "\" is no regular expression: %s at offset %zu", STR_ARG(str_first(pattern, 200)),
+                text, at);
         return NULL;
     }
     struct conf_regex *r = xcalloc(1, sizeof *r);

@@ -21,7 +21,7 @@ struct conf_store *conf_store_new(void)
 static void objects_free(struct map *m)
 {
     MAP_EACH(slot, m)
-        object_free(slot->val);
+    object_free(slot->val);
     map_free(m);
 }
 
@@ -62,7 +62,8 @@ void loader_damaged(struct loader *l, struct str file)
     map_put(&l->damaged, file, l);
 }
 
-void loader_note(struct loader *l, enum conf_severity s, struct str file, uint32_t line, uint32_t col, const char *fmt, ...)
+void loader_note(struct loader *l, enum conf_severity s, struct str file, uint32_t line, uint32_t col, const char *fmt,
+                 ...)
 {
     char text[600];
     va_list ap;
@@ -79,12 +80,14 @@ void loader_note(struct loader *l, enum conf_severity s, struct str file, uint32
 }
 
 static const struct fields meta_fields = {
-    .v = (const struct field[]){FIELD("name", F_STR, meta, name, .flags = F_REQUIRED, .min = 1, .max = 253, .fn = dec_dns_name),
-                                FIELD("namespace", F_STR, meta, ns, .max = 63, .fn = dec_dns_name),
-                                FIELD("labels", F_MAP, meta, labels), FIELD("annotations", F_MAP, meta, annotations),
-                                FIELD("creationTimestamp", F_STR, meta, created, .max = 40),
-                                FIELD("deletionTimestamp", F_STR, meta, deleted, .max = 40), FIELD_END},
-    .size = sizeof(struct meta), .lenient = true};
+    .v =
+        (const struct field[]){
+            FIELD("name", F_STR, meta, name, .flags = F_REQUIRED, .min = 1, .max = 253, .fn = dec_dns_name),
+            FIELD("namespace", F_STR, meta, ns, .max = 63, .fn = dec_dns_name), FIELD("labels", F_MAP, meta, labels),
+            FIELD("annotations", F_MAP, meta, annotations), FIELD("creationTimestamp", F_STR, meta, created, .max = 40),
+            FIELD("deletionTimestamp", F_STR, meta, deleted, .max = 40), FIELD_END},
+    .size = sizeof(struct meta),
+    .lenient = true};
 
 /* The object takes the arena that it is allocated in. */
 static struct object *object_new(const struct kind_def *def, struct str file, uint32_t line)
@@ -124,8 +127,8 @@ static void decode(struct object *o, const struct doc *doc, struct dec *d)
     dec_pop(d, mark);
     if (o->meta.ns.n == 0)
         o->meta.ns = o->def->cluster ? STR("") : STR("default");
-    o->key = str_c(arena_printf(&o->arena, "%s/%s/" STR_FMT "/" STR_FMT, o->def->group, o->def->name, STR_ARG(o->meta.ns),
-                                STR_ARG(o->meta.name)));
+    o->key = str_c(arena_printf(&o->arena, "%s/%s/" STR_FMT "/" STR_FMT, o->def->group, o->def->name,
+                                STR_ARG(o->meta.ns), STR_ARG(o->meta.name)));
     o->spec = dec_new(d, doc, o->def->fields);
     if (o->def->note)
         dec_note(d, CONF_INFO, doc, "%s", o->def->note);
@@ -167,20 +170,23 @@ static void accept_object(struct loader *l, struct object *o, struct dec *d, con
 static void load_object(struct loader *l, struct str file, const struct doc *doc, struct str api, struct str kind)
 {
     ptrdiff_t slash = str_find(api, STR("/"));
-    struct str group = slash < 0 ? STR("") : str_first(api, (size_t)slash), version = slash < 0 ? api : str_from(api, (size_t)slash + 1);
+    struct str group = slash < 0 ? STR("") : str_first(api, (size_t)slash),
+               version = slash < 0 ? api : str_from(api, (size_t)slash + 1);
     bool known;
     const struct kind_def *def = kind_find(group, version, kind, &known);
     if (!def) {
         struct arena a;
         arena_init(&a, 256);
-        conf_report_add(l->rep, &(struct conf_note){.severity = CONF_WARNING,
-                                                    .file = file,
-                                                    .line = doc->line,
-                                                    .col = doc->col,
-                                                    .object = name_for_findings(&a, str_first(kind, 63), false, doc),
-                                                    .field = STR("kind"),
-                                                    .text = known ? STR("this apiVersion of the kind is not known, the object is ignored")
-                                                                  : STR("unknown kind, the object is ignored")});
+        conf_report_add(
+            l->rep,
+            &(struct conf_note){.severity = CONF_WARNING,
+                                .file = file,
+                                .line = doc->line,
+                                .col = doc->col,
+                                .object = name_for_findings(&a, str_first(kind, 63), false, doc),
+                                .field = STR("kind"),
+                                .text = known ? STR("this apiVersion of the kind is not known, the object is ignored")
+                                              : STR("unknown kind, the object is ignored")});
         arena_free(&a);
         return;
     }
@@ -249,8 +255,9 @@ static bool looks_like_json(struct str file, struct str text)
     size_t i = 0;
     while (i < text.n && strchr(" \t\r\n", text.p[i]))
         i++;
-    return str_ends(file, STR(".json")) || (i < text.n && text.p[i] == '{' && str_find(str_from(text, i), STR("\n---")) < 0 &&
-                                            str_find(str_first(str_from(text, i), 64), STR("\"")) >= 0);
+    return str_ends(file, STR(".json")) ||
+           (i < text.n && text.p[i] == '{' && str_find(str_from(text, i), STR("\n---")) < 0 &&
+            str_find(str_first(str_from(text, i), 64), STR("\"")) >= 0);
 }
 
 void loader_text(struct loader *l, struct str file, struct str text)
@@ -287,7 +294,8 @@ static void describe_workloads(struct conf_store *s)
 /* The file, or a directory above it, could not be read whole. */
 static bool is_damaged(const struct loader *l, struct str file)
 {
-    MAP_EACH(slot, &l->damaged) {
+    MAP_EACH(slot, &l->damaged)
+    {
         struct str path = {slot->key, slot->key_n};
         if (str_starts(file, path) && (file.n == path.n || file.p[path.n] == '/' || path.p[path.n - 1] == '/'))
             return true;
@@ -299,7 +307,8 @@ void loader_finish(struct loader *l)
 {
     struct map old = l->source->objects;
     l->source->objects = l->objects;
-    MAP_EACH(slot, &old) {
+    MAP_EACH(slot, &old)
+    {
         struct object *o = slot->val;
         if (is_damaged(l, o->file) && !map_get(&l->source->objects, o->key)) {
             o->stale = true;
@@ -329,10 +338,10 @@ const struct object **store_objects(const struct conf_store *s, uint32_t *n)
     map_init(&all, 0);
     for (uint32_t k = 0; k < s->n_sources; k++)
         MAP_EACH(slot, &s->sources[k].objects)
-            map_put(&all, ((struct object *)slot->val)->key, slot->val);
+    map_put(&all, ((struct object *)slot->val)->key, slot->val);
     const struct object **v = xcalloc(all.n + 1, sizeof *v);
     MAP_EACH(slot, &all)
-        v[i++] = slot->val;
+    v[i++] = slot->val;
     map_free(&all);
     if (i > 1)
         qsort(v, i, sizeof *v, by_kind_and_name);

@@ -29,10 +29,12 @@ struct loader {
 void loader_begin(struct loader *l, struct conf_store *s, const char *source, struct conf_report *rep);
 void loader_text(struct loader *l, struct str file, struct str text);
 void loader_damaged(struct loader *l, struct str file);
-void loader_note(struct loader *l, enum conf_severity s, struct str file, uint32_t line, uint32_t col, const char *fmt, ...) PRINTF_LIKE(6, 7);
+void loader_note(struct loader *l, enum conf_severity s, struct str file, uint32_t line, uint32_t col, const char *fmt,
+                 ...) PRINTF_LIKE(6, 7);
 void loader_finish(struct loader *l);
 
-/* All objects, later sources before earlier ones on the same key, sorted by kind, namespace and name; heap, *n of them. */
+/* All objects, later sources before earlier ones on the same key, sorted by kind, namespace and name; heap, *n of them.
+ */
 const struct object **store_objects(const struct conf_store *s, uint32_t *n);
 
 #endif

@@ -4,8 +4,10 @@
 #include <stdio.h>
 
 static const struct fields template_meta_fields = {
-    .v = (const struct field[]){FIELD("labels", F_MAP, pod_template, labels), FIELD("annotations", F_MAP, pod_template, annotations), FIELD_END},
-    .size = sizeof(struct pod_template), .lenient = true};
+    .v = (const struct field[]){FIELD("labels", F_MAP, pod_template, labels),
+                                FIELD("annotations", F_MAP, pod_template, annotations), FIELD_END},
+    .size = sizeof(struct pod_template),
+    .lenient = true};
 
 static void template_meta(struct dec *d, const struct doc *v, void *out)
 {
@@ -16,13 +18,18 @@ static void template_meta(struct dec *d, const struct doc *v, void *out)
 }
 static const struct fields template_fields = {
     .v = (const struct field[]){{.name = "metadata", .kind = F_FN, .fn = template_meta},
-                                FIELD("spec", F_OBJ, pod_template, spec, .flags = F_REQUIRED, .sub = &pod_spec_fields), FIELD_END},
-    .size = sizeof(struct pod_template), .lenient = true};
+                                FIELD("spec", F_OBJ, pod_template, spec, .flags = F_REQUIRED, .sub = &pod_spec_fields),
+                                FIELD_END},
+    .size = sizeof(struct pod_template),
+    .lenient = true};
 
 static const struct fields deployment_spec_fields = {
-    .v = (const struct field[]){FIELD("replicas", F_INT, workload, replicas, .min = 0, .max = 10000, .def = 1),
-                                FIELD("template", F_OBJ, workload, leader, .flags = F_REQUIRED, .sub = &template_fields), FIELD_END},
-    .size = sizeof(struct workload), .lenient = true};
+    .v =
+        (const struct field[]){FIELD("replicas", F_INT, workload, replicas, .min = 0, .max = 10000, .def = 1),
+                               FIELD("template", F_OBJ, workload, leader, .flags = F_REQUIRED, .sub = &template_fields),
+                               FIELD_END},
+    .size = sizeof(struct workload),
+    .lenient = true};
 static void deployment_spec(struct dec *d, const struct doc *v, void *out)
 {
     struct workload *w = out;
@@ -31,17 +38,22 @@ static void deployment_spec(struct dec *d, const struct doc *v, void *out)
 }
 const struct fields deployment_fields = {
     .v = (const struct field[]){{.name = "spec", .kind = F_FN, .flags = F_REQUIRED, .fn = deployment_spec}, FIELD_END},
-    .size = sizeof(struct workload), .lenient = true};
+    .size = sizeof(struct workload),
+    .lenient = true};
 const struct fields statefulset_fields = {
     .v = (const struct field[]){{.name = "spec", .kind = F_FN, .flags = F_REQUIRED, .fn = deployment_spec}, FIELD_END},
-    .size = sizeof(struct workload), .lenient = true};
+    .size = sizeof(struct workload),
+    .lenient = true};
 
 /* LeaderWorkerSet: without a leaderTemplate the leader is made from the worker's. */
 static const struct fields lws_template_fields = {
-    .v = (const struct field[]){FIELD("size", F_INT, workload, group_size, .min = 1, .max = 1000, .def = 1),
-                                FIELD("leaderTemplate", F_OBJ, workload, leader, .sub = &template_fields),
-                                FIELD("workerTemplate", F_OBJ, workload, worker, .flags = F_REQUIRED, .sub = &template_fields), FIELD_END},
-    .size = sizeof(struct workload), .lenient = true};
+    .v =
+        (const struct field[]){
+            FIELD("size", F_INT, workload, group_size, .min = 1, .max = 1000, .def = 1),
+            FIELD("leaderTemplate", F_OBJ, workload, leader, .sub = &template_fields),
+            FIELD("workerTemplate", F_OBJ, workload, worker, .flags = F_REQUIRED, .sub = &template_fields), FIELD_END},
+    .size = sizeof(struct workload),
+    .lenient = true};
 static void lws_template(struct dec *d, const struct doc *v, void *out)
 {
     struct workload *w = out, t = {0};
@@ -52,15 +64,18 @@ static void lws_template(struct dec *d, const struct doc *v, void *out)
 }
 static const struct fields lws_spec_fields = {
     .v = (const struct field[]){FIELD("replicas", F_INT, workload, replicas, .min = 0, .max = 10000, .def = 1),
-                                {.name = "leaderWorkerTemplate", .kind = F_FN, .flags = F_REQUIRED, .fn = lws_template}, FIELD_END},
-    .size = sizeof(struct workload), .lenient = true};
+                                {.name = "leaderWorkerTemplate", .kind = F_FN, .flags = F_REQUIRED, .fn = lws_template},
+                                FIELD_END},
+    .size = sizeof(struct workload),
+    .lenient = true};
 static void lws_spec(struct dec *d, const struct doc *v, void *out)
 {
     dec_fields(d, v, &lws_spec_fields, out);
 }
 const struct fields lws_fields = {
     .v = (const struct field[]){{.name = "spec", .kind = F_FN, .flags = F_REQUIRED, .fn = lws_spec}, FIELD_END},
-    .size = sizeof(struct workload), .lenient = true};
+    .size = sizeof(struct workload),
+    .lenient = true};
 
 static bool names_server(struct str s)
 {
@@ -126,7 +141,8 @@ bool workload_describe(const struct object *o, struct arena *a, struct conf_work
     *w = (struct conf_workload){.kind = str_c(o->def->name), .ns = o->meta.ns, .name = o->meta.name};
     w->replicas = l ? (unsigned)l->replicas : 1;
     w->group_size = l ? (unsigned)l->group_size : 1;
-    const struct kvs *labels = l ? &l->leader->labels : &o->meta.labels, *notes = l ? &l->leader->annotations : &o->meta.annotations;
+    const struct kvs *labels = l ? &l->leader->labels : &o->meta.labels,
+                     *notes = l ? &l->leader->annotations : &o->meta.annotations;
     const struct kvs *worker = l && l->worker ? &l->worker->labels : &none;
     COPY_KVS(a, labels, w->labels, w->n_labels);
     COPY_KVS(a, worker, w->worker_labels, w->n_worker_labels);

@@ -180,7 +180,8 @@ static bool read_events(struct reader *r)
     return true;
 }
 
-int doc_parse_yaml(struct arena *a, struct str text, uint32_t line, const struct doc **out, struct doc_where *at, struct errbuf *err)
+int doc_parse_yaml(struct arena *a, struct str text, uint32_t line, const struct doc **out, struct doc_where *at,
+                   struct errbuf *err)
 {
     struct reader r = {.line0 = line, .at = {line, 1}};
     *out = NULL;
@@ -206,8 +207,8 @@ static bool is_separator(const char *p, const char *end)
     return end - p >= 3 && !memcmp(p, "---", 3) && (end - p == 3 || strchr(" \t\r\n", p[3]));
 }
 
-/* In YAML nothing but a document's end may stand as "---" at the beginning of a line, not even inside a quoted or block string, so a
- * broken document can be left out without reading it. */
+/* In YAML nothing but a document's end may stand as "---" at the beginning of a line, not even inside a quoted or block
+ * string, so a broken document can be left out without reading it. */
 bool doc_stream_next(struct doc_stream *s, struct str *text, uint32_t *line)
 {
     if (!s->rest.p)
