@@ -22,7 +22,8 @@ struct endpoint { /* immutable identity; refcounted */
     char address[64];          /* "10.0.0.5:8000" */
     struct addr addr, metrics_addr;
     _Atomic uint64_t alive_us; /* last response byte seen by a worker */
-    _Atomic uint64_t epoch;    /* raised when the endpoint is ejected or removed: unanswered requests there are to be moved */
+    _Atomic uint64_t epoch;    /* raised when a probe ejects the endpoint: unanswered requests there are to be moved. A removed endpoint may still answer
+                                * what it has, so removal does not raise it */
 };
 struct endpoint *endpoint_ref(struct endpoint *e);
 void endpoint_unref(struct endpoint *e);
@@ -33,6 +34,8 @@ struct port_req { /* embed in the proxy's request */
     struct loop *loop;           /* where a late answer is delivered */
     void (*on_decision)(struct port_req *r); /* late answers only, on that loop's thread; r->core.d holds it */
     struct mail mail;            /* private */
+    struct port *port;           /* private */
+    bool picked, queued;         /* private: reserved; waiting for a late answer */
 };
 
 struct ports; /* all ports, the scraper, the clock */
@@ -56,9 +59,15 @@ const char *port_key(const struct port *p);  /* conf_backend.key */
 const char *port_name(const struct port *p); /* pool or Service name */
 const char *port_ns(const struct port *p);
 bool port_is_pool(const struct port *p);
+bool port_warming(struct port *p); /* some endpoint has not had its first probe yet: "no endpoint" may be over in a moment */
+bool port_ep_name(struct port *p, struct ep_ref ref, char *out, size_t cap); /* pod name; false when it is gone */
+/* Number of ready endpoints that are not among `tried` and serve the model (hash; 0 any) or have not told what they serve. */
+uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried, uint32_t n_tried);
 /* The verbs, under the port's mutex. now is read inside (clock_us). */
 enum sched_answer port_submit(struct port *p, struct port_req *r);
-void port_cancel(struct port *p, struct port_req *r);
+/* Takes a queued request back. True: it is the caller's again. False: its late answer is already on the way; on_decision will be called, and the caller
+ * then ends it with port_finish(OUT_CANCELLED) (when it was picked). */
+bool port_cancel(struct port *p, struct port_req *r);
 void port_first_token(struct port *p, struct port_req *r);
 void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u);
 /* Views. fn is called under the mutex: copy and leave. */

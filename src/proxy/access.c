@@ -1,0 +1,161 @@
+/* access.c - one line per request: "Request Handled" for pools at info, "Request Proxied" for Services at debug. Never prompts or answers.
+ *
+ * costs: what each endpoint would have cost at the moment of the (last) pick, in seconds. */
+#include "proxy/impl.h"
+
+/* Seconds with four decimals, without the cost of printf. */
+static void put_seconds(struct buf *out, double s)
+{
+    if (!(s >= 0))
+        s = 0;
+    uint64_t v = s < 1e9 ? (uint64_t)(s * 10000 + 0.5) : (uint64_t)1e13;
+    char t[24];
+    int n = 0;
+    for (int i = 0; i < 4; i++, v /= 10)
+        t[n++] = (char)('0' + v % 10);
+    t[n++] = '.';
+    do
+        t[n++] = (char)('0' + v % 10);
+    while (v /= 10);
+    char fwd[24];
+    for (int i = 0; i < n; i++)
+        fwd[i] = t[n - 1 - i];
+    buf_add(out, fwd, (size_t)n);
+}
+
+static void put_field(struct buf *out, struct str key, double s)
+{
+    buf_add_str(out, key);
+    put_seconds(out, s);
+}
+
+struct names { /* names of the endpoints in an explanation, looked up under one lock */
+    const struct sched_explain *x;
+    char name[SCHED_EXPLAIN][128];
+};
+
+static void on_view(void *ctx, const struct ep_view *v, const struct endpoint *e)
+{
+    (void)v;
+    struct names *names = ctx;
+    for (uint32_t i = 0; i < names->x->n; i++)
+        if (names->x->cost[i].ep.slot == e->ref.slot && names->x->cost[i].ep.gen == e->ref.gen)
+            memcpy(names->name[i], e->name, sizeof e->name);
+}
+
+static void put_costs(struct buf *out, struct request *rq)
+{
+    struct names names = {.x = rq->explain};
+    for (uint32_t i = 0; i < rq->explain->n; i++)
+        memcpy(names.name[i], "gone", 5);
+    port_views(rq->backend->port, on_view, &names);
+    buf_add(out, "[", 1);
+    for (uint32_t i = 0; i < rq->explain->n; i++) {
+        const struct sched_cost *c = &rq->explain->cost[i];
+        buf_add_str(out, i ? STR(",{\"name\":\"") : STR("{\"name\":\""));
+        buf_add_str(out, str_c(names.name[i])); /* names of Kubernetes objects need no escaping */
+        buf_add(out, "\"", 1);
+        if (c->skip != SKIP_NONE) {
+            buf_add_str(out, STR(",\"skip\":\""));
+            buf_add_str(out, str_c(sched_skip_name(c->skip)));
+            buf_add_str(out, STR("\"}"));
+            continue;
+        }
+        put_field(out, STR(",\"total\":"), c->total_s);
+        put_field(out, STR(",\"wait\":"), c->wait_s);
+        put_field(out, STR(",\"prefill\":"), c->prefill_s);
+        put_field(out, STR(",\"others\":"), c->others_s);
+        put_field(out, STR(",\"kv\":"), c->kv_s);
+        buf_add(out, "}", 1);
+    }
+    buf_add(out, "]", 1);
+}
+
+static double ms(uint64_t from_us, uint64_t to_us)
+{
+    return from_us && to_us > from_us ? (double)(to_us - from_us) / 1000 : 0;
+}
+
+static const char *criticality_name(enum sched_criticality c)
+{
+    return c == CRIT_CRITICAL ? "Critical" : c == CRIT_SHEDDABLE ? "Sheddable" : "Standard";
+}
+
+static void log_common(struct logline *l, struct request *rq)
+{
+    log_str(l, "request_id", rq->request_id);
+    log_str(l, "method", rq->head->method_str);
+    log_str(l, "path", rq->path);
+}
+
+static void log_outcome(struct logline *l, struct request *rq, uint64_t now_us)
+{
+    log_f(l, "duration_ms", ms(rq->start_us, now_us), 3);
+    log_u64(l, "attempts", rq->attempts);
+    log_u64(l, "status", rq->status);
+    log_u64(l, "bytes", rq->resp_bytes);
+    if (rq->error_code)
+        log_cstr(l, "error", rq->error_code);
+}
+
+static void log_pick(struct logline *l, struct request *rq)
+{
+    if (!rq->ep)
+        return;
+    log_cstr(l, "pod", rq->ep->name);
+    log_cstr(l, "address", rq->ep->address);
+    log_cstr(l, "reason", sched_reason_name(rq->reason));
+    log_u64(l, "prefix_hit_bytes", rq->matched_bytes);
+    log_f(l, "prefix_hit", rq->stream_bytes ? (double)rq->matched_bytes / (double)rq->stream_bytes : 0, 3);
+}
+
+static void log_handled(struct request *rq, const struct api_usage *u, uint64_t now_us)
+{
+    struct logline l;
+    struct buf *costs = &rq->w->out;
+    buf_clear(costs);
+    if (rq->explain && rq->attempts)
+        put_costs(costs, rq);
+    if (!log_begin(&l, LOG_INFO, "Request Handled"))
+        return;
+    log_common(&l, rq);
+    log_str(&l, "model", rq->model);
+    log_str(&l, "target_model", rq->target);
+    log_cstr(&l, "pool", port_name(rq->backend->port));
+    log_cstr(&l, "namespace", port_ns(rq->backend->port));
+    log_cstr(&l, "criticality", criticality_name(rq->criticality));
+    log_pick(&l, rq);
+    log_f(&l, "queue_ms", ms(rq->body_done_us, rq->picked_us), 3);
+    log_f(&l, "ttft_ms", ms(rq->start_us, rq->first_us), 3);
+    if (u && u->found) {
+        log_u64(&l, "prompt_tokens", u->prompt_tokens);
+        log_u64(&l, "completion_tokens", u->completion_tokens);
+        if (u->has_cached)
+            log_u64(&l, "cached_tokens", u->cached_tokens);
+    }
+    log_outcome(&l, rq, now_us);
+    if (costs->n)
+        log_raw(&l, "costs", buf_str(costs));
+    log_end(&l);
+}
+
+void access_log(struct request *rq, const struct api_usage *u, uint64_t now_us)
+{
+    if (rq->backend && rq->backend->pool) {
+        if (log_on(LOG_INFO))
+            log_handled(rq, u, now_us);
+        return;
+    }
+    struct logline l;
+    if (!log_on(LOG_DEBUG) || !log_begin(&l, LOG_DEBUG, rq->backend ? "Request Proxied" : "Request Refused"))
+        return;
+    log_common(&l, rq);
+    if (rq->backend)
+        log_str(&l, "backend", rq->backend->key);
+    if (rq->ep) {
+        log_cstr(&l, "pod", rq->ep->name);
+        log_cstr(&l, "address", rq->ep->address);
+    }
+    log_outcome(&l, rq, now_us);
+    log_end(&l);
+}

@@ -1,0 +1,316 @@
+/* proxy/impl.h - what the files of the data plane share: gateway, worker, client connection, request. Private to src/proxy.
+ *
+ * Threads: a worker owns its loop, listeners, clients and requests; nothing of them is touched elsewhere. A plane (snapshot with what belongs to it at
+ * run time) is immutable and shared; a world is one worker's hold on a plane, so that requests count references without atomics.
+ *
+ * Reentrancy: every callback of the loop runs between worker_enter and worker_leave; requests and clients that end meanwhile are freed by the
+ * outermost worker_leave, so a function may still look at the request it has just ended. */
+#ifndef PROXY_IMPL_H
+#define PROXY_IMPL_H
+
+#include "api/api.h"
+#include "base/arena.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/rng.h"
+#include "http/h1.h"
+#include "http/sse.h"
+#include "proxy/gateway.h"
+#include "proxy/retry.h"
+#include <pthread.h>
+
+#define RECV_INTO_MIN (16 * 1024) /* bodies with more than this to come are read straight into their buffer */
+#define WARMING_WAIT_US 2000000   /* how long a request waits for the first probe of a new pool */
+#define WARMING_STEP_US 20000
+#define SWEEP_US 100000           /* how often waiting requests look at their endpoint's epoch */
+#define HELD_MAX 4096             /* bytes of an event stream held back until its first event is whole */
+
+struct gateway;
+struct worker;
+struct request;
+struct proxy_metrics;
+struct model_metrics;
+
+/* --- configuration at run time (plane.c) ---------------------------------------------------------------------------------- */
+
+struct backend { /* a pool or Service as requests see it; lives across snapshots while its port does */
+    atomic_uint refs;
+    struct port *port;
+    struct str key; /* NUL-terminated, owned */
+    bool pool;
+    struct retry_budget budget;
+    struct metric *retries, *ttft, *duration;
+    _Atomic(struct metric *) by_status[600]; /* penstock_requests_total, filled on first use */
+    _Atomic(struct metric *) failures[16];   /* by enum sched_outcome */
+};
+struct plane_port {
+    uint16_t port;
+    bool by_model;
+    const struct conf_listener **listeners; /* most specific hostname first */
+    uint32_t n_listeners;
+};
+struct plane {
+    atomic_uint refs;
+    struct conf *conf;
+    struct backend **backends; /* beside conf->backends */
+    struct plane_port *ports;
+    uint32_t n_ports;
+};
+struct plane *plane_build(struct gateway *g, struct conf *c, const struct plane *previous);
+struct plane *plane_ref(struct plane *p);
+void plane_unref(struct plane *p);
+const struct plane_port *plane_find_port(const struct plane *p, uint16_t port);
+const struct conf_listener *plane_find_listener(const struct plane_port *pp, struct str host); /* NULL: no hostname matches */
+void backend_unref(struct backend *b);
+
+struct world { /* worker-local */
+    unsigned refs;
+    struct plane *plane;
+};
+void world_unref(struct world *w);
+
+/* --- gateway and workers ---------------------------------------------------------------------------------------------------- */
+
+struct gateway {
+    struct gateway_opts o;
+    struct metrics *metrics;
+    struct proxy_metrics *pm;
+    struct ports *ports;
+    struct worker **workers;
+    unsigned n_workers;
+    pthread_mutex_t lock;   /* guards plane, applied, drain_* */
+    pthread_cond_t changed;
+    struct plane *plane;
+    unsigned applied;       /* workers that have taken the newest plane */
+    struct errbuf apply_err;
+    bool apply_failed, opened;
+    unsigned drained;       /* workers with nothing left to do */
+    bool draining;
+    struct loop *drain_loop;
+    struct mail *drain_mail;
+    atomic_size_t body_bytes; /* held by all requests */
+};
+
+struct body_cache { /* buffers of finished bodies, for the next ones: fresh pages cost more than the copy into them */
+    struct {
+        void *v[8];
+        unsigned n;
+    } size_class[4];
+};
+
+struct worker {
+    struct gateway *g;
+    unsigned index; /* = metric shard */
+    pthread_t thread;
+    struct loop *loop;
+    struct rng rng;
+    struct world *world;
+    struct list listeners, clients;
+    unsigned n_clients, max_clients;
+    struct conn_pool *pool;
+    struct list waiting;    /* requests that an endpoint has not answered yet */
+    struct timer sweep, drain_timer;
+    unsigned depth;
+    struct list dead_clients, dead_requests, free_requests;
+    unsigned n_free;
+    struct body_cache bodies;
+    struct map models;      /* "model\ntarget" -> struct model_metrics */
+    bool draining, drained;
+    uint64_t date_s;
+    char date[32];
+    /* scratch: valid within one callback */
+    struct h1_head head, resp;
+    struct buf scratch, text, out;
+    uint64_t hashes[PREFIX_MAX];
+};
+struct worker *worker_start(struct gateway *g, unsigned index);
+void worker_adopt(struct worker *w, struct plane *p); /* any thread; the worker reports to gateway_worker_applied */
+void worker_drain(struct worker *w);                  /* any thread */
+void worker_stop(struct worker *w);                   /* joins */
+void worker_free(struct worker *w);
+static inline void worker_enter(struct worker *w)
+{
+    w->depth++;
+}
+void worker_leave(struct worker *w);
+void worker_check_drained(struct worker *w);
+uint64_t worker_now_us(const struct worker *w);
+const char *worker_date(struct worker *w); /* value of a Date header */
+void gateway_worker_applied(struct gateway *g, const struct errbuf *err);
+void gateway_worker_drained(struct gateway *g);
+
+/* --- bodies (body.c) ---------------------------------------------------------------------------------------------------------- */
+
+struct body {
+    char *p;
+    size_t n, cap;
+};
+enum body_result { BODY_OK, BODY_TOO_LARGE, BODY_NO_MEMORY };
+/* Room for `more` bytes; expect: bytes known to come in all (0 unknown). The buffer grows with what arrives, never ahead of it by much. */
+enum body_result body_reserve(struct worker *w, struct body *b, size_t more, size_t expect);
+enum body_result body_add(struct worker *w, struct body *b, struct str data, size_t expect);
+void body_free(struct worker *w, struct body *b);
+void body_cache_free(struct body_cache *c);
+
+/* --- clients (client.c) --------------------------------------------------------------------------------------------------------- */
+
+struct client {
+    struct worker *w;
+    struct conn *conn;
+    struct list link;
+    struct request *rq;
+    struct buf in;        /* an unfinished head, or input behind the request under way; empty when idle */
+    struct timer timer;   /* armed lazily: it may fire early and is then set anew */
+    uint64_t since_us;    /* when the connection became idle, or the head began */
+    uint16_t port;
+    bool close;           /* no further request */
+    bool feeding, dead;
+};
+void client_accept(struct worker *w, uint16_t port, struct conn *conn);
+void client_close(struct client *c); /* orderly, after pending output */
+void client_abort(struct client *c); /* reset */
+void client_arm(struct client *c);   /* after anything that may have brought the next deadline nearer */
+void client_request_done(struct client *c); /* its request has ended and its answer is written */
+void client_continue(struct client *c);     /* sends 100 Continue */
+
+/* --- requests (request.c and others) --------------------------------------------------------------------------------------------- */
+
+enum req_state { REQ_NEW, REQ_READ_BODY, REQ_ROUTE, REQ_WAIT_PICK, REQ_CONNECT, REQ_SEND, REQ_WAIT_HEAD, REQ_RELAY, REQ_DONE, REQ_N_STATES };
+const char *req_state_name(enum req_state s);
+bool req_move_allowed(enum req_state from, enum req_state to);
+
+enum relay_mode { RELAY_RAW, RELAY_DECHUNK, RELAY_ENCHUNK };
+
+struct request {
+    struct client *c;
+    struct worker *w;
+    struct list link;       /* worker's waiting, dead or free list */
+    struct arena arena;
+    enum req_state state;
+    uint64_t start_us, body_done_us, picked_us, sent_us, first_us, last_us; /* last: newest byte of body or answer */
+    uint64_t deadline_us;   /* whole request; 0 none */
+    uint64_t attempt_deadline_us; /* this attempt's first byte; 0 none */
+    uint64_t repick_us;     /* WAIT_PICK: when to ask again */
+
+    /* the client's request */
+    struct str head_bytes;  /* copy in the arena; spans of head point into it */
+    struct h1_head *head;   /* only the first n_headers entries exist */
+    struct str path, host;  /* normalised; lower case without port */
+    struct str request_id;
+    enum api_kind kind;
+    bool keep_alive, to_head, http10;
+    struct body body;
+    size_t body_n;          /* its length, also after it was freed */
+    uint64_t body_left;
+    struct h1_chunked chunked_in;
+
+    /* where to */
+    struct world *world;    /* until the answer's head is written */
+    const struct conf_listener *listener;
+    const struct conf_rule *rule;
+    const struct conf_match *match;
+    struct backend *backend;
+    struct str model, target; /* asked for; sent to the server */
+    enum sched_criticality criticality;
+    bool parsed, event_stream, is_model_kind, model_moved;
+
+    /* the picker */
+    struct port_req pick;
+    bool reserved, cancelled;
+    struct prefix_hashes hashes;
+    struct sched_explain *explain;
+    struct endpoint *ep;    /* of the newest attempt; own reference */
+    uint64_t epoch;
+    enum sched_reason reason;
+    uint64_t matched_bytes, stream_bytes;
+
+    /* upstream */
+    struct conn *up;
+    struct iovec parts[4];  /* head, body (in three parts when the model was replaced) */
+    int n_parts;
+    size_t send_total, sent;
+    unsigned attempts, crashes;
+    bool fresh;             /* next attempt on a connection of its own: a reused one was stale */
+    bool up_keep, up_paused;
+    struct buf up_in;       /* unfinished answer head; then held bytes of the body */
+    unsigned fail_status;   /* what the client hears when nobody else can serve */
+    const char *fail_code;
+
+    /* the answer */
+    unsigned status;
+    struct str resp_head;   /* held until the first byte of the body */
+    enum h1_framing framing;
+    enum relay_mode mode;
+    uint64_t resp_left, resp_bytes;
+    struct h1_chunked chunked_out;
+    bool head_seen, committed, client_keep, first_token_told;
+    struct sse *tail;       /* pool answers: first event and tail */
+    struct str response_id;
+    const char *error_code; /* for log and metrics */
+    struct model_metrics *mm;
+    bool running;           /* counted in running_requests */
+};
+
+struct request *request_new(struct client *c, struct str head_bytes);
+void request_start(struct request *rq);
+struct str request_read_body(struct request *rq, struct str data); /* returns what is behind the body */
+void request_move(struct request *rq, enum req_state to);
+void request_client_gone(struct request *rq);
+void request_expired(struct request *rq, uint64_t now_us);
+uint64_t request_deadline_us(const struct request *rq);
+void request_release(struct request *rq); /* worker_leave: back to the free list */
+/* Ends the request: by an answer of our own (when nothing was relayed yet, else the connection is cut), or after the last byte was relayed. */
+void request_fail(struct request *rq, unsigned status, const char *code, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void request_answer(struct request *rq, unsigned status, const char *content_type, const char *headers, struct str body);
+void request_complete(struct request *rq);
+void request_finish_pick(struct request *rq, enum sched_outcome how); /* no-op when nothing is reserved */
+void request_drop_upstream(struct request *rq);                     /* aborts it */
+
+void request_route(struct request *rq);         /* route.c */
+void request_pick(struct request *rq);          /* pick.c */
+void request_picked(struct request *rq);
+enum sched_answer request_submit(struct request *rq); /* asks the port; reserved is set when it picked */
+void request_connect(struct request *rq);       /* upstream.c */
+void request_move_elsewhere(struct request *rq); /* retry.c: its endpoint was ejected */
+void upstream_failed(struct request *rq, enum sched_outcome how, const char *code);
+bool request_try_elsewhere(struct request *rq, enum sched_outcome how); /* while an answer is held; false: go on with it */
+void relay_head(struct request *rq, const struct h1_head *head, struct str rest); /* relay.c */
+void relay_data(struct request *rq, struct str data);
+void relay_eof(struct request *rq);
+void relay_client_drained(struct request *rq);
+void models_answer(struct request *rq, const struct conf_backend *pool); /* models_answer.c */
+bool models_known(struct request *rq, const struct conf_backend *pool);
+
+/* headers.c: both write to w->text and return it */
+struct str headers_request(struct request *rq, uint64_t content_length);
+struct str headers_response(struct request *rq, const struct h1_head *head);
+struct str headers_replace_prefix(struct arena *a, struct str path, struct str prefix, struct str replacement);
+struct str headers_location(struct request *rq, const struct conf_redirect *rd);
+
+void errors_write(struct client *c, enum api_kind kind, bool to_head, bool keep, unsigned status, const char *code, struct str message); /* errors.c */
+void access_log(struct request *rq, const struct api_usage *u, uint64_t now_us); /* access.c */
+
+/* --- metrics (metrics.c) ----------------------------------------------------------------------------------------------------------- */
+
+struct model_metrics {
+    struct str model, target;
+    struct metric *requests[3]; /* priority -1, 0, 1 */
+    struct metric *duration, *request_sizes, *response_sizes, *input_tokens, *output_tokens, *cached_tokens, *running, *ntpot, *ttft;
+};
+struct proxy_metrics *proxy_metrics_new(struct gateway *g);
+void proxy_metrics_free(struct proxy_metrics *pm);
+void metrics_backend_init(struct gateway *g, struct backend *b);
+struct model_metrics *metrics_model(struct worker *w, struct str model, struct str target);
+void metrics_free_models(struct worker *w);
+void metrics_client(struct worker *w, int delta);
+void metrics_picked(struct request *rq, uint64_t took_us);
+void metrics_pick_failed(struct request *rq, uint64_t took_us);
+void metrics_sent(struct request *rq);
+void metrics_first_byte(struct request *rq);
+void metrics_retry(struct request *rq);
+void metrics_upstream_failure(struct request *rq, enum sched_outcome how);
+void metrics_done(struct request *rq, const struct api_usage *usage, uint64_t now_us);
+void metrics_rejected(struct worker *w, const char *code);
+
+#endif

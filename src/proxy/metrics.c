@@ -1,0 +1,453 @@
+/* metrics.c - every family the data plane exports: the names operators have dashboards for (gie-protocol.md 5) and our own under penstock_. */
+#include "proxy/impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_MODELS 256 /* label values that clients choose */
+
+static const double b_gen[] = {.005, .025, .05, .1, .2, .4, .6, .8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60, 120, 180, 240, 300,
+                               360, 480, 600, 900, 1200, 1800, 2700, 3600};
+static const double b_fast[] = {.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1};
+static const double b_ours[] = {.00001, .00002, .00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5};
+static const double b_reqsz[] = {64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576, 2097152,
+                                 4194304, 8388608, 16777216, 33554432, 67108864, 134217728, 268435456, 536870912, 1073741824};
+static const double b_rspsz[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32778, 65536};
+static const double b_tokin[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32778, 65536, 131072, 262144, 524288, 1048576};
+static const double b_tokout[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
+static const double b_ntpot[] = {.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10};
+static const double b_ratio[] = {0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1};
+static const double b_hitb[] = {0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536};
+
+struct proxy_metrics {
+    struct gateway *g;
+    struct metric_family *m_requests, *m_errors, *m_duration, *m_reqsz, *m_rspsz, *m_in, *m_out, *m_cached, *m_running, *m_ntpot, *m_ttft;
+    struct metric_family *pool_kv, *pool_queue, *pool_running, *pool_ready, *pod_queue;
+    struct metric_family *requests, *retries, *failures, *ttft, *duration, *rejected, *ep_inflight, *ep_ejected, *ep_picks, *pool_inflight,
+        *pool_queued, *pool_index_bytes, *pool_endpoints, *pool_demand, *ep_speed, *ejections;
+    struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *index_size, *added, *clients, *body_bytes;
+    struct map shown; /* "pool\npod" -> struct shown_ep */
+    uint64_t round;
+};
+
+struct shown_ep {
+    char *pool, *pod;
+    uint64_t round, ejections;
+};
+
+#define LABELS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define HIST(name, help, labels, b, max) metric_family(m, METRIC_HISTOGRAM, name, help, labels, b, ARRAY_LEN(b), max)
+#define COUNTER(name, help, labels, max) metric_family(m, METRIC_COUNTER, name, help, labels, NULL, 0, max)
+#define GAUGE(name, help, labels, max) metric_family(m, METRIC_GAUGE, name, help, labels, NULL, 0, max)
+
+static void model_families(struct proxy_metrics *pm, struct metrics *m)
+{
+    const char *const *M = LABELS("model_name", "target_model_name");
+    pm->m_requests = COUNTER("inference_objective_request_total", "Requests that were scheduled.",
+                             LABELS("model_name", "target_model_name", "priority"), 3 * MAX_MODELS);
+    pm->m_errors = COUNTER("inference_objective_request_error_total", "Requests that ended with an error.",
+                           LABELS("model_name", "target_model_name", "error_code"), 4 * MAX_MODELS);
+    pm->m_duration = HIST("inference_objective_request_duration_seconds", "From the request to the end of its answer.", M, b_gen, MAX_MODELS);
+    pm->m_reqsz = HIST("inference_objective_request_sizes", "Request body bytes.", M, b_reqsz, MAX_MODELS);
+    pm->m_rspsz = HIST("inference_objective_response_sizes", "Response body bytes.", M, b_rspsz, MAX_MODELS);
+    pm->m_in = HIST("inference_objective_input_tokens", "Prompt tokens.", M, b_tokin, MAX_MODELS);
+    pm->m_out = HIST("inference_objective_output_tokens", "Completion tokens.", M, b_tokout, MAX_MODELS);
+    pm->m_cached = HIST("inference_objective_prompt_cached_tokens", "Prompt tokens the server had cached.", M, b_tokin, MAX_MODELS);
+    pm->m_running = GAUGE("inference_objective_running_requests", "Requests under way.", LABELS("model_name"), MAX_MODELS);
+    pm->m_ntpot = HIST("inference_objective_normalized_time_per_output_token_seconds", "Duration over completion tokens.", M, b_ntpot, MAX_MODELS);
+    pm->m_ttft = HIST("inference_objective_request_ttft_seconds", "Time to the first byte of streamed answers.", M, b_gen, MAX_MODELS);
+}
+
+static void pool_families(struct proxy_metrics *pm, struct metrics *m)
+{
+    const char *const *N = LABELS("name");
+    pm->pool_kv = GAUGE("inference_pool_average_kv_cache_utilization", "Mean KV-cache use of the pool's endpoints, 0 to 1.", N, 0);
+    pm->pool_queue = GAUGE("inference_pool_average_queue_size", "Mean waiting requests of the pool's endpoints.", N, 0);
+    pm->pool_running = GAUGE("inference_pool_average_running_requests", "Mean running requests of the pool's endpoints.", N, 0);
+    pm->pool_ready = GAUGE("inference_pool_ready_pods", "Ready endpoints.", N, 0);
+    pm->pod_queue = GAUGE("inference_pool_per_pod_queue_size", "Waiting requests of an endpoint.", LABELS("name", "model_server_pod"), 0);
+    pm->pool_inflight = GAUGE("penstock_pool_inflight", "Requests of this gateway in flight at the pool.", N, 0);
+    pm->pool_queued = GAUGE("penstock_pool_queued", "Requests that wait in the gateway.", N, 0);
+    pm->pool_demand = GAUGE("penstock_pool_demand", "Queued and running requests per ready endpoint, for autoscalers.", N, 0);
+    pm->pool_index_bytes = GAUGE("penstock_prefix_index_bytes", "Memory of the prefix index.", N, 0);
+    pm->pool_endpoints = GAUGE("penstock_pool_endpoints", "Endpoints, ready or not.", N, 0);
+    pm->ep_inflight = GAUGE("penstock_endpoint_inflight", "Requests of this gateway in flight at the endpoint.", LABELS("pool", "pod"), 0);
+    pm->ep_ejected = GAUGE("penstock_endpoint_ejected", "1 while the endpoint is ejected.", LABELS("pool", "pod"), 0);
+    pm->ep_picks = GAUGE("penstock_endpoint_picks", "Requests given to the endpoint so far.", LABELS("pool", "pod"), 0);
+    pm->ep_speed = GAUGE("penstock_endpoint_speed", "Learnt slowness relative to the pool's prior.", LABELS("pool", "pod"), 0);
+    pm->ejections = COUNTER("penstock_endpoint_ejections_total", "Ejections.", LABELS("pool", "pod"), 0);
+}
+
+static struct metric *single(struct metric_family *f)
+{
+    return metric_series(f, NULL);
+}
+
+static void own_families(struct proxy_metrics *pm, struct metrics *m)
+{
+    static const char *const none[] = {NULL};
+    pm->requests = COUNTER("penstock_requests_total", "Requests by backend and status of the answer.", LABELS("backend", "status"), 0);
+    pm->retries = COUNTER("penstock_retries_total", "Requests sent to another endpoint.", LABELS("backend"), 0);
+    pm->failures = COUNTER("penstock_upstream_failures_total", "Attempts that failed, by kind.", LABELS("backend", "kind"), 0);
+    pm->ttft = HIST("penstock_ttft_seconds", "From the request to the first byte of the answer's body.", LABELS("backend"), b_gen, 0);
+    pm->duration = HIST("penstock_request_duration_seconds", "From the request to the end of the answer.", LABELS("backend"), b_gen, 0);
+    pm->rejected = COUNTER("penstock_rejected_total", "Requests the gateway answered with an error, by code.", LABELS("code"), 200);
+    pm->added = single(HIST("penstock_added_seconds", "From the complete request to its last byte sent to the endpoint.", none, b_ours, 0));
+    pm->clients = single(GAUGE("penstock_client_connections", "Open client connections.", none, 0));
+    pm->body_bytes = single(GAUGE("penstock_body_bytes_held", "Memory of request bodies under way.", none, 0));
+    pm->sched_e2e = single(HIST("inference_extension_scheduler_e2e_duration_seconds", "Time of a pick.", none, b_fast, 0));
+    pm->hit_ratio = single(HIST("inference_extension_prefix_indexer_hit_ratio", "Matched share of the prompt.", none, b_ratio, 0));
+    pm->hit_bytes = single(HIST("inference_extension_prefix_indexer_hit_bytes", "Matched bytes of the prompt.", none, b_hitb, 0));
+    pm->index_size = single(GAUGE("inference_extension_prefix_indexer_size", "Entries of the prefix index.", none, 0));
+    struct metric_family *attempts = COUNTER("inference_extension_scheduler_attempts_total", "Picks by result.", LABELS("status"), 0);
+    pm->attempts_ok = metric_series(attempts, (struct str[]){STR("success")});
+    pm->attempts_failed = metric_series(attempts, (struct str[]){STR("failure")});
+    struct metric_family *info = GAUGE("inference_extension_info", "Build of this program.", LABELS("commit", "build_ref"), 0);
+    metric_set(metric_series(info, (struct str[]){STR(""), STR(PENSTOCK_VERSION)}), 1);
+}
+
+/* --- collector: gauges from live state -------------------------------------------------------------------------------------------- */
+
+struct pool_sums {
+    struct proxy_metrics *pm;
+    struct str pool;
+    double kv, waiting, running;
+    unsigned n_load, n_kv;
+};
+
+static struct shown_ep *shown_ep(struct proxy_metrics *pm, struct str pool, struct str pod)
+{
+    char key[512];
+    int n = snprintf(key, sizeof key, STR_FMT "\n" STR_FMT, STR_ARG(pool), STR_ARG(pod));
+    struct str k = {key, MIN((size_t)MAX(n, 0), sizeof key - 1)};
+    struct shown_ep *s = map_get(&pm->shown, k);
+    if (!s) {
+        s = xcalloc(1, sizeof *s);
+        s->pool = str_dup(pool);
+        s->pod = str_dup(pod);
+        map_put(&pm->shown, k, s);
+    }
+    s->round = pm->round;
+    return s;
+}
+
+static void show_endpoint(void *ctx, const struct ep_view *v, const struct endpoint *e)
+{
+    struct pool_sums *sums = ctx;
+    struct proxy_metrics *pm = sums->pm;
+    struct str labels[] = {sums->pool, str_c(e->name)};
+    struct shown_ep *s = shown_ep(pm, labels[0], labels[1]);
+    metric_set(metric_series(pm->ep_inflight, labels), v->inflight);
+    metric_set(metric_series(pm->ep_ejected, labels), v->ejected);
+    metric_set(metric_series(pm->ep_picks, labels), (double)v->picks);
+    metric_set(metric_series(pm->ep_speed, labels), v->speed);
+    if (v->ejections > s->ejections)
+        metric_add(metric_series(pm->ejections, labels), pm->g->n_workers, (double)(v->ejections - s->ejections));
+    s->ejections = v->ejections;
+    if (!v->load_valid)
+        return;
+    sums->n_load++;
+    sums->waiting += v->load.waiting;
+    sums->running += v->load.running;
+    metric_set(metric_series(pm->pod_queue, labels), v->load.waiting);
+    if (v->load.has_kv) {
+        sums->kv += v->load.kv_frac;
+        sums->n_kv++;
+    }
+}
+
+static void show_port(void *ctx, struct port *p)
+{
+    struct proxy_metrics *pm = ctx;
+    struct sched_stats st;
+    struct str name[] = {str_c(port_name(p))};
+    struct pool_sums sums = {.pm = pm, .pool = name[0]};
+    port_stats(p, &st);
+    port_views(p, show_endpoint, &sums);
+    metric_set(metric_series(pm->pool_inflight, name), (double)st.inflight);
+    metric_set(metric_series(pm->pool_endpoints, name), st.n_endpoints);
+    if (!port_is_pool(p))
+        return;
+    metric_set(metric_series(pm->pool_ready, name), st.n_ready);
+    metric_set(metric_series(pm->pool_queued, name), (double)st.queued);
+    metric_set(metric_series(pm->pool_index_bytes, name), (double)st.index_bytes);
+    metric_set(metric_series(pm->pool_kv, name), sums.n_kv ? sums.kv / sums.n_kv : 0);
+    metric_set(metric_series(pm->pool_queue, name), sums.n_load ? sums.waiting / sums.n_load : 0);
+    metric_set(metric_series(pm->pool_running, name), sums.n_load ? sums.running / sums.n_load : 0);
+    metric_set(metric_series(pm->pool_demand, name), (double)(st.queued + st.inflight) / MAX(st.n_ready, 1u));
+}
+
+static void hide_gone(struct proxy_metrics *pm)
+{
+    struct metric_family *const per_ep[] = {pm->ep_inflight, pm->ep_ejected, pm->ep_picks, pm->ep_speed, pm->pod_queue, pm->ejections};
+    for (bool found = true; found;) {
+        struct shown_ep *gone = NULL;
+        MAP_EACH(slot, &pm->shown) {
+            gone = slot->val;
+            if (gone->round != pm->round) {
+                map_del(&pm->shown, (struct str){slot->key, slot->key_n});
+                break;
+            }
+            gone = NULL;
+        }
+        found = gone != NULL;
+        if (!gone)
+            break;
+        struct str labels[] = {str_c(gone->pool), str_c(gone->pod)};
+        for (size_t i = 0; i < ARRAY_LEN(per_ep); i++)
+            metric_series_drop(per_ep[i], labels);
+        free(gone->pool);
+        free(gone->pod);
+        free(gone);
+    }
+}
+
+static void add_entries(void *ctx, struct port *p)
+{
+    struct sched_stats st;
+    port_stats(p, &st);
+    *(double *)ctx += (double)st.index_entries;
+}
+
+static void collect(void *ctx)
+{
+    struct proxy_metrics *pm = ctx;
+    double entries = 0;
+    pm->round++;
+    ports_each(pm->g->ports, show_port, pm);
+    ports_each(pm->g->ports, add_entries, &entries);
+    metric_set(pm->index_size, entries);
+    metric_set(pm->body_bytes, (double)atomic_load(&pm->g->body_bytes));
+    hide_gone(pm);
+}
+
+/* --- life ------------------------------------------------------------------------------------------------------------------------- */
+
+struct proxy_metrics *proxy_metrics_new(struct gateway *g)
+{
+    struct proxy_metrics *pm = xcalloc(1, sizeof *pm);
+    pm->g = g;
+    map_init(&pm->shown, 4);
+    model_families(pm, g->metrics);
+    pool_families(pm, g->metrics);
+    own_families(pm, g->metrics);
+    metrics_collector(g->metrics, collect, pm);
+    return pm;
+}
+
+void proxy_metrics_free(struct proxy_metrics *pm)
+{
+    MAP_EACH(slot, &pm->shown) {
+        struct shown_ep *s = slot->val;
+        free(s->pool);
+        free(s->pod);
+        free(s);
+    }
+    map_free(&pm->shown);
+    free(pm);
+}
+
+void metrics_backend_init(struct gateway *g, struct backend *b)
+{
+    struct str label[] = {b->key};
+    b->retries = metric_series(g->pm->retries, label);
+    b->ttft = metric_series(g->pm->ttft, label);
+    b->duration = metric_series(g->pm->duration, label);
+}
+
+static struct model_metrics *new_model(struct proxy_metrics *pm, struct str model, struct str target)
+{
+    struct model_metrics *mm = xcalloc(1, sizeof *mm);
+    mm->model = (struct str){str_dup(model), model.n};
+    mm->target = (struct str){str_dup(target), target.n};
+    struct str M[] = {mm->model, mm->target};
+    mm->duration = metric_series(pm->m_duration, M);
+    mm->request_sizes = metric_series(pm->m_reqsz, M);
+    mm->response_sizes = metric_series(pm->m_rspsz, M);
+    mm->input_tokens = metric_series(pm->m_in, M);
+    mm->output_tokens = metric_series(pm->m_out, M);
+    mm->cached_tokens = metric_series(pm->m_cached, M);
+    mm->running = metric_series(pm->m_running, M);
+    mm->ntpot = metric_series(pm->m_ntpot, M);
+    mm->ttft = metric_series(pm->m_ttft, M);
+    return mm;
+}
+
+struct model_metrics *metrics_model(struct worker *w, struct str model, struct str target)
+{
+    char key[2100];
+    if (w->models.n >= MAX_MODELS) /* the families would count it under _other as well */
+        model = str_first(model, 0), target = str_first(target, 0);
+    size_t n = 0;
+    memcpy(key, model.p ? model.p : "", MIN(model.n, 1024));
+    n = MIN(model.n, 1024);
+    key[n++] = '\n';
+    memcpy(key + n, target.p ? target.p : "", MIN(target.n, 1024));
+    n += MIN(target.n, 1024);
+    struct model_metrics *mm = map_get(&w->models, (struct str){key, n});
+    if (mm)
+        return mm;
+    mm = new_model(w->g->pm, model, target);
+    map_put(&w->models, (struct str){key, n}, mm);
+    return mm;
+}
+
+void metrics_free_models(struct worker *w)
+{
+    MAP_EACH(slot, &w->models) {
+        struct model_metrics *mm = slot->val;
+        char *p[2];
+        memcpy(&p[0], &mm->model.p, sizeof p[0]);
+        memcpy(&p[1], &mm->target.p, sizeof p[1]);
+        free(p[0]);
+        free(p[1]);
+        free(mm);
+    }
+}
+
+/* --- events ------------------------------------------------------------------------------------------------------------------------ */
+
+static double seconds(uint64_t from_us, uint64_t to_us)
+{
+    return to_us > from_us ? (double)(to_us - from_us) / 1e6 : 0;
+}
+
+void metrics_client(struct worker *w, int delta)
+{
+    metric_add(w->g->pm->clients, w->index, delta);
+}
+
+static void count_scheduled(struct request *rq)
+{
+    struct proxy_metrics *pm = rq->w->g->pm;
+    int i = MAX(-1, MIN(1, (int)rq->criticality)) + 1;
+    if (!rq->mm->requests[i]) {
+        struct str M[] = {rq->mm->model, rq->mm->target, i == 0 ? STR("-1") : i == 1 ? STR("0") : STR("1")};
+        rq->mm->requests[i] = metric_series(pm->m_requests, M);
+    }
+    metric_add(rq->mm->requests[i], rq->w->index, 1);
+    metric_add(rq->mm->running, rq->w->index, 1);
+    rq->running = true;
+}
+
+void metrics_picked(struct request *rq, uint64_t took_us)
+{
+    if (!rq->backend->pool)
+        return;
+    struct proxy_metrics *pm = rq->w->g->pm;
+    unsigned shard = rq->w->index;
+    metric_observe(pm->sched_e2e, shard, (double)took_us / 1e6);
+    metric_add(pm->attempts_ok, shard, 1);
+    const struct sched_decision *d = &rq->pick.core.d;
+    if (d->stream_bytes) {
+        metric_observe(pm->hit_bytes, shard, (double)d->matched_bytes);
+        metric_observe(pm->hit_ratio, shard, (double)d->matched_bytes / (double)d->stream_bytes);
+    }
+    if (rq->mm && !rq->running)
+        count_scheduled(rq);
+}
+
+void metrics_pick_failed(struct request *rq, uint64_t took_us)
+{
+    if (!rq->backend->pool)
+        return;
+    metric_observe(rq->w->g->pm->sched_e2e, rq->w->index, (double)took_us / 1e6);
+    metric_add(rq->w->g->pm->attempts_failed, rq->w->index, 1);
+}
+
+void metrics_sent(struct request *rq)
+{
+    if (rq->attempts == 1)
+        metric_observe(rq->w->g->pm->added, rq->w->index, seconds(rq->body_done_us, rq->sent_us));
+}
+
+void metrics_first_byte(struct request *rq)
+{
+    metric_observe(rq->backend->ttft, rq->w->index, seconds(rq->start_us, rq->first_us));
+    if (rq->mm && rq->event_stream)
+        metric_observe(rq->mm->ttft, rq->w->index, seconds(rq->start_us, rq->first_us));
+}
+
+void metrics_retry(struct request *rq)
+{
+    metric_add(rq->backend->retries, rq->w->index, 1);
+}
+
+void metrics_upstream_failure(struct request *rq, enum sched_outcome how)
+{
+    static const char *const names[] = {
+        [OUT_OK] = "ok",           [OUT_CANCELLED] = "cancelled", [OUT_CONNECT_FAILED] = "connect",     [OUT_RESET] = "reset",
+        [OUT_GARBAGE] = "garbage", [OUT_TIMEOUT] = "timeout",     [OUT_SERVER_ERROR] = "server_error",  [OUT_MODEL_MISSING] = "model_missing",
+        [OUT_STALE_CONN] = "stale_conn",
+    };
+    struct metric *s = atomic_load_explicit(&rq->backend->failures[how], memory_order_relaxed);
+    if (!s) {
+        s = metric_series(rq->w->g->pm->failures, (struct str[]){rq->backend->key, str_c(names[how])});
+        atomic_store_explicit(&rq->backend->failures[how], s, memory_order_relaxed);
+    }
+    metric_add(s, rq->w->index, 1);
+}
+
+void metrics_rejected(struct worker *w, const char *code)
+{
+    metric_add(metric_series(w->g->pm->rejected, (struct str[]){str_c(code)}), w->index, 1);
+}
+
+static void count_status(struct request *rq)
+{
+    unsigned status = MIN(rq->status, 599u);
+    struct metric *s = atomic_load_explicit(&rq->backend->by_status[status], memory_order_relaxed);
+    if (!s) {
+        char text[8];
+        int n = snprintf(text, sizeof text, "%u", status);
+        s = metric_series(rq->w->g->pm->requests, (struct str[]){rq->backend->key, {text, (size_t)n}});
+        atomic_store_explicit(&rq->backend->by_status[status], s, memory_order_relaxed);
+    }
+    metric_add(s, rq->w->index, 1);
+}
+
+static void observe_usage(struct request *rq, const struct api_usage *u, double duration_s)
+{
+    unsigned shard = rq->w->index;
+    if (u->prompt_tokens)
+        metric_observe(rq->mm->input_tokens, shard, (double)u->prompt_tokens);
+    if (u->completion_tokens) {
+        metric_observe(rq->mm->output_tokens, shard, (double)u->completion_tokens);
+        metric_observe(rq->mm->ntpot, shard, duration_s / (double)u->completion_tokens);
+    }
+    if (u->cached_tokens)
+        metric_observe(rq->mm->cached_tokens, shard, (double)u->cached_tokens);
+}
+
+static void count_error(struct request *rq)
+{
+    const char *code = rq->error_code ? rq->error_code : "ModelServerError";
+    struct str labels[] = {rq->mm->model, rq->mm->target, str_c(code)};
+    metric_add(metric_series(rq->w->g->pm->m_errors, labels), rq->w->index, 1);
+}
+
+void metrics_done(struct request *rq, const struct api_usage *usage, uint64_t now_us)
+{
+    if (!rq->backend)
+        return;
+    unsigned shard = rq->w->index;
+    double s = seconds(rq->start_us, now_us);
+    count_status(rq);
+    metric_observe(rq->backend->duration, shard, s);
+    if (!rq->backend->pool)
+        return;
+    if (!rq->mm)
+        rq->mm = metrics_model(rq->w, rq->model, rq->target);
+    if (rq->running)
+        metric_add(rq->mm->running, shard, -1);
+    rq->running = false;
+    if (rq->status >= 400 || rq->error_code)
+        count_error(rq);
+    if (!rq->committed || rq->error_code)
+        return;
+    metric_observe(rq->mm->duration, shard, s);
+    metric_observe(rq->mm->request_sizes, shard, (double)rq->body_n);
+    metric_observe(rq->mm->response_sizes, shard, (double)rq->resp_bytes);
+    if (usage && usage->found)
+        observe_usage(rq, usage, s);
+}

@@ -1,0 +1,94 @@
+/* pick.c - asks the port for an endpoint, now or later, and starts over where a retry asks for it. */
+#include "proxy/impl.h"
+
+#include "base/hash.h"
+
+static void rejected(struct request *rq);
+
+static void on_late_decision(struct port_req *pr)
+{
+    struct request *rq = CONTAINER_OF(pr, struct request, pick);
+    struct worker *w = rq->w;
+    worker_enter(w);
+    if (rq->cancelled) { /* the client left while the answer was on its way */
+        if (pr->picked)
+            port_finish(rq->backend->port, pr, OUT_CANCELLED, NULL);
+        list_push_back(&w->dead_requests, &rq->link);
+    } else if (pr->picked) {
+        rq->reserved = true;
+        request_picked(rq);
+    } else {
+        rejected(rq);
+    }
+    worker_leave(w);
+}
+
+static void fill(struct request *rq)
+{
+    struct sched_req *r = &rq->pick.core;
+    r->hashes = rq->hashes.n ? &rq->hashes : NULL;
+    r->explain = rq->explain;
+    r->d = (struct sched_decision){0};
+    r->model = rq->backend->pool && rq->is_model_kind && rq->target.n ? hash_bytes(rq->target.p, rq->target.n, 0) : 0;
+    rq->pick.loop = rq->w->loop;
+    rq->pick.on_decision = on_late_decision;
+}
+
+static void rejected(struct request *rq)
+{
+    uint64_t now_us = worker_now_us(rq->w);
+    if (rq->fail_status) { /* a retry found nobody: the first failure is the answer */
+        request_fail(rq, rq->fail_status, rq->fail_code, "No endpoint could answer the request (%u tried).", rq->attempts);
+        return;
+    }
+    if (rq->pick.core.d.reject == REJECT_SHED) {
+        request_fail(rq, 429, "shed", "The pool is saturated and the request is sheddable.");
+        return;
+    }
+    if (port_warming(rq->backend->port) && now_us < rq->body_done_us + WARMING_WAIT_US) {
+        rq->repick_us = now_us + WARMING_STEP_US;
+        client_arm(rq->c);
+        return;
+    }
+    request_fail(rq, 503, "no_endpoint", "No endpoint of %s is ready.", port_name(rq->backend->port));
+}
+
+void request_picked(struct request *rq)
+{
+    const struct sched_decision *d = &rq->pick.core.d;
+    struct endpoint *old = rq->ep;
+    rq->ep = endpoint_ref(rq->pick.ep);
+    endpoint_unref(old);
+    rq->epoch = atomic_load_explicit(&rq->ep->epoch, memory_order_acquire);
+    rq->reason = d->reason;
+    rq->matched_bytes = d->matched_bytes;
+    rq->stream_bytes = d->stream_bytes;
+    rq->attempts++;
+    request_connect(rq);
+}
+
+enum sched_answer request_submit(struct request *rq)
+{
+    fill(rq);
+    uint64_t t0 = loop_clock_us(rq->w->loop);
+    enum sched_answer a = port_submit(rq->backend->port, &rq->pick);
+    uint64_t took_us = loop_clock_us(rq->w->loop) - t0;
+    rq->reserved = a == SCHED_PICKED;
+    if (a == SCHED_REJECTED)
+        metrics_pick_failed(rq, took_us);
+    else
+        metrics_picked(rq, took_us);
+    return a;
+}
+
+void request_pick(struct request *rq)
+{
+    request_move(rq, REQ_WAIT_PICK);
+    enum sched_answer a = request_submit(rq);
+    if (a == SCHED_REJECTED)
+        rejected(rq);
+    else if (a == SCHED_QUEUED)
+        client_arm(rq->c);
+    else
+        request_picked(rq);
+}

@@ -1,0 +1,251 @@
+/* route.c - where a request goes: listener and route, backend by weight, and for pools what the picker and the server must know of the body. */
+#include "proxy/impl.h"
+
+#include "base/hash.h"
+
+#include <stdio.h>
+
+#define SCRATCH_KEEP (1 << 20) /* a larger scratch is given back after use */
+
+struct routing { /* lives during the step */
+    struct request *rq;
+    struct api_request body;
+    struct api_error error;
+    bool tried, failed; /* the body was looked at; and was refused */
+    const struct conf_backend *to;
+};
+
+static bool is_json(const struct h1_head *head)
+{
+    if (h1_find(head, H_CONTENT_ENCODING))
+        return false;
+    const struct h1_header *h = h1_find(head, H_CONTENT_TYPE);
+    if (!h)
+        return true;
+    size_t n = h->value.n;
+    for (size_t i = 0; i + 4 <= n; i++)
+        if (str_ieq((struct str){h->value.p + i, 4}, STR("json")))
+            return true;
+    return false;
+}
+
+static void look_at_body(struct routing *r)
+{
+    struct request *rq = r->rq;
+    if (r->tried)
+        return;
+    r->tried = true;
+    if (rq->head->method != H1_POST || !rq->body.n || !is_json(rq->head))
+        return;
+    struct str text = {rq->body.p, rq->body.n};
+    r->failed = api_parse_request(rq->kind, text, &rq->w->scratch, &r->body, &r->error) != 0;
+    rq->parsed = !r->failed;
+    if (rq->parsed && r->body.model.n && r->body.model.n <= 1024)
+        rq->model = rq->target = arena_str(&rq->arena, r->body.model);
+}
+
+static uint64_t limit_us(const struct request *rq)
+{
+    if (rq->rule->request_timeout_us)
+        return rq->rule->request_timeout_us;
+    if (rq->listener->request_timeout_us)
+        return rq->listener->request_timeout_us;
+    return rq->w->g->o.request_timeout_us;
+}
+
+static void set_deadline(struct request *rq)
+{
+    uint64_t us = limit_us(rq);
+    rq->deadline_us = us && us < UINT64_MAX / 4 ? rq->start_us + us : 0;
+}
+
+static bool find_route(struct routing *r)
+{
+    struct request *rq = r->rq;
+    const struct plane_port *pp = rq->world ? plane_find_port(rq->world->plane, rq->c->port) : NULL;
+    rq->listener = pp ? plane_find_listener(pp, rq->host) : NULL;
+    if (!rq->listener)
+        return false;
+    if (rq->listener->by_model)
+        look_at_body(r);
+    struct conf_route_req q = {rq->host, rq->path, rq->head->query, rq->head->method_str, rq->model, rq->head};
+    rq->match = conf_route(rq->listener, &q);
+    rq->rule = rq->match ? rq->match->rule : NULL;
+    return rq->rule != NULL;
+}
+
+static void redirect(struct request *rq)
+{
+    const struct conf_redirect *rd = rq->rule->redirect;
+    struct str location = headers_location(rq, rd);
+    char *line = arena_printf(&rq->arena, "Location: " STR_FMT "\r\n", STR_ARG(location));
+    request_answer(rq, rd->status ? rd->status : 302, NULL, line, STR_NULL);
+}
+
+static bool draw_backend(struct routing *r)
+{
+    struct request *rq = r->rq;
+    const struct conf_backend_ref *ref = conf_draw_backend(rq->rule, rng_unit(&rq->w->rng));
+    if (!ref || ref->backend == CONF_NO_BACKEND) {
+        request_fail(rq, 500, "backend_unresolved", "The route's backend does not resolve%s" STR_FMT ".", ref && ref->problem.n ? ": " : "",
+                     STR_ARG(ref ? ref->problem : STR("")));
+        return false;
+    }
+    struct plane *p = rq->world->plane;
+    r->to = &p->conf->backends[ref->backend];
+    rq->backend = p->backends[ref->backend];
+    atomic_fetch_add_explicit(&rq->backend->refs, 1, memory_order_relaxed);
+    retry_count_request(&rq->backend->budget, worker_now_us(rq->w));
+    return true;
+}
+
+/* --- pools ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool body_acceptable(struct routing *r)
+{
+    struct request *rq = r->rq;
+    if (r->failed) {
+        request_fail(rq, r->error.status, r->error.code, "%s", r->error.msg);
+        return false;
+    }
+    if (rq->parsed && r->body.forbidden) {
+        request_fail(rq, 400, "forbidden_field", "The field '%s' may not be set by a client.", r->body.forbidden);
+        return false;
+    }
+    return true;
+}
+
+static bool choose_target(struct routing *r)
+{
+    struct request *rq = r->rq;
+    rq->criticality = CRIT_STANDARD;
+    if (!rq->model.n)
+        return true;
+    const struct conf_model *m = conf_find_model(r->to, rq->model);
+    if (!m && r->to->unknown_model == UNKNOWN_MODEL_REJECT && rq->is_model_kind) {
+        request_fail(rq, 404, "model_not_found", "The model `" STR_FMT "` does not exist.", STR_ARG(rq->model));
+        return false;
+    }
+    if (!m)
+        return true;
+    rq->criticality = m->criticality;
+    rq->target = arena_str(&rq->arena, conf_draw_target(m, rng_unit(&rq->w->rng)));
+    return true;
+}
+
+static void hash_prefix(struct routing *r)
+{
+    struct request *rq = r->rq;
+    const struct sched_params *sp = &r->to->sched;
+    if (!rq->parsed || !rq->is_model_kind || sp->policy != SCHED_PREFIX_CACHE)
+        return;
+    uint64_t seed = prefix_seed(rq->target, STR_NULL, r->body.cache_salt);
+    prefix_hash(r->body.stream_bytes, seed, sp->block_bytes, sp->max_blocks, sp->deep, &rq->hashes, rq->w->hashes, PREFIX_MAX);
+    if (!rq->hashes.n)
+        return;
+    uint64_t *h = arena_alloc(&rq->arena, rq->hashes.n * sizeof *h);
+    memcpy(h, rq->w->hashes, rq->hashes.n * sizeof *h);
+    rq->hashes.h = h;
+}
+
+static void fill_pick(struct routing *r)
+{
+    struct request *rq = r->rq;
+    struct sched_req *s = &rq->pick.core;
+    s->id = rng_u64(&rq->w->rng);
+    s->priority = rq->criticality;
+    s->n_outputs = 1;
+    s->prompt_bytes = rq->body.n;
+    if (!rq->parsed)
+        return;
+    s->prompt_bytes = r->body.prompt_bytes;
+    s->prompt_token_ids = r->body.prompt_token_ids;
+    s->n_media = r->body.n_media;
+    s->max_tokens = r->body.has_max_tokens ? r->body.max_tokens : 0;
+    s->n_outputs = MAX(r->body.n, 1u) * MAX(r->body.n_prompts, 1u);
+    if (r->body.previous_response_id.n)
+        s->pinned = port_recall_response(rq->backend->port, r->body.previous_response_id);
+}
+
+static struct iovec span(struct str s)
+{
+    struct iovec v = {.iov_len = s.n};
+    memcpy(&v.iov_base, &s.p, sizeof s.p); /* only read from */
+    return v;
+}
+
+/* The request as the endpoint gets it: head, and the body around the model's name where that changes. */
+static void build_parts(struct routing *r)
+{
+    struct request *rq = r->rq;
+    struct str body = {rq->body.p, rq->body.n}, head, name, tail;
+    rq->n_parts = 1;
+    size_t length = body.n;
+    size_t cap = rq->target.n * 6 + 8;
+    bool replaced = rq->parsed && !str_eq(rq->target, rq->model) &&
+                    api_splice_model(body, &r->body, rq->target, arena_alloc(&rq->arena, cap), cap, &head, &name, &tail);
+    if (replaced) {
+        rq->parts[1] = span(head);
+        rq->parts[2] = span(name);
+        rq->parts[3] = span(tail);
+        rq->n_parts = 4;
+        length = head.n + name.n + tail.n;
+    } else if (body.n) {
+        rq->parts[1] = span(body);
+        rq->n_parts = 2;
+    }
+    struct str text = arena_str(&rq->arena, headers_request(rq, length));
+    rq->parts[0] = span(text);
+    rq->send_total = text.n + length;
+}
+
+static void to_pool(struct routing *r)
+{
+    struct request *rq = r->rq;
+    if (rq->kind == API_MODELS && models_known(rq, r->to)) {
+        models_answer(rq, r->to);
+        return;
+    }
+    look_at_body(r);
+    if (!body_acceptable(r) || !choose_target(r))
+        return;
+    rq->mm = metrics_model(rq->w, rq->model, rq->target);
+    hash_prefix(r);
+    fill_pick(r);
+    if (log_on(LOG_INFO))
+        rq->explain = arena_zalloc(&rq->arena, sizeof *rq->explain);
+    build_parts(r);
+    request_pick(rq);
+}
+
+static void to_service(struct routing *r)
+{
+    struct request *rq = r->rq;
+    rq->pick.core.n_outputs = 1;
+    rq->pick.core.prompt_bytes = rq->body.n;
+    build_parts(r);
+    request_pick(rq);
+}
+
+void request_route(struct request *rq)
+{
+    struct routing r = {.rq = rq};
+    rq->is_model_kind = rq->kind != API_OTHER && rq->kind != API_MODELS;
+    if (!find_route(&r)) {
+        request_fail(rq, 404, "route_not_found", "No route matches the request.");
+        return;
+    }
+    set_deadline(rq);
+    if (rq->rule->redirect) {
+        redirect(rq);
+        return;
+    }
+    if (!draw_backend(&r))
+        return;
+    if (rq->backend->pool)
+        to_pool(&r);
+    else
+        to_service(&r);
+    if (rq->w->scratch.cap > SCRATCH_KEEP)
+        buf_free(&rq->w->scratch);
+}

@@ -1,0 +1,320 @@
+/* worker.c - a worker thread: its loop, listeners and clients, the adoption of snapshots, the drain. */
+#include "proxy/impl.h"
+
+#include "http/date.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define MAX_FREE_REQUESTS 64
+
+struct wlistener {
+    struct worker *w;
+    struct list link;
+    struct listener *ln;
+    uint16_t port;
+};
+
+struct worker_mail { /* an order from the control thread */
+    struct mail mail;
+    struct worker *w;
+    struct plane *plane;
+};
+
+uint64_t worker_now_us(const struct worker *w)
+{
+    return loop_now_us(w->loop);
+}
+
+const char *worker_date(struct worker *w)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+    if ((uint64_t)ts.tv_sec != w->date_s) {
+        w->date_s = (uint64_t)ts.tv_sec;
+        http_date(w->date_s, w->date);
+    }
+    return w->date;
+}
+
+static void reap(struct worker *w)
+{
+    struct list *it;
+    while ((it = list_pop_front(&w->dead_requests))) {
+        struct request *rq = CONTAINER_OF(it, struct request, link);
+        request_release(rq);
+        if (w->n_free < MAX_FREE_REQUESTS) {
+            w->n_free++;
+            list_push_front(&w->free_requests, &rq->link);
+        } else {
+            arena_free(&rq->arena);
+            free(rq);
+        }
+    }
+    while ((it = list_pop_front(&w->dead_clients)))
+        free(CONTAINER_OF(it, struct client, link));
+}
+
+void worker_leave(struct worker *w)
+{
+    if (w->depth == 1)
+        reap(w);
+    w->depth--;
+    if (w->depth == 0 && w->draining)
+        worker_check_drained(w);
+}
+
+/* --- listeners --------------------------------------------------------------------------------------------------------------- */
+
+static void on_accept(struct listener *ln, struct conn *conn)
+{
+    struct wlistener *wl = listener_ctx(ln);
+    struct worker *w = wl->w;
+    if (w->n_clients >= w->max_clients) {
+        metrics_rejected(w, "too_many_connections");
+        conn_abort(conn);
+        return;
+    }
+    worker_enter(w);
+    client_accept(w, wl->port, conn);
+    worker_leave(w);
+}
+
+static struct wlistener *find_wlistener(struct worker *w, uint16_t port)
+{
+    LIST_EACH(it, &w->listeners) {
+        struct wlistener *wl = CONTAINER_OF(it, struct wlistener, link);
+        if (wl->port == port)
+            return wl;
+    }
+    return NULL;
+}
+
+static void close_wlistener(struct wlistener *wl)
+{
+    listener_close(wl->ln);
+    list_remove(&wl->link);
+    free(wl);
+}
+
+static int open_wlistener(struct worker *w, uint16_t port, struct errbuf *err)
+{
+    struct addr at;
+    CHECK(addr_parse(w->g->o.bind, port, &at));
+    struct wlistener *wl = xcalloc(1, sizeof *wl);
+    wl->w = w;
+    wl->port = port;
+    wl->ln = listener_open(w->loop, &at, on_accept, wl, err);
+    if (!wl->ln) {
+        free(wl);
+        return -1;
+    }
+    list_push_back(&w->listeners, &wl->link);
+    return 0;
+}
+
+static int follow_listeners(struct worker *w, const struct plane *p, struct errbuf *err)
+{
+    LIST_EACH_SAFE(it, next, &w->listeners) {
+        struct wlistener *wl = CONTAINER_OF(it, struct wlistener, link);
+        if (!plane_find_port(p, wl->port))
+            close_wlistener(wl);
+    }
+    int rc = 0;
+    for (uint32_t i = 0; i < p->n_ports && !w->draining; i++)
+        if (!find_wlistener(w, p->ports[i].port))
+            rc |= open_wlistener(w, p->ports[i].port, err);
+    return rc;
+}
+
+/* Idle connections to a port that is gone have nothing to wait for. */
+static void close_orphans(struct worker *w, bool all)
+{
+    LIST_EACH_SAFE(it, next, &w->clients) {
+        struct client *c = CONTAINER_OF(it, struct client, link);
+        if (!all && plane_find_port(w->world->plane, c->port))
+            continue;
+        c->close = true;
+        if (!c->rq && !c->in.n)
+            client_close(c);
+    }
+}
+
+/* --- orders ------------------------------------------------------------------------------------------------------------------- */
+
+static void run_adopt(struct mail *m)
+{
+    struct worker_mail *wm = CONTAINER_OF(m, struct worker_mail, mail);
+    struct worker *w = wm->w;
+    worker_enter(w);
+    struct world *world = xcalloc(1, sizeof *world);
+    world->refs = 1;
+    world->plane = wm->plane;
+    world_unref(w->world);
+    w->world = world;
+    struct errbuf err = {0};
+    bool failed = follow_listeners(w, world->plane, &err) != 0;
+    close_orphans(w, false);
+    gateway_worker_applied(w->g, failed ? &err : NULL);
+    free(wm);
+    worker_leave(w);
+}
+
+static void post_order(struct worker *w, void (*run)(struct mail *m), struct plane *p)
+{
+    struct worker_mail *wm = xcalloc(1, sizeof *wm);
+    wm->mail.run = run;
+    wm->w = w;
+    wm->plane = p;
+    loop_post(w->loop, &wm->mail);
+}
+
+void worker_adopt(struct worker *w, struct plane *p)
+{
+    post_order(w, run_adopt, p);
+}
+
+void worker_check_drained(struct worker *w)
+{
+    if (!w->draining || w->drained || !list_empty(&w->clients))
+        return;
+    w->drained = true;
+    timer_stop(w->loop, &w->drain_timer);
+    gateway_worker_drained(w->g);
+}
+
+static void drain_over(struct timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, drain_timer);
+    worker_enter(w);
+    LIST_EACH_SAFE(it, next, &w->clients) {
+        struct client *c = CONTAINER_OF(it, struct client, link);
+        if (c->rq)
+            request_client_gone(c->rq);
+        client_abort(c);
+    }
+    worker_leave(w);
+}
+
+static void run_drain(struct mail *m)
+{
+    struct worker_mail *wm = CONTAINER_OF(m, struct worker_mail, mail);
+    struct worker *w = wm->w;
+    free(wm);
+    worker_enter(w);
+    w->draining = true;
+    LIST_EACH_SAFE(it, next, &w->listeners)
+        close_wlistener(CONTAINER_OF(it, struct wlistener, link));
+    close_orphans(w, true);
+    timer_set(w->loop, &w->drain_timer, worker_now_us(w) + w->g->o.drain_us);
+    worker_leave(w);
+}
+
+void worker_drain(struct worker *w)
+{
+    post_order(w, run_drain, NULL);
+}
+
+/* --- waiting requests --------------------------------------------------------------------------------------------------------- */
+
+static void sweep(struct timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, sweep);
+    struct list moved;
+    worker_enter(w);
+    list_move(&moved, &w->waiting);
+    struct list *it;
+    while ((it = list_pop_front(&moved))) {
+        struct request *rq = CONTAINER_OF(it, struct request, link);
+        list_push_back(&w->waiting, &rq->link);
+        if (atomic_load_explicit(&rq->ep->epoch, memory_order_acquire) != rq->epoch)
+            request_move_elsewhere(rq);
+    }
+    timer_set(w->loop, &w->sweep, worker_now_us(w) + SWEEP_US);
+    worker_leave(w);
+}
+
+/* --- life --------------------------------------------------------------------------------------------------------------------- */
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    loop_run(w->loop);
+    return NULL;
+}
+
+struct worker *worker_start(struct gateway *g, unsigned index)
+{
+    struct worker *w = xcalloc(1, sizeof *w);
+    w->g = g;
+    w->index = index;
+    w->loop = loop_new(g->o.time_scale);
+    rng_init(&w->rng, g->o.seed * 1000003 + index);
+    list_init(&w->listeners);
+    list_init(&w->clients);
+    list_init(&w->waiting);
+    list_init(&w->dead_clients);
+    list_init(&w->dead_requests);
+    list_init(&w->free_requests);
+    w->max_clients = g->o.max_connections / g->n_workers + 1;
+    w->pool = conn_pool_new(w->loop, g->o.upstream_idle, g->o.upstream_idle_us);
+    map_init(&w->models, g->o.seed);
+    buf_init(&w->scratch, g->o.max_body + 64);
+    buf_init(&w->text, 4 * g->o.max_head + 65536);
+    buf_init(&w->out, 1 << 20);
+    w->sweep.fn = sweep;
+    w->drain_timer.fn = drain_over;
+    timer_set(w->loop, &w->sweep, worker_now_us(w) + SWEEP_US);
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the control thread's */
+    CHECK(pthread_create(&w->thread, NULL, worker_main, w) == 0);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return w;
+}
+
+static void run_stop_order(struct mail *m)
+{
+    struct worker_mail *wm = CONTAINER_OF(m, struct worker_mail, mail);
+    struct worker *w = wm->w;
+    free(wm);
+    worker_enter(w);
+    w->draining = true;
+    LIST_EACH_SAFE(it, next, &w->listeners)
+        close_wlistener(CONTAINER_OF(it, struct wlistener, link));
+    LIST_EACH_SAFE(it, next, &w->clients) {
+        struct client *c = CONTAINER_OF(it, struct client, link);
+        if (c->rq)
+            request_client_gone(c->rq);
+        client_abort(c);
+    }
+    worker_leave(w);
+    loop_stop(w->loop);
+}
+
+void worker_stop(struct worker *w)
+{
+    post_order(w, run_stop_order, NULL);
+    pthread_join(w->thread, NULL);
+}
+
+void worker_free(struct worker *w)
+{
+    struct list *it;
+    while ((it = list_pop_front(&w->free_requests))) {
+        struct request *rq = CONTAINER_OF(it, struct request, link);
+        arena_free(&rq->arena);
+        free(rq);
+    }
+    world_unref(w->world);
+    conn_pool_free(w->pool);
+    metrics_free_models(w);
+    map_free(&w->models);
+    body_cache_free(&w->bodies);
+    buf_free(&w->scratch);
+    buf_free(&w->text);
+    buf_free(&w->out);
+    loop_free(w->loop);
+    free(w);
+}

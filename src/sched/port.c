@@ -1,0 +1,425 @@
+/* port.c - one backend's scheduler behind its mutex: the picker's verbs, endpoints with addresses, views. */
+#include "sched/impl.h"
+
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <stdlib.h>
+
+static struct ep *ep_of(struct endpoint *e)
+{
+    return CONTAINER_OF(e, struct ep, pub);
+}
+
+uint64_t port_now_us(const struct port *p)
+{
+    return clock_us(p->owner->o.time_scale);
+}
+
+struct endpoint *endpoint_ref(struct endpoint *e)
+{
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+    return e;
+}
+
+void endpoint_unref(struct endpoint *e)
+{
+    if (!e || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    struct ep *ep = ep_of(e);
+    for (uint32_t i = 0; i < ep->n_models; i++)
+        free(ep->models[i]);
+    free(ep->models);
+    struct port *p = e->port;
+    free(ep);
+    port_unref(p);
+}
+
+struct port *port_ref(struct port *p)
+{
+    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+    return p;
+}
+
+void port_unref(struct port *p)
+{
+    if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    sched_free(p->sched);
+    recall_free(&p->recall);
+    pthread_mutex_destroy(&p->lock);
+    free(p->model_set);
+    free(p->key);
+    free(p->name);
+    free(p->ns);
+    free(p);
+}
+
+const char *port_key(const struct port *p)
+{
+    return p->key;
+}
+
+const char *port_name(const struct port *p)
+{
+    return p->name;
+}
+
+const char *port_ns(const struct port *p)
+{
+    return p->ns;
+}
+
+bool port_is_pool(const struct port *p)
+{
+    return p->pool;
+}
+
+bool port_warming(struct port *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool warming = p->pool && p->n_unprobed > 0;
+    pthread_mutex_unlock(&p->lock);
+    return warming;
+}
+
+/* --- endpoints ------------------------------------------------------------------------------------------------------------- */
+
+static void copy_name(char *out, size_t cap, struct str s)
+{
+    size_t n = MIN(s.n, cap - 1);
+    if (n)
+        memcpy(out, s.p, n);
+    out[n] = 0;
+}
+
+void port_add_endpoint(struct port *p, const struct conf_endpoint *ce)
+{
+    struct ep *e = xcalloc(1, sizeof *e);
+    atomic_init(&e->pub.refs, 1);
+    uint16_t metrics_port = ce->metrics_port ? ce->metrics_port : ce->port;
+    if (!addr_parse(ce->host, ce->port, &e->pub.addr) || !addr_parse(ce->host, metrics_port, &e->pub.metrics_addr)) {
+        free(e);
+        logf_msg(LOG_WARN, "endpoint " STR_FMT " has no numeric address: left out", STR_ARG(ce->pod));
+        return;
+    }
+    copy_name(e->pub.name, sizeof e->pub.name, ce->pod);
+    copy_name(e->pub.ns, sizeof e->pub.ns, ce->ns);
+    addr_format(&e->pub.addr, e->pub.address, sizeof e->pub.address);
+    e->pub.port = port_ref(p);
+    pthread_mutex_lock(&p->lock);
+    e->pub.ref = sched_ep_add(p->sched, &e->pub, p->pool, port_now_us(p));
+    list_push_back(&p->eps, &e->link);
+    p->n_unprobed += p->pool;
+    e->probed = !p->pool;
+    pthread_mutex_unlock(&p->lock);
+    scrape_add(p->owner->scrape, e);
+}
+
+static int cmp_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The union of the model hashes of all endpoints. Under the lock. */
+static void rebuild_model_set(struct port *p)
+{
+    uint32_t n = 0;
+    LIST_EACH(it, &p->eps)
+        n += CONTAINER_OF(it, struct ep, link)->n_models;
+    free(p->model_set);
+    p->model_set = n ? xmalloc(n * sizeof *p->model_set) : NULL;
+    p->n_model_set = 0;
+    LIST_EACH(it, &p->eps) {
+        struct ep *e = CONTAINER_OF(it, struct ep, link);
+        for (uint32_t i = 0; i < e->n_models; i++)
+            p->model_set[p->n_model_set++] = hash_bytes(e->models[i], strlen(e->models[i]), 0);
+    }
+    if (n)
+        qsort(p->model_set, n, sizeof *p->model_set, cmp_u64);
+}
+
+void port_remove_endpoint(struct port *p, struct ep *e)
+{
+    pthread_mutex_lock(&p->lock);
+    sched_ep_remove(p->sched, e->pub.ref, port_now_us(p));
+    list_remove(&e->link);
+    if (!e->probed)
+        p->n_unprobed--;
+    e->probed = true;
+    rebuild_model_set(p);
+    pthread_mutex_unlock(&p->lock);
+    scrape_remove(p->owner->scrape, e);
+    endpoint_unref(&e->pub);
+}
+
+static void note_probed(struct port *p, struct ep *e)
+{
+    if (!e->probed)
+        p->n_unprobed--;
+    e->probed = true;
+}
+
+void port_probe_ok(struct port *p, struct ep *e, const struct ep_load *load, uint64_t asked_us)
+{
+    pthread_mutex_lock(&p->lock);
+    uint64_t now_us = port_now_us(p);
+    if (load)
+        sched_ep_load(p->sched, e->pub.ref, load, now_us);
+    sched_ep_probe(p->sched, e->pub.ref, true, asked_us, now_us);
+    note_probed(p, e);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
+{
+    pthread_mutex_lock(&p->lock);
+    uint64_t alive_us = atomic_load_explicit(&e->pub.alive_us, memory_order_relaxed);
+    if (alive_us)
+        sched_ep_alive(p->sched, e->pub.ref, alive_us);
+    bool ejected = sched_ep_probe(p->sched, e->pub.ref, false, asked_us, port_now_us(p));
+    note_probed(p, e);
+    if (ejected)
+        atomic_fetch_add_explicit(&e->pub.epoch, 1, memory_order_release);
+    pthread_mutex_unlock(&p->lock);
+    if (ejected)
+        logf_msg(LOG_WARN, "endpoint %s (%s) of %s no longer answers probes: ejected", e->pub.name, e->pub.address, p->key);
+}
+
+void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n)
+{
+    uint64_t *hashes = n ? xmalloc(n * sizeof *hashes) : NULL;
+    for (uint32_t i = 0; i < n; i++)
+        hashes[i] = hash_bytes(ids[i], strlen(ids[i]), 0);
+    pthread_mutex_lock(&p->lock);
+    char **old = e->models;
+    uint32_t n_old = e->n_models;
+    e->models = ids;
+    e->n_models = n;
+    e->models_known = n > 0;
+    sched_ep_models(p->sched, e->pub.ref, hashes, n);
+    if (list_linked(&e->link))
+        rebuild_model_set(p);
+    pthread_mutex_unlock(&p->lock);
+    for (uint32_t i = 0; i < n_old; i++)
+        free(old[i]);
+    free(old);
+    free(hashes);
+}
+
+/* --- verbs ----------------------------------------------------------------------------------------------------------------- */
+
+static void deliver_late(struct mail *m)
+{
+    struct port_req *r = CONTAINER_OF(m, struct port_req, mail);
+    r->on_decision(r);
+}
+
+/* Posts the answers that a verb brought to queued requests. Under the lock. */
+static void post_decided(struct port *p)
+{
+    struct sched_req *d;
+    while ((d = sched_next_decided(p->sched))) {
+        struct port_req *r = CONTAINER_OF(d, struct port_req, core);
+        r->queued = false;
+        if (d->d.reject == REJECT_NONE) {
+            r->picked = true;
+            r->ep = endpoint_ref(d->d.user);
+        }
+        r->mail.run = deliver_late;
+        loop_post(r->loop, &r->mail);
+    }
+}
+
+/* A model that no endpoint is known to serve restricts nothing: the server's own 404 is the best answer. Under the lock. */
+static void forget_unknown_model(const struct port *p, struct sched_req *r)
+{
+    if (r->model && !(p->n_model_set && bsearch(&r->model, p->model_set, p->n_model_set, sizeof r->model, cmp_u64)))
+        r->model = 0;
+}
+
+enum sched_answer port_submit(struct port *p, struct port_req *r)
+{
+    r->port = p;
+    r->ep = NULL;
+    r->picked = r->queued = false;
+    pthread_mutex_lock(&p->lock);
+    forget_unknown_model(p, &r->core);
+    enum sched_answer a = sched_submit(p->sched, &r->core, port_now_us(p));
+    if (a == SCHED_PICKED) {
+        r->ep = endpoint_ref(r->core.d.user);
+        r->picked = true;
+    } else if (a == SCHED_QUEUED) {
+        r->queued = true;
+    }
+    post_decided(p);
+    pthread_mutex_unlock(&p->lock);
+    return a;
+}
+
+bool port_cancel(struct port *p, struct port_req *r)
+{
+    pthread_mutex_lock(&p->lock);
+    bool was_queued = r->queued;
+    if (was_queued) {
+        sched_cancel(p->sched, &r->core, port_now_us(p));
+        r->queued = false;
+        post_decided(p);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return was_queued;
+}
+
+void port_first_token(struct port *p, struct port_req *r)
+{
+    pthread_mutex_lock(&p->lock);
+    sched_first_token(p->sched, &r->core, port_now_us(p));
+    post_decided(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static bool is_failure(enum sched_outcome how)
+{
+    return how == OUT_CONNECT_FAILED || how == OUT_RESET || how == OUT_GARBAGE || how == OUT_TIMEOUT || how == OUT_SERVER_ERROR;
+}
+
+void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u)
+{
+    if (is_failure(how) && r->ep)
+        atomic_store_explicit(&ep_of(r->ep)->last_failure, how, memory_order_relaxed);
+    pthread_mutex_lock(&p->lock);
+    uint64_t alive_us = r->ep ? atomic_load_explicit(&r->ep->alive_us, memory_order_relaxed) : 0;
+    if (alive_us)
+        sched_ep_alive(p->sched, r->ep->ref, alive_us);
+    sched_finish(p->sched, &r->core, how, u, port_now_us(p));
+    r->picked = false;
+    post_decided(p);
+    pthread_mutex_unlock(&p->lock);
+    endpoint_unref(r->ep);
+    r->ep = NULL;
+}
+
+/* --- views ----------------------------------------------------------------------------------------------------------------- */
+
+void port_stats(struct port *p, struct sched_stats *out)
+{
+    pthread_mutex_lock(&p->lock);
+    sched_stats(p->sched, port_now_us(p), out);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, const struct endpoint *e), void *ctx)
+{
+    pthread_mutex_lock(&p->lock);
+    uint64_t now_us = port_now_us(p);
+    LIST_EACH(it, &p->eps) {
+        const struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
+        struct ep_view v;
+        if (sched_ep_view(p->sched, e->ref.slot, now_us, &v))
+            fn(ctx, &v, e);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+static bool same_ref(struct ep_ref a, struct ep_ref b)
+{
+    return a.slot == b.slot && a.gen == b.gen;
+}
+
+bool port_ep_name(struct port *p, struct ep_ref ref, char *out, size_t cap)
+{
+    bool found = false;
+    pthread_mutex_lock(&p->lock);
+    LIST_EACH(it, &p->eps) {
+        const struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
+        if (same_ref(e->ref, ref)) {
+            copy_name(out, cap, str_c(e->name));
+            found = true;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+    return found;
+}
+
+static bool among(struct ep_ref ref, const struct ep_ref *v, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (same_ref(ref, v[i]))
+            return true;
+    return false;
+}
+
+static bool may_serve(const struct ep *e, uint64_t model)
+{
+    if (!model || !e->models_known)
+        return true;
+    for (uint32_t i = 0; i < e->n_models; i++)
+        if (hash_bytes(e->models[i], strlen(e->models[i]), 0) == model)
+            return true;
+    return false;
+}
+
+uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried, uint32_t n_tried)
+{
+    uint32_t n = 0;
+    pthread_mutex_lock(&p->lock);
+    uint64_t now_us = port_now_us(p);
+    LIST_EACH(it, &p->eps) {
+        const struct ep *e = CONTAINER_OF(it, struct ep, link);
+        struct ep_view v;
+        if (among(e->pub.ref, tried, n_tried) || !may_serve(e, model))
+            continue;
+        n += sched_ep_view(p->sched, e->pub.ref.slot, now_us, &v) && v.ready && !v.draining;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return n;
+}
+
+bool port_models(struct port *p, void (*fn)(void *ctx, const char *id), void *ctx)
+{
+    bool known = false;
+    struct map seen;
+    map_init(&seen, 1);
+    pthread_mutex_lock(&p->lock);
+    LIST_EACH(it, &p->eps) {
+        struct ep *e = CONTAINER_OF(it, struct ep, link);
+        known |= e->models_known;
+        for (uint32_t i = 0; i < e->n_models; i++) {
+            if (map_get(&seen, str_c(e->models[i])))
+                continue;
+            map_put(&seen, str_c(e->models[i]), e);
+            fn(ctx, e->models[i]);
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+    map_free(&seen);
+    return known;
+}
+
+void port_remember_response(struct port *p, struct str id, struct endpoint *e)
+{
+    if (!id.n)
+        return;
+    pthread_mutex_lock(&p->lock);
+    recall_put(&p->recall, id, e->ref);
+    pthread_mutex_unlock(&p->lock);
+}
+
+struct ep_ref port_recall_response(struct port *p, struct str id)
+{
+    if (!id.n)
+        return (struct ep_ref){0};
+    pthread_mutex_lock(&p->lock);
+    struct ep_ref ref = recall_get(&p->recall, id);
+    pthread_mutex_unlock(&p->lock);
+    return ref;
+}
+
+void port_models_stale(struct port *p, struct endpoint *e)
+{
+    struct ep *ep = ep_of(e);
+    if (p->pool && !atomic_exchange(&ep->models_asked, true))
+        scrape_ask_models(p->owner->scrape, ep);
+}

@@ -1,0 +1,347 @@
+/* scrape.c - the scraping thread: it alone asks endpoints how they are, and ticks the schedulers.
+ *
+ * A pool's endpoint: GET /metrics every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of others is seen there, and every
+ * probe_ejected_us while it is new or ejected. Any answer below 500 means alive; a page that cannot be had (404) only leaves the load unknown.
+ * A Service's endpoint is judged by its traffic alone; an ejected one is tried by a TCP connect, unless it had accepted and then hung. */
+#include "sched/impl.h"
+
+#include "core/promtext.h"
+#include "net/httpc.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+#define TICK_US              100000
+#define MODELS_INTERVAL_US   30000000
+#define MIN_INTERVAL_US      50000
+#define MODELS_STALE_WAIT_US 100000 /* between a 404 for a model and the new reading: several 404s make one */
+
+struct scrape {
+    struct ports *ps;
+    struct loop *loop;
+    pthread_t thread;
+    struct timer tick;
+    struct list scrapers;
+};
+
+struct scraper {
+    struct scrape *s;
+    struct ep *ep;
+    struct list link;
+    struct timer timer, models_timer;
+    struct httpc *client;      /* pools: kept connection to metrics_addr */
+    struct models_read *models;
+    struct prom *prom;         /* during a scrape */
+    struct conn *knock;        /* Services: TCP probe under way */
+    uint64_t asked_us;
+};
+
+enum cmd_what { CMD_ADD, CMD_REMOVE, CMD_MODELS, CMD_STOP };
+struct cmd {
+    struct mail mail;
+    struct scrape *s;
+    struct ep *ep;
+    enum cmd_what what;
+};
+
+static void schedule(struct scraper *sc, uint64_t delay_us)
+{
+    timer_set(sc->s->loop, &sc->timer, loop_now_us(sc->s->loop) + delay_us);
+}
+
+struct pace { /* what decides how soon the endpoint is asked again */
+    bool suspect, others;
+};
+
+static struct pace endpoint_pace(struct ep *e)
+{
+    struct port *p = e->pub.port;
+    struct ep_view v;
+    struct pace pace = {0};
+    pthread_mutex_lock(&p->lock);
+    if (sched_ep_view(p->sched, e->pub.ref.slot, port_now_us(p), &v)) {
+        pace.suspect = !v.ready || v.ejected;
+        pace.others = v.others_waiting + v.others_running > 0.5;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return pace;
+}
+
+static uint64_t next_interval_us(struct scraper *sc, bool failed)
+{
+    const struct ports_opts *o = &sc->s->ps->o;
+    struct pace pace = endpoint_pace(sc->ep);
+    if (pace.suspect || failed)
+        return MIN(o->probe_ejected_us, o->scrape_interval_us);
+    if (pace.others)
+        return MAX(MIN_INTERVAL_US, o->scrape_interval_us / 5);
+    return o->scrape_interval_us;
+}
+
+/* --- pools: the metrics page ------------------------------------------------------------------------------------------------- */
+
+static bool on_page(void *ctx, struct str piece)
+{
+    struct scraper *sc = ctx;
+    return prom_feed(sc->prom, piece);
+}
+
+static void finish_scrape(struct scraper *sc, unsigned status)
+{
+    struct port *p = sc->ep->pub.port;
+    if (status == 0 || status >= 500) {
+        port_probe_failed(p, sc->ep, sc->asked_us);
+    } else if (status == 200) {
+        prom_end(sc->prom);
+        sc->prom->load.sent_us = sc->asked_us;
+        sc->prom->load.done_us = loop_clock_us(sc->s->loop);
+        port_probe_ok(p, sc->ep, &sc->prom->load, sc->asked_us);
+    } else {
+        port_probe_ok(p, sc->ep, NULL, sc->asked_us);
+    }
+}
+
+static void ask_models(struct scraper *sc, uint64_t delay_us)
+{
+    timer_set(sc->s->loop, &sc->models_timer, loop_now_us(sc->s->loop) + delay_us);
+}
+
+static void on_scraped(void *ctx, unsigned status, const char *err)
+{
+    (void)err;
+    struct scraper *sc = ctx;
+    bool was_suspect = endpoint_pace(sc->ep).suspect;
+    finish_scrape(sc, status);
+    free(sc->prom);
+    sc->prom = NULL;
+    bool failed = status == 0 || status >= 500;
+    if (!failed && was_suspect) /* new, or back and perhaps another program: what does it serve? */
+        ask_models(sc, 0);
+    schedule(sc, next_interval_us(sc, failed));
+}
+
+static void start_scrape(struct scraper *sc)
+{
+    if (httpc_busy(sc->client))
+        return;
+    sc->prom = xmalloc(sizeof *sc->prom);
+    prom_init(sc->prom, (enum prom_dialect)atomic_load(&sc->ep->pub.port->dialect));
+    sc->asked_us = loop_clock_us(sc->s->loop);
+    struct httpc_call call = {.method = STR("GET"), .target = STR("/metrics"), .timeout_us = sc->s->ps->o.scrape_timeout_us,
+                              .on_body = on_page, .on_done = on_scraped, .ctx = sc};
+    if (!httpc_start(sc->client, &call)) {
+        free(sc->prom);
+        sc->prom = NULL;
+        schedule(sc, sc->s->ps->o.probe_ejected_us);
+    }
+}
+
+/* --- Services: a knock at the door -------------------------------------------------------------------------------------------- */
+
+static void end_knock(struct scraper *sc, bool ok)
+{
+    if (sc->knock)
+        conn_close(sc->knock);
+    sc->knock = NULL;
+    if (ok)
+        port_probe_ok(sc->ep->pub.port, sc->ep, NULL, sc->asked_us);
+    schedule(sc, sc->s->ps->o.probe_ejected_us);
+}
+
+static void knock_connected(struct conn *c, int err)
+{
+    end_knock(conn_ctx(c), err == 0);
+}
+
+static void knock_data(struct conn *c, struct str data)
+{
+    (void)c;
+    (void)data;
+}
+
+static void knock_eof(struct conn *c)
+{
+    (void)c;
+}
+
+static void knock_error(struct conn *c, int err)
+{
+    (void)err;
+    end_knock(conn_ctx(c), false);
+}
+
+static const struct conn_ops knock_ops = {knock_connected, knock_data, knock_eof, knock_eof, knock_error};
+
+static void service_due(struct scraper *sc)
+{
+    if (sc->knock) { /* the connect took longer than a probe may */
+        conn_abort(sc->knock);
+        sc->knock = NULL;
+    }
+    bool hung = atomic_load_explicit(&sc->ep->last_failure, memory_order_relaxed) == OUT_TIMEOUT;
+    if (endpoint_pace(sc->ep).suspect && !hung) {
+        sc->asked_us = loop_clock_us(sc->s->loop);
+        sc->knock = conn_connect(sc->s->loop, &sc->ep->pub.addr, &knock_ops, sc);
+        schedule(sc, sc->s->ps->o.scrape_timeout_us);
+        return;
+    }
+    schedule(sc, sc->s->ps->o.probe_ejected_us);
+}
+
+/* --- models ------------------------------------------------------------------------------------------------------------------- */
+
+static void on_models(void *ctx, bool ok)
+{
+    (void)ok;
+    struct scraper *sc = ctx;
+    models_read_free(sc->models);
+    sc->models = NULL;
+    if (!timer_armed(&sc->models_timer))
+        ask_models(sc, MODELS_INTERVAL_US);
+}
+
+static void models_due(struct timer *t)
+{
+    struct scraper *sc = CONTAINER_OF(t, struct scraper, models_timer);
+    atomic_store(&sc->ep->models_asked, false);
+    if (sc->models) { /* the answer under way may be older than the question */
+        ask_models(sc, MODELS_STALE_WAIT_US);
+        return;
+    }
+    sc->models = models_read_start(sc->s->loop, sc->ep, 2 * sc->s->ps->o.scrape_timeout_us, on_models, sc);
+}
+
+/* --- life --------------------------------------------------------------------------------------------------------------------- */
+
+static void on_due(struct timer *t)
+{
+    struct scraper *sc = CONTAINER_OF(t, struct scraper, timer);
+    if (sc->client)
+        start_scrape(sc);
+    else
+        service_due(sc);
+}
+
+static void add_endpoint(struct scrape *s, struct ep *e)
+{
+    struct scraper *sc = xcalloc(1, sizeof *sc);
+    sc->s = s;
+    sc->ep = e;
+    sc->timer.fn = on_due;
+    sc->models_timer.fn = models_due;
+    e->scraper = sc;
+    list_push_back(&s->scrapers, &sc->link);
+    if (e->pub.port->pool)
+        sc->client = httpc_new(s->loop, &e->pub.metrics_addr);
+    on_due(&sc->timer);
+}
+
+static void drop_scraper(struct scraper *sc)
+{
+    timer_stop(sc->s->loop, &sc->timer);
+    timer_stop(sc->s->loop, &sc->models_timer);
+    if (sc->client)
+        httpc_free(sc->client);
+    if (sc->models)
+        models_read_free(sc->models);
+    if (sc->knock)
+        conn_abort(sc->knock);
+    list_remove(&sc->link);
+    free(sc->prom);
+    sc->ep->scraper = NULL;
+    endpoint_unref(&sc->ep->pub);
+    free(sc);
+}
+
+static void run_cmd(struct mail *m)
+{
+    struct cmd *c = CONTAINER_OF(m, struct cmd, mail);
+    struct scraper *sc = c->ep ? c->ep->scraper : NULL;
+    if (c->what == CMD_STOP)
+        loop_stop(c->s->loop);
+    else if (c->what == CMD_ADD)
+        add_endpoint(c->s, c->ep); /* its reference moves to the scraper */
+    else if (c->what == CMD_REMOVE && sc)
+        drop_scraper(sc);
+    else if (c->what == CMD_MODELS && sc)
+        ask_models(sc, MODELS_STALE_WAIT_US);
+    if (c->what == CMD_REMOVE || c->what == CMD_MODELS)
+        endpoint_unref(&c->ep->pub);
+    free(c);
+}
+
+static void post_cmd(struct scrape *s, enum cmd_what what, struct ep *e)
+{
+    struct cmd *c = xcalloc(1, sizeof *c);
+    c->mail.run = run_cmd;
+    c->s = s;
+    c->what = what;
+    c->ep = e;
+    if (e)
+        endpoint_ref(&e->pub);
+    loop_post(s->loop, &c->mail);
+}
+
+void scrape_add(struct scrape *s, struct ep *e)
+{
+    post_cmd(s, CMD_ADD, e);
+}
+
+void scrape_remove(struct scrape *s, struct ep *e)
+{
+    post_cmd(s, CMD_REMOVE, e);
+}
+
+void scrape_ask_models(struct scrape *s, struct ep *e)
+{
+    post_cmd(s, CMD_MODELS, e);
+}
+
+static void tick_port(void *ctx, struct port *p)
+{
+    (void)ctx;
+    pthread_mutex_lock(&p->lock);
+    sched_tick(p->sched, port_now_us(p));
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void on_tick(struct timer *t)
+{
+    struct scrape *s = CONTAINER_OF(t, struct scrape, tick);
+    ports_each(s->ps, tick_port, NULL);
+    timer_set(s->loop, t, loop_now_us(s->loop) + TICK_US);
+}
+
+static void *scrape_main(void *arg)
+{
+    struct scrape *s = arg;
+    loop_run(s->loop);
+    return NULL;
+}
+
+struct scrape *scrape_start(struct ports *ps)
+{
+    struct scrape *s = xcalloc(1, sizeof *s);
+    s->ps = ps;
+    s->loop = loop_new(ps->o.time_scale);
+    s->tick.fn = on_tick;
+    list_init(&s->scrapers);
+    timer_set(s->loop, &s->tick, loop_now_us(s->loop) + TICK_US);
+    /* Signals are the control thread's. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    CHECK(pthread_create(&s->thread, NULL, scrape_main, s) == 0);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return s;
+}
+
+void scrape_stop(struct scrape *s)
+{
+    post_cmd(s, CMD_STOP, NULL); /* mails run in order: everything posted before is done by then */
+    pthread_join(s->thread, NULL);
+    LIST_EACH_SAFE(it, next, &s->scrapers)
+        drop_scraper(CONTAINER_OF(it, struct scraper, link));
+    loop_free(s->loop);
+    free(s);
+}
