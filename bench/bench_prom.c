@@ -1,5 +1,5 @@
-/* Metrics page of about 300 KB, as a v1 server with many histogram series prints it: GB/s of the whole page and with early stop allowed,
- * in one piece and in pieces of 16 KB. Target: 1 GB/s. */
+/* Metrics page of about 300 KB, as a v1 server with many histogram series prints it: GB/s of the whole page and with
+ * early stop allowed, in one piece and in pieces of 16 KB. Target: 1 GB/s. */
 #include "base/buf.h"
 #include "core/promtext.h"
 #include <stdio.h>
@@ -21,18 +21,26 @@ static void gauge(struct buf *b, const char *name, int engines)
 
 static void make_page(struct buf *b, size_t n, int engines)
 {
-    static const char *const le[] = {"0.001", "0.005", "0.01", "0.02", "0.04", "0.06", "0.08", "0.1", "0.25", "0.5", "0.75", "1.0", "2.5"};
+    static const char *const le[] = {"0.001", "0.005", "0.01", "0.02", "0.04", "0.06", "0.08",
+                                     "0.1",   "0.25",  "0.5",  "0.75", "1.0",  "2.5"};
     gauge(b, "num_requests_running", engines);
     gauge(b, "num_requests_waiting", engines);
     gauge(b, "num_requests_waiting_by_reason", engines);
     gauge(b, "kv_cache_usage_perc", engines);
     for (int h = 0; b->n < n; h++) {
-        buf_addf(b, "# HELP vllm:histogram_%d_seconds Histogram of time to first token in seconds.\n# TYPE vllm:histogram_%d_seconds histogram\n", h, h);
+        buf_addf(b,
+                 "# HELP vllm:histogram_%d_seconds Histogram of time to first token in seconds.\n# TYPE "
+                 "vllm:histogram_%d_seconds histogram\n",
+                 h, h);
         for (int e = 0; e < engines; e++)
             for (size_t i = 0; i < ARRAY_LEN(le); i++)
-                buf_addf(b, "vllm:histogram_%d_seconds_bucket{engine=\"%d\",le=\"%s\",model_name=\"Qwen/Qwen3-32B\"} %zu.0\n", h, e, le[i], i * 57);
+                buf_addf(
+                    b,
+                    "vllm:histogram_%d_seconds_bucket{engine=\"%d\",le=\"%s\",model_name=\"Qwen/Qwen3-32B\"} %zu.0\n",
+                    h, e, le[i], i * 57);
     }
-    buf_addf(b, "vllm:lora_requests_info{max_lora=\"4\",running_lora_adapters=\"sql-a,sql-b\",waiting_lora_adapters=\"\"} 1.7550000001e+09\n");
+    buf_addf(b, "vllm:lora_requests_info{max_lora=\"4\",running_lora_adapters=\"sql-a,sql-b\",waiting_lora_adapters="
+                "\"\"} 1.7550000001e+09\n");
     buf_addf(b, "vllm:cache_config_info{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"20546\"} 1.0\n");
 }
 
@@ -66,10 +74,12 @@ int main(void)
         make_page(&b, 300 * 1024, engines);
         for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
             double rate = measure(buf_str(&b), steps[i], &p);
-            printf("prom: %zu KB page, %d engines, pieces of %zd bytes: %.2f GB/s (%.0f ns per line)\n", b.n / 1024, engines,
-                   steps[i] == SIZE_MAX ? (ssize_t)b.n : (ssize_t)steps[i], rate, (double)b.n / rate / (double)p.lines);
+            printf("prom: %zu KB page, %d engines, pieces of %zd bytes: %.2f GB/s (%.0f ns per line)\n", b.n / 1024,
+                   engines, steps[i] == SIZE_MAX ? (ssize_t)b.n : (ssize_t)steps[i], rate,
+                   (double)b.n / rate / (double)p.lines);
         }
-        CHECK(p.load.has_waiting && p.load.has_kv && p.load.kv_tokens == 20546 * 16 && p.load.n_running_lora == 2 && p.bad_lines == 0);
+        CHECK(p.load.has_waiting && p.load.has_kv && p.load.kv_tokens == 20546 * 16 && p.load.n_running_lora == 2 &&
+              p.bad_lines == 0);
     }
     buf_free(&b);
     return 0;

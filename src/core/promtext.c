@@ -1,4 +1,5 @@
-/* Prometheus text of model servers: finds the wanted series line by line; every other line costs one memchr and a look at its first bytes. */
+/* Prometheus text of model servers: finds the wanted series line by line; every other line costs one memchr and a look
+ * at its first bytes. */
 #include "core/promtext.h"
 #include "base/hash.h"
 #include <math.h>
@@ -21,7 +22,8 @@ static struct str skip_blanks(struct str s)
     return s;
 }
 
-/* The next label of a list that starts behind '{' or a comma. 1: *l filled, *s behind it; 0: the closing brace, *s behind it; -1: malformed. */
+/* The next label of a list that starts behind '{' or a comma. 1: *l filled, *s behind it; 0: the closing brace, *s
+ * behind it; -1: malformed. */
 static int next_label(struct str *s, struct label *l)
 {
     struct str in = skip_blanks(*s);
@@ -193,7 +195,7 @@ static void newest_lora(struct prom *p, const struct series *s)
 
 /* ---- families ---- */
 
-#define PREFIX "vllm:"
+#define PREFIX     "vllm:"
 #define PREFIX_LEN (sizeof(PREFIX) - 1)
 
 struct family {
@@ -209,8 +211,8 @@ static const struct family vllm[] = {
 };
 #define LAST_SORTED 0
 #define SEEN_COUNTS (BIT(0) | BIT(1))
-#define SEEN_ALL (SEEN_COUNTS | BIT(2) | BIT(3) | BIT(4)) /* the v0 name counts only without the v1 name */
-#define NAME_MIN (sizeof(PREFIX "cache_config_info") - 1)
+#define SEEN_ALL    (SEEN_COUNTS | BIT(2) | BIT(3) | BIT(4)) /* the v0 name counts only without the v1 name */
+#define NAME_MIN    (sizeof(PREFIX "cache_config_info") - 1)
 
 /* The wanted family whose name begins the text and ends there (brace, blank or end of text), or NULL. */
 static const struct family *find_family(struct str s)

@@ -102,7 +102,7 @@ struct conn_pool *conn_pool_new(struct loop *l, unsigned max_idle, uint64_t idle
 static void close_bucket(struct bucket *b)
 {
     LIST_EACH_SAFE(e, next, &b->idle)
-        conn_close(unlink_idle(CONTAINER_OF(e, struct idle, by_addr)));
+    conn_close(unlink_idle(CONTAINER_OF(e, struct idle, by_addr)));
 }
 
 void conn_pool_free(struct conn_pool *p)
@@ -110,7 +110,8 @@ void conn_pool_free(struct conn_pool *p)
     if (!p)
         return;
     timer_stop(p->loop, &p->expiry);
-    MAP_EACH(slot, &p->buckets) {
+    MAP_EACH(slot, &p->buckets)
+    {
         close_bucket(slot->val);
         free(slot->val);
     }

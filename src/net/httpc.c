@@ -1,14 +1,15 @@
 /* A small HTTP/1.1 client: one request at a time over one kept connection.
  *
- *   IDLE -> CONNECT -> HEAD -> BODY -> IDLE       any state but IDLE -> IDLE with status 0 (connect, timeout, reset, garbage)
+ *   IDLE -> CONNECT -> HEAD -> BODY -> IDLE       any state but IDLE -> IDLE with status 0 (connect, timeout, reset,
+ * garbage)
  *
- * A kept connection that breaks before the first byte of an answer was closed by a server that had not seen the request: asked once more
- * on a new one. */
+ * A kept connection that breaks before the first byte of an answer was closed by a server that had not seen the
+ * request: asked once more on a new one. */
 #include "net/httpc.h"
 #include "net/loop_priv.h"
 #include <stdlib.h>
 
-#define DRAIN_MAX (256 * 1024) /* reading this much to keep a connection costs both sides less than a new one */
+#define DRAIN_MAX   (256 * 1024) /* reading this much to keep a connection costs both sides less than a new one */
 #define REQUEST_MAX (64 * 1024 * 1024)
 
 enum { HC_IDLE, HC_CONNECT, HC_HEAD, HC_BODY };
@@ -262,7 +263,8 @@ static void on_connect(struct conn *c, int err)
     conn_write_str(c, buf_str(&h->req));
 }
 
-static const struct conn_ops ops = {.on_connect = on_connect, .on_data = on_data, .on_eof = on_eof, .on_error = on_error};
+static const struct conn_ops ops = {
+    .on_connect = on_connect, .on_data = on_data, .on_eof = on_eof, .on_error = on_error};
 
 static void on_deadline(struct timer *t)
 {
@@ -385,8 +387,13 @@ unsigned httpc_get(const struct addr *to, struct str target, uint64_t timeout_us
     char text[ADDR_TEXT];
     struct get g = {.loop = loop_new(1.0), .out = out};
     struct httpc *h = httpc_new(g.loop, to);
-    struct httpc_call call = {.method = STR("GET"), .target = target, .headers = STR("Connection: close\r\n"), .timeout_us = timeout_us,
-                              .on_body = get_body, .on_done = get_done, .ctx = &g};
+    struct httpc_call call = {.method = STR("GET"),
+                              .target = target,
+                              .headers = STR("Connection: close\r\n"),
+                              .timeout_us = timeout_us,
+                              .on_body = get_body,
+                              .on_done = get_done,
+                              .ctx = &g};
     httpc_start(h, &call);
     loop_run(g.loop);
     httpc_free(h);

@@ -2,7 +2,8 @@
  *
  *   HEAD -> BODY -> ANSWER -> HEAD ...       any state -> gone (client left, bad request, answer with close)
  *
- * While a request is answered its connection is not read: pipelined requests wait in the socket, at most one read's worth waits here. */
+ * While a request is answered its connection is not read: pipelined requests wait in the socket, at most one read's
+ * worth waits here. */
 #include "net/httpd.h"
 #include "base/buf.h"
 #include "http/date.h"
@@ -11,9 +12,9 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define IDLE_US 60000000ull
+#define IDLE_US     60000000ull
 #define BACKLOG_MAX (256 * 1024) /* unread answers of pipelined requests before the next one is taken */
-#define IN_MAX (H1_MAX_HEAD + LOOP_RBUF * 2)
+#define IN_MAX      (H1_MAX_HEAD + LOOP_RBUF * 2)
 
 struct httpd {
     struct loop *loop;
@@ -48,12 +49,12 @@ struct hconn {
 };
 struct hreq {
     struct httpd_req pub; /* first */
-    struct hconn *hc; /* NULL: the client left and nobody wanted to know */
-    struct buf text;  /* what head's spans point into */
+    struct hconn *hc;     /* NULL: the client left and nobody wanted to know */
+    struct buf text;      /* what head's spans point into */
     struct buf body;
-    bool chunked;     /* the answer's framing */
-    bool close;       /* after the answer */
-    bool bodiless;    /* HEAD, 204, 304 */
+    bool chunked;  /* the answer's framing */
+    bool close;    /* after the answer */
+    bool bodiless; /* HEAD, 204, 304 */
     struct h1_head head;
 };
 
@@ -176,7 +177,8 @@ static struct iovec iov(struct str s)
     return v;
 }
 
-void httpd_respond(struct httpd_req *rq, unsigned status, const char *content_type, const char *headers, struct str body)
+void httpd_respond(struct httpd_req *rq, unsigned status, const char *content_type, const char *headers,
+                   struct str body)
 {
     struct hreq *r = of(rq);
     if (sendable(r)) {
@@ -254,13 +256,16 @@ size_t httpd_backlog(const struct httpd_req *rq)
 
 /* ---- requests ---- */
 
-/* A request that cannot be served: answered without the handler, and the connection ends, because its framing is lost. */
+/* A request that cannot be served: answered without the handler, and the connection ends, because its framing is lost.
+ */
 static void refuse(struct hconn *hc, unsigned status, const char *what)
 {
     struct buf *b = &hc->d->head;
     buf_clear(b);
-    buf_addf(b, "HTTP/1.1 %u %s\r\nDate: %s\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s\n", status,
-             h1_reason(status), date_now(hc->d), strlen(what) + 1, what);
+    buf_addf(b,
+             "HTTP/1.1 %u %s\r\nDate: %s\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: "
+             "%zu\r\n\r\n%s\n",
+             status, h1_reason(status), date_now(hc->d), strlen(what) + 1, what);
     conn_write_str(hc->c, buf_str(b));
     if (hc->rq)
         req_free(hc->rq);
@@ -277,7 +282,8 @@ static void handle(struct hconn *hc)
     hc->d->handler(hc->d->ctx, &r->pub);
 }
 
-/* The buffer that holds the head becomes the request's, so that the head's spans stay valid; what lies behind it moves to a new one. */
+/* The buffer that holds the head becomes the request's, so that the head's spans stay valid; what lies behind it moves
+ * to a new one. */
 static void take_text(struct hconn *hc, struct hreq *r, size_t head_len)
 {
     r->text = hc->in;
@@ -424,7 +430,8 @@ static void on_drain(struct conn *c)
     step(hc);
 }
 
-static const struct conn_ops conn_ops = {.on_data = on_data, .on_eof = on_eof, .on_error = on_error, .on_drain = on_drain};
+static const struct conn_ops conn_ops = {
+    .on_data = on_data, .on_eof = on_eof, .on_error = on_error, .on_drain = on_drain};
 
 static void on_idle(struct timer *t)
 {
@@ -464,8 +471,8 @@ static void set_port(struct addr *a, uint16_t port)
         ((struct sockaddr_in *)&a->ss)->sin_port = htons(port);
 }
 
-struct httpd *httpd_open(struct loop *l, const struct addr *at, size_t max_body, void (*handler)(void *ctx, struct httpd_req *rq), void *ctx,
-                         struct errbuf *err)
+struct httpd *httpd_open(struct loop *l, const struct addr *at, size_t max_body,
+                         void (*handler)(void *ctx, struct httpd_req *rq), void *ctx, struct errbuf *err)
 {
     struct httpd *d = xcalloc(1, sizeof(*d));
     d->loop = l;

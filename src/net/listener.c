@@ -1,4 +1,5 @@
-/* Listening sockets: one per worker and address (SO_REUSEPORT); accepting pauses when the process is out of descriptors. */
+/* Listening sockets: one per worker and address (SO_REUSEPORT); accepting pauses when the process is out of
+ * descriptors. */
 #include "net/loop_priv.h"
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -6,8 +7,8 @@
 #include <unistd.h>
 
 #define ACCEPTS_PER_EVENT 64
-#define BACKLOG 4096
-#define REST_US 100000.0 /* real time to wait for descriptors to come free */
+#define BACKLOG           4096
+#define REST_US           100000.0 /* real time to wait for descriptors to come free */
 
 struct listener {
     struct watch w;
@@ -109,8 +110,8 @@ fail:;
     return -1;
 }
 
-struct listener *listener_open(struct loop *l, const struct addr *at, void (*on_accept)(struct listener *ln, struct conn *c), void *ctx,
-                               struct errbuf *err)
+struct listener *listener_open(struct loop *l, const struct addr *at,
+                               void (*on_accept)(struct listener *ln, struct conn *c), void *ctx, struct errbuf *err)
 {
     const char *step;
     char text[ADDR_TEXT];

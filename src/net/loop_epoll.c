@@ -1,4 +1,5 @@
-/* The event loop on epoll: one turn waits, dispatches events, runs timers that are due, delivers deferred results, frees the closed. */
+/* The event loop on epoll: one turn waits, dispatches events, runs timers that are due, delivers deferred results,
+ * frees the closed. */
 #include "net/loop_priv.h"
 #include <errno.h>
 #include <math.h>
@@ -65,8 +66,8 @@ void watch_del(struct loop *l, struct watch *w)
     w->mask = 0;
 }
 
-/* Thread-safe: the mailbox calls it on the posting thread. The counter can only overflow after 2^64 - 2 wakes; a failed write means a wake is
- * pending anyway. */
+/* Thread-safe: the mailbox calls it on the posting thread. The counter can only overflow after 2^64 - 2 wakes; a failed
+ * write means a wake is pending anyway. */
 static void wake(void *ctx)
 {
     struct loop *l = ctx;
@@ -154,7 +155,8 @@ void timer_stop(struct loop *l, struct timer *t)
     heap_remove(&l->timers, &t->node);
 }
 
-/* Timers that callbacks arm for now or earlier run in the next turn: a timer that re-arms itself cannot starve the sockets. */
+/* Timers that callbacks arm for now or earlier run in the next turn: a timer that re-arms itself cannot starve the
+ * sockets. */
 static void run_timers(struct loop *l)
 {
     size_t left = l->timers.n;

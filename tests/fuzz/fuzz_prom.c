@@ -1,5 +1,5 @@
-/* Prometheus pages: first byte the size of the pieces. What must hold: any split gives the same load; results are in their ranges; an early stop
- * hides nothing that an unstopped reading of the same lines had found by then. */
+/* Prometheus pages: first byte the size of the pieces. What must hold: any split gives the same load; results are in
+ * their ranges; an early stop hides nothing that an unstopped reading of the same lines had found by then. */
 #include "core/promtext.h"
 #include <math.h>
 #include <stdlib.h>

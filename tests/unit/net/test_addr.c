@@ -6,13 +6,26 @@ static void test_parse_and_format(void **state UNUSED)
     static const struct {
         const char *in, *out; /* out NULL: refused */
     } v[] = {
-        {"127.0.0.1:80", "127.0.0.1:80"}, {"127.0.0.1", "127.0.0.1:8000"}, {":9090", "0.0.0.0:9090"},
-        {"[::1]:80", "[::1]:80"},         {"[::1]", "[::1]:8000"},         {"::1", "[::1]:8000"},
-        {"fe80::1", "[fe80::1]:8000"},    {"10.1.2.3:65535", "10.1.2.3:65535"},
-        {"10.1.2.3:65536", NULL},         {"10.1.2.3:", NULL},             {"10.1.2.3:x", NULL},
-        {"10.1.2.3:-1", NULL},            {"host:80", NULL},               {"", NULL},
-        {"[127.0.0.1]:80", NULL},         {"[::1", NULL},                  {"[::1]x", NULL},
-        {"1.2.3.4.5:80", NULL},           {"[]:80", NULL},                 {"[:80", NULL},
+        {"127.0.0.1:80", "127.0.0.1:80"},
+        {"127.0.0.1", "127.0.0.1:8000"},
+        {":9090", "0.0.0.0:9090"},
+        {"[::1]:80", "[::1]:80"},
+        {"[::1]", "[::1]:8000"},
+        {"::1", "[::1]:8000"},
+        {"fe80::1", "[fe80::1]:8000"},
+        {"10.1.2.3:65535", "10.1.2.3:65535"},
+        {"10.1.2.3:65536", NULL},
+        {"10.1.2.3:", NULL},
+        {"10.1.2.3:x", NULL},
+        {"10.1.2.3:-1", NULL},
+        {"host:80", NULL},
+        {"", NULL},
+        {"[127.0.0.1]:80", NULL},
+        {"[::1", NULL},
+        {"[::1]x", NULL},
+        {"1.2.3.4.5:80", NULL},
+        {"[]:80", NULL},
+        {"[:80", NULL},
     };
     for (size_t i = 0; i < ARRAY_LEN(v); i++) {
         struct addr a;
@@ -31,7 +44,8 @@ static void test_equality_ignores_padding(void **state UNUSED)
 {
     struct addr a = loopback(80), b, c = loopback(81), d;
     memset(&b, 0xff, sizeof(b));
-    b.ss.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(80), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    b.ss.v4 =
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(80), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     memset(b.ss.v4.sin_zero, 0x55, sizeof(b.ss.v4.sin_zero));
     assert_true(addr_eq(&a, &b));
     assert_false(addr_eq(&a, &c));

@@ -137,7 +137,7 @@ static void test_echo(void **state UNUSED)
     assert_int_equal(cli.connects, 1);
     assert_int_equal(cli.connect_err, 0);
     cli.stop_at = 11;
-    struct iovec v[3] = {{(char *)(uintptr_t)"he", 2}, {(char *)(uintptr_t)"", 0}, {(char *)(uintptr_t)"llo", 3}};
+    struct iovec v[3] = {{(char *)(uintptr_t) "he", 2}, {(char *)(uintptr_t) "", 0}, {(char *)(uintptr_t) "llo", 3}};
     assert_int_equal(conn_write(cli.c, v, 3), 0);
     run_within(l, 2000000);
     assert_string_equal(cli.text, "early hello");
@@ -168,7 +168,8 @@ static void test_connect_then_close_says_nothing(void **state UNUSED)
     assert_int_equal(cli.connects + cli.errors + cli.eofs, 0);
 }
 
-/* 100 MB through an echo server to a reader that stops now and then: the server never holds more than its one unsent read. */
+/* 100 MB through an echo server to a reader that stops now and then: the server never holds more than its one unsent
+ * read. */
 struct pump {
     struct conn *c;
     size_t sent, got, all;
@@ -259,7 +260,7 @@ static void test_half_close(void **state UNUSED)
     run_within(l, 2000000);
     assert_string_equal(cli.text, "answer");
     assert_int_equal(conn_write_str(cli.c, STR("no more")), 0); /* ignored after the half close */
-    conn_shutdown(srv.c); /* both directions are over now: no event may spin */
+    conn_shutdown(srv.c);                                       /* both directions are over now: no event may spin */
     cli.stop_on_eof = true;
     run_within(l, 2000000);
     struct rusage a, b;

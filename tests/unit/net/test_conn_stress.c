@@ -1,5 +1,6 @@
-/* Random use of connections: 60 pairs write, send, pause, half close, close and abort at random moments, inside and outside callbacks. What must
- * hold: bytes arrive in order and none twice, no callback after close or error, at most one end of file, every descriptor comes back. */
+/* Random use of connections: 60 pairs write, send, pause, half close, close and abort at random moments, inside and
+ * outside callbacks. What must hold: bytes arrive in order and none twice, no callback after close or error, at most
+ * one end of file, every descriptor comes back. */
 #include "net_test.h"
 #include "base/rng.h"
 #include <fcntl.h>

@@ -146,7 +146,7 @@ static void test_drop_and_unusable(void **state UNUSED)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(test_newest_first), T(test_bounded_per_address), T(test_expires), T(test_closed_by_any_event),
-                                       T(test_drop_and_unusable)};
+    const struct CMUnitTest tests[] = {T(test_newest_first), T(test_bounded_per_address), T(test_expires),
+                                       T(test_closed_by_any_event), T(test_drop_and_unusable)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -113,8 +113,16 @@ static void r_close_server(struct httpd_req *rq)
 static void handler(void *ctx, struct httpd_req *rq)
 {
     static const struct route routes[] = {
-        {"/echo", r_echo},   {"/hold", r_hold},   {"/stream", r_stream}, {"/big", r_big},         {"/bigchunked", r_big_chunked},
-        {"/empty", r_empty}, {"/reset", r_reset}, {"/cut", r_cut},       {"/garbage", r_garbage}, {"/zombie", r_zombie},
+        {"/echo", r_echo},
+        {"/hold", r_hold},
+        {"/stream", r_stream},
+        {"/big", r_big},
+        {"/bigchunked", r_big_chunked},
+        {"/empty", r_empty},
+        {"/reset", r_reset},
+        {"/cut", r_cut},
+        {"/garbage", r_garbage},
+        {"/zombie", r_zombie},
         {"/closeserver", r_close_server},
     };
     assert_ptr_equal(ctx, &d);
@@ -188,8 +196,13 @@ static void on_done(void *ctx, unsigned status, const char *err)
 
 static struct httpc_call call(const char *method, const char *target, struct str body, struct result *r)
 {
-    return (struct httpc_call){.method = str_c(method), .target = str_c(target), .body = body, .timeout_us = 2000000,
-                               .on_body = on_body, .on_done = on_done, .ctx = r};
+    return (struct httpc_call){.method = str_c(method),
+                               .target = str_c(target),
+                               .body = body,
+                               .timeout_us = 2000000,
+                               .on_body = on_body,
+                               .on_done = on_done,
+                               .ctx = r};
 }
 
 static struct result ask(struct httpc *c, const char *method, const char *target, struct str body)
@@ -363,11 +376,12 @@ static int count(struct str s, const char *needle)
 static void test_pipelining(void **state UNUSED)
 {
     static char out[200000];
-    static const char in[] = "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"
-                             "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
-                             "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
-                             "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-                             "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"; /* behind a close: never served */
+    static const char in[] =
+        "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"
+        "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"; /* behind a close: never served */
     struct str s = talk(in, sizeof(in) - 1, out, sizeof(out));
     assert_int_equal(count(s, "HTTP/1.1 200 OK\r\n"), 4);
     assert_int_equal(n_requests, 4);
@@ -430,8 +444,9 @@ static void test_expect_continue(void **state UNUSED)
 
 static void test_split_everywhere(void **state UNUSED)
 {
-    static const char in[] = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-                             "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nxyz";
+    static const char in[] =
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nxyz";
     char b[4096];
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -512,9 +527,18 @@ static void test_blocking_get(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_keep_alive),       T(test_early_stop),      T(test_failures),      T(test_stale_connection_is_retried),
-        T(test_free_from_callbacks), T(test_pipelining),   T(test_http_1_0),      T(test_refusals),
-        T(test_expect_continue),  T(test_split_everywhere), T(test_client_leaves), T(test_server_closes_under_its_requests),
+        T(test_keep_alive),
+        T(test_early_stop),
+        T(test_failures),
+        T(test_stale_connection_is_retried),
+        T(test_free_from_callbacks),
+        T(test_pipelining),
+        T(test_http_1_0),
+        T(test_refusals),
+        T(test_expect_continue),
+        T(test_split_everywhere),
+        T(test_client_leaves),
+        T(test_server_closes_under_its_requests),
         T(test_blocking_get),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

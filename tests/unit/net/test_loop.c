@@ -124,8 +124,8 @@ static void test_idle_loop_uses_no_cpu(void **state UNUSED)
     getrusage(RUSAGE_SELF, &a);
     run_for(l, 300000);
     getrusage(RUSAGE_SELF, &b);
-    int64_t us = (b.ru_utime.tv_sec - a.ru_utime.tv_sec + b.ru_stime.tv_sec - a.ru_stime.tv_sec) * 1000000 + b.ru_utime.tv_usec -
-                 a.ru_utime.tv_usec + b.ru_stime.tv_usec - a.ru_stime.tv_usec;
+    int64_t us = (b.ru_utime.tv_sec - a.ru_utime.tv_sec + b.ru_stime.tv_sec - a.ru_stime.tv_sec) * 1000000 +
+                 b.ru_utime.tv_usec - a.ru_utime.tv_usec + b.ru_stime.tv_usec - a.ru_stime.tv_usec;
     assert_true(us < 100000);
     loop_free(l);
 }

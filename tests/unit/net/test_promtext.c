@@ -121,7 +121,8 @@ static void test_lora_names(void **state UNUSED)
     assert_true(has(p.load.running_lora, p.load.n_running_lora, "sql-b"));
     assert_true(has(p.load.waiting_lora, p.load.n_waiting_lora, "tweet {x}"));
     free((void *)(uintptr_t)page.p);
-    p = parse_c("vllm:lora_requests_info{max_lora=\"2\",running_lora_adapters=\" a\\\"b , c\\\\d,,e\\nf \",waiting_lora_adapters=\"\"} 1\n");
+    p = parse_c("vllm:lora_requests_info{max_lora=\"2\",running_lora_adapters=\" a\\\"b , c\\\\d,,e\\nf "
+                "\",waiting_lora_adapters=\"\"} 1\n");
     assert_int_equal(p.load.n_running_lora, 3);
     assert_true(has(p.load.running_lora, 3, "a\"b"));
     assert_true(has(p.load.running_lora, 3, "c\\d"));
@@ -130,7 +131,8 @@ static void test_lora_names(void **state UNUSED)
 
 static void test_lora_newest_wins(void **state UNUSED)
 {
-#define LORA(run, v) "vllm:lora_requests_info{max_lora=\"2\",running_lora_adapters=\"" run "\",waiting_lora_adapters=\"\"} " v "\n"
+#define LORA(run, v)                                                                                                   \
+    "vllm:lora_requests_info{max_lora=\"2\",running_lora_adapters=\"" run "\",waiting_lora_adapters=\"\"} " v "\n"
     struct prom p = parse_c(LORA("a", "5") LORA("b", "4") LORA("c", "NaN"));
     assert_true(has(p.load.running_lora, p.load.n_running_lora, "a"));
     p = parse_c(LORA("a", "5") LORA("b", "5"));
@@ -177,10 +179,17 @@ static void test_odd_but_legal(void **state UNUSED)
 static void test_malformed_lines_are_skipped(void **state UNUSED)
 {
     static const char *const bad[] = {
-        "vllm:num_requests_waiting\n",      "vllm:num_requests_waiting{\n",       "vllm:num_requests_waiting{a=\"b\" 3\n",
-        "vllm:num_requests_waiting{a=b} 3\n", "vllm:num_requests_waiting{a=\"b\n", "vllm:num_requests_waiting{a=\"b\\\"} 3\n",
-        "vllm:num_requests_waiting{=\"b\"} 3\n", "vllm:num_requests_waiting x\n",  "vllm:num_requests_waiting{a=\"b\"} \n",
-        "vllm:num_requests_waiting 3x\n",   "vllm:num_requests_waiting{a=\"b\"c=\"d\"} 3\n",
+        "vllm:num_requests_waiting\n",
+        "vllm:num_requests_waiting{\n",
+        "vllm:num_requests_waiting{a=\"b\" 3\n",
+        "vllm:num_requests_waiting{a=b} 3\n",
+        "vllm:num_requests_waiting{a=\"b\n",
+        "vllm:num_requests_waiting{a=\"b\\\"} 3\n",
+        "vllm:num_requests_waiting{=\"b\"} 3\n",
+        "vllm:num_requests_waiting x\n",
+        "vllm:num_requests_waiting{a=\"b\"} \n",
+        "vllm:num_requests_waiting 3x\n",
+        "vllm:num_requests_waiting{a=\"b\"c=\"d\"} 3\n",
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         char text[512];
@@ -242,8 +251,8 @@ static void test_long_lines(void **state UNUSED)
 
 /* ---- early stop ---- */
 
-#define ALL_FIVE                                                                                                                 \
-    "vllm:num_requests_running 1\nvllm:num_requests_waiting{e=\"0\"} 1\nvllm:num_requests_waiting{e=\"1\"} 1\n"                  \
+#define ALL_FIVE                                                                                                       \
+    "vllm:num_requests_running 1\nvllm:num_requests_waiting{e=\"0\"} 1\nvllm:num_requests_waiting{e=\"1\"} 1\n"        \
     "vllm:kv_cache_usage_perc 0.5\n" CACHE("block_size=\"16\",num_gpu_blocks=\"100\"") LORA("a", "5")
 
 static void test_stops_after_all_five(void **state UNUSED)
@@ -261,10 +270,12 @@ static void test_stops_after_all_five(void **state UNUSED)
 static void test_does_not_stop_too_soon(void **state UNUSED)
 {
     /* v0 name first, LoRA unseen: the v1 name and LoRA may follow */
-    struct prom p = parse_c("# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 1\n"
-                            "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n"
-                            "# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.9\n" CACHE("block_size=\"1\",num_gpu_blocks=\"7\"")
-                            "# TYPE zzz gauge\nzzz 1\nvllm:kv_cache_usage_perc 0.1\n" LORA("a", "5"));
+    struct prom p =
+        parse_c("# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 1\n"
+                "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n"
+                "# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.9\n" CACHE(
+                    "block_size=\"1\",num_gpu_blocks=\"7\"") "# TYPE zzz gauge\nzzz 1\nvllm:kv_cache_usage_perc "
+                                                             "0.1\n" LORA("a", "5"));
     assert_false(p.stopped);
     assert_true(p.load.kv_frac == 0.1);
     assert_int_equal(p.load.n_running_lora, 1);
