@@ -346,3 +346,53 @@ def sim(spawn):
         return p
 
     return start
+
+
+class Cluster:
+    """A gateway and simulated servers, each a process of its own. Pods are pod-0, pod-1..."""
+
+    def __init__(self, gw, sims, directory):
+        self.gw, self.sims, self.dir, self.ip = gw, sims, directory, gw.ip
+
+    def url(self, path="/v1/chat/completions"):
+        return self.gw.url(8080, path)
+
+    def sim(self, pod):
+        return self.sims[pod]
+
+    def control(self, pod, method, path, body=None):
+        """The /sim interface of a server, by the address that lives on when the server plays dead."""
+        return http(method, f"{self.sims[pod].control}/sim{path}", body)
+
+    def fault(self, pod, **spec):
+        answer = self.control(pod, "POST", "/fault", spec)
+        assert answer.status == 200, answer.text
+
+    def endpoints(self):
+        """{pod: endpoint} of the pool, as the gateway sees it."""
+        (pool,) = [p for p in self.gw.endpoints()["pools"] if p["kind"] == "InferencePool"]
+        return {e["pod"]: e for e in pool["endpoints"]}
+
+    def pool(self):
+        (pool,) = [p for p in self.gw.endpoints()["pools"] if p["kind"] == "InferencePool"]
+        return pool
+
+    def chat(self, text="hello", **more):
+        return http("POST", self.url(), {"model": "qwen", "messages": [{"role": "user", "content": text}], "max_tokens": 4, **more})
+
+
+@pytest.fixture
+def cluster(gateway, sim, tmp_path, release_binary):
+    """cluster(n, ...) -> Cluster of n servers; the servers run the optimised build, the gateway the one under test."""
+    import manifests
+
+    def start(n=4, annotations=None, sim_options=(), options=(), binary=None, route=None):
+        sims = {f"pod-{i}": sim("--model", "/models/qwen", "--served-model-name", "qwen", "--pod-name", f"pod-{i}", *sim_options, binary=release_binary)
+                for i in range(n)}
+        directory = tmp_path / f"conf-{len(list(tmp_path.iterdir()))}.d"
+        directory.mkdir()
+        manifests.write(directory / "world.yaml", manifests.world({p: s.ip for p, s in sims.items()}, annotations, **(route or {})))
+        more = {"binary": binary} if binary else {}
+        return Cluster(gateway(directory, options=options, **more), sims, directory)
+
+    return start
