@@ -11,6 +11,7 @@
 
 #define MIN_WAIT_S 0.05  /* a request waiting at a server costs at least this: servers do not queue without need */
 #define MAX_WAIT_S 1.0
+#define MIN_RUNNING 16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place */
 #define OTHERS_WEIGHT 0.5
 
 struct work work_of(const struct sched *s, const struct sched_req *r)
@@ -52,13 +53,14 @@ double ep_kv_use(const struct sched *s, const struct ep *e)
     return MAX(0, e->load.kv_frac + (e->own.mem - e->mem_at_load) / kv);
 }
 
-/* What the server reported as waiting, moved by what we have sent and seen finished since. */
+/* What the server reported as waiting, moved by what we have sent and seen finished since. Those of ours that have answered wait no
+ * more, however late the report. */
 double ep_queue(const struct ep *e)
 {
     if (!load_valid(e) || !e->load.has_waiting || e->load.waiting <= 0)
         return 0;
     double q = e->load.waiting + (double)e->own.inflight - (double)e->own_at_load;
-    return MAX(0, q) * e->decay;
+    return MAX(0, MIN(q, e->others_waiting + (double)e->own.unanswered)) * e->decay;
 }
 
 static double others_waiting(const struct ep *e)
@@ -88,7 +90,9 @@ static struct state state_of(const struct sched *s, const struct ep *e)
         .step = p->step_s + p->decode_s * decoding + p->ctx_s * context,
         .drag = p->decode_s * all + p->ctx_s * (context + (all - decoding) * s->mean_tokens),
     };
-    double slot_s = e->load.running > 0 ? s->mean_output * st.step / e->load.running : 0; /* until one of the running ends */
+    double slot_s = s->mean_output * st.step / MAX(e->load.running, MIN_RUNNING); /* until one of the running ends */
+    if (e->load.running <= 0)
+        slot_s = 0;
     st.queue_s = ep_queue(e) * MAX(MAX(MIN_WAIT_S, s->mean_prefill_s), MIN(slot_s, MAX_WAIT_S));
     return st;
 }

@@ -19,14 +19,14 @@
 static bool anyone_settled(const struct sched *s)
 {
     for (uint32_t i = 0; i < s->n_slots; i++)
-        if (ep_usable(&s->eps[i]) && s->eps[i].settled_us <= s->now_us)
+        if (ep_usable(&s->eps[i]) && s->eps[i].ready_us + s->p.slow_start_us <= s->now_us)
             return true;
     return false;
 }
 
 static void slow_start(struct sched *s, struct ep *e)
 {
-    e->settled_us = s->now_us;
+    e->settled_us = e->ready_us = s->now_us;
     if (anyone_settled(s))
         e->settled_us += s->p.slow_start_us;
 }

@@ -9,6 +9,8 @@
 #define EXPLORE_SPEED 1.3
 #define EXPLORE_AFTER_US 1000000
 #define EP_GAIN 0.15
+#define RECOVERED 0.7        /* so much faster than believed: what was slow is over, */
+#define RECOVERED_GAIN 0.5   /* believe it quickly: a slow endpoint gets few samples */
 #define POOL_GAIN 0.02
 #define POOL_CLIP 0.5        /* one slow endpoint must not pull what the pool takes as normal */
 #define GAP_TOKENS 8         /* shorter answers say little about token gaps */
@@ -39,7 +41,8 @@ static void observe(struct sched *s, uint32_t slot, enum learn_kind kind, double
         pool->log += POOL_GAIN * clamp(x - pool->log, -POOL_CLIP, POOL_CLIP);
     pool->n += pool->n < 1000;
     double from = mine->n ? mine->log : pool->log; /* the first sample alone decides nothing */
-    mine->log = from + MAX(1.0 / (mine->n + 2.0), EP_GAIN) * (x - from);
+    double gain = x < from - RECOVERED ? RECOVERED_GAIN : EP_GAIN;
+    mine->log = from + MAX(1.0 / (mine->n + 2.0), gain) * (x - from);
     mine->n += mine->n < 1000;
     e->seen_us = s->now_us;
     e->speed = learn_speed_of(s, e);

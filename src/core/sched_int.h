@@ -60,7 +60,7 @@ struct ep {
     uint32_t cache_misses;       /* in a row, where hits were believed */
     /* health */
     uint32_t fails, probe_fails, level; /* in a row; ejections that followed closely on each other */
-    uint64_t alive_us, ejected_us, until_us, settled_us, suspect_us; /* settled: end of the slow start */
+    uint64_t alive_us, ready_us, ejected_us, until_us, settled_us, suspect_us; /* ready: or returned; settled: end of the slow start */
     double extra_s;
     /* models */
     uint64_t *models;
