@@ -115,6 +115,12 @@ static bool is_loopback(const struct addr *at)
 
 struct admin *admin_open(struct loop *l, const struct addr *at, struct gateway *g, struct metrics *m, struct errbuf *err)
 {
+    char text[ADDR_TEXT];
+    if (addr_port(at) && addr_in_use(at)) { /* never shared silently with another process */
+        addr_format(at, text, sizeof text);
+        err_set(err, "The admin address %s is already in use by another program.", text);
+        return NULL;
+    }
     struct admin *a = xcalloc(1, sizeof *a);
     a->gateway = g;
     a->metrics = m;

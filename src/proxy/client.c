@@ -142,9 +142,9 @@ static void keep_rest(struct client *c, struct str data)
 /* Runs as far as the input goes. Returns what it could not use yet. */
 static struct str consume(struct client *c, struct str data)
 {
-    while (data.n && !c->dead && !c->close) {
+    while (data.n && !c->dead) {
         if (!c->rq) {
-            if (conn_pending(c->conn)) /* the last answer is still on its way */
+            if (c->close || conn_pending(c->conn)) /* no further request; the last answer is still on its way */
                 break;
             ptrdiff_t n = take_head(c, data);
             if (n <= 0)
@@ -191,7 +191,7 @@ static void on_data(struct conn *conn, struct str data)
     worker_enter(w);
     if (c->rq && c->rq->state == REQ_READ_BODY && !c->in.n)
         data = request_read_body(c->rq, data);
-    if (data.n && !c->dead && !c->close)
+    if (data.n && !c->dead && (!c->close || c->rq))
         client_feed(c, data);
     worker_leave(w);
 }
