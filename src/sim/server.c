@@ -337,6 +337,11 @@ bool server_dead(const struct server *s)
     return s->dead;
 }
 
+bool server_idle(const struct server *s)
+{
+    return s->n_jobs == 0 && list_empty(&s->held);
+}
+
 uint64_t server_requests(const struct server *s)
 {
     return s->n_requests;

@@ -28,6 +28,7 @@ const char *server_profile(const struct server *s);
 uint64_t server_kv_tokens(const struct server *s);
 bool server_ready(const struct server *s); /* listens and was not set unready */
 bool server_dead(const struct server *s);
+bool server_idle(const struct server *s); /* no request under way */
 uint64_t server_requests(const struct server *s); /* inference requests seen */
 /* Handles a request of the /sim interface; path without its "/sim/" (or "/sim/pods/<name>/"). Answers it in any case. */
 void server_control(struct server *s, struct httpd_req *rq, struct str path);
