@@ -19,7 +19,7 @@ void event_emit(struct sched *s, enum sched_event_type type, uint32_t slot, cons
         ev.out_tokens = r->out_tokens;
         ev.hashes = r->hashes;
         ev.stream_bytes = r->d.stream_bytes;
-        ev.n_inserted = r->n_inserted;
+        ev.n_kept = r->n_kept;
     }
     s->on_event(s->event_ctx, &ev);
 }
@@ -70,8 +70,8 @@ static void apply_insert(struct sched *s, const struct sched_event *ev, uint32_t
     struct prefix_chain c = {ev->hashes->h, ev->hashes->n, ev->hashes->n_fine, ev->stream_bytes};
     if (ev->type == EV_INSERT)
         prefix_index_insert(s->index, slot, &c, &stamp);
-    else if (ev->n_inserted <= c.n)
-        prefix_index_trim(s->index, slot, &c, c.n - ev->n_inserted);
+    else
+        prefix_index_trim(s->index, slot, &c, ev->n_kept);
 }
 
 void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref local, uint64_t now_us)

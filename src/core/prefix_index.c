@@ -363,21 +363,23 @@ static void cover(struct prefix_index *ix, uint32_t slot, uint32_t id)
         log_push(ix, slot, (struct touch){id, *stamp & STAMP_MASK});
 }
 
-void prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added, uint32_t stamp)
+uint32_t prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added, uint32_t stamp)
 {
     if (slot >= ix->n_slots || !ix->owners[slot].open || !stamp)
-        return;
-    for (uint32_t i = c->n; added && i > 0 && i > c->n - MIN(added, c->n); i--) {
+        return c->n;
+    uint32_t first = c->n - MIN(added, c->n);
+    for (uint32_t i = c->n; i > first; i--) {
         uint32_t id = store_find(&ix->st, c->h[i - 1]);
         const uint32_t *have = id ? holder_get(store_at(&ix->st, id), slot) : NULL;
         if (!have) /* evicted meanwhile: leaves go first, so what is above may still be there */
             continue;
         if ((*have & STAMP_MASK) != stamp)
-            return;
+            return i;
         uint32_t parent = forget(ix, slot, id);
-        if (i == c->n - MIN(added, c->n) + 1)
+        if (i == first + 1)
             cover(ix, slot, parent);
     }
+    return first;
 }
 
 /* Trimming may take an entry that the slot holds descendants of (other prompts went on from it more recently than we believe): those

@@ -46,8 +46,9 @@ struct prefix_chain { /* what is inserted: hashes as in struct prefix_hashes, an
 };
 /* Slot holds the whole chain now. Returns how many memberships are new: always the last ones of the chain. *stamp identifies the touch. */
 uint32_t prefix_index_insert(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t *stamp);
-/* Takes back the last `added` memberships of that insert, except those that others have touched since. */
-void prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added, uint32_t stamp);
+/* Takes back the last `added` memberships of that insert, except those that others have touched since. Returns how much of the chain is
+ * left. */
+uint32_t prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added, uint32_t stamp);
 /* The slot holds only the first `keep` of the chain. */
 void prefix_index_trim(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t keep);
 

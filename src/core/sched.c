@@ -101,7 +101,7 @@ void index_rollback(struct sched *s, uint32_t slot, struct sched_req *r)
     if (!r->n_inserted || !r->hashes)
         return;
     struct prefix_chain c = chain_of(r);
-    prefix_index_rollback(s->index, slot, &c, r->n_inserted, r->insert_stamp);
+    r->n_kept = prefix_index_rollback(s->index, slot, &c, r->n_inserted, r->insert_stamp);
     event_emit(s, EV_ROLLBACK, slot, r);
     r->n_inserted = 0;
 }

@@ -121,7 +121,7 @@ struct sched_req {
     struct list link;
     uint8_t state;
     uint32_t n_inserted;                 /* index entries this request added (rolled back on failure) */
-    uint32_t insert_stamp;
+    uint32_t insert_stamp, n_kept;
     double prefill_s;                    /* reserved pending prefill seconds */
     double tokens, uncached_tokens, out_tokens; /* reserved estimates */
     double raw_ttft_s;                   /* predicted for an endpoint of speed 1 */
@@ -225,7 +225,7 @@ struct sched_event {
     double prefill_s, tokens, out_tokens;
     const struct prefix_hashes *hashes; /* EV_INSERT, EV_ROLLBACK: valid during the call */
     uint64_t stream_bytes;              /* EV_INSERT */
-    uint32_t n_inserted;                /* EV_ROLLBACK: the last so many hashes are taken back */
+    uint32_t n_kept;                    /* EV_ROLLBACK: the endpoint still has the first so many */
 };
 void sched_on_event(struct sched *s, void (*fn)(void *ctx, const struct sched_event *ev), void *ctx);
 void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref local, uint64_t now_us);
