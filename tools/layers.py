@@ -25,7 +25,7 @@ ALLOWED = {
 FOREIGN = {
     "yaml.h": ["conf/yaml.c"],
     "pcre2.h": ["conf/regex.c"],
-    "xxhash.h": ["base/hash.c", "core/prefix_hash.c"],
+    "xxhash.h": ["base/hash"],
     "openssl/": ["net/tls"],
     "nghttp2/": ["http/h2"],
     "curl/": ["kube/http.c"],
