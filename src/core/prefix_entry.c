@@ -11,9 +11,15 @@ static uint64_t mix(const struct entry_store *st, uint64_t hash)
     return hash_mix(hash, st->seed);
 }
 
+/* What a table slot keeps of the mixed hash: enough to find the home position again without touching the entry. */
+static uint32_t tag(uint64_t m)
+{
+    return (uint32_t)(m >> 24);
+}
+
 static uint32_t home(uint64_t m, uint32_t cap)
 {
-    return (uint32_t)(m >> 24) & (cap - 1);
+    return tag(m) & (cap - 1);
 }
 
 static uint32_t seg_find(const struct entry_store *st, uint64_t hash, uint64_t m)
@@ -23,7 +29,7 @@ static uint32_t seg_find(const struct entry_store *st, uint64_t hash, uint64_t m
         return ENTRY_NONE;
     for (uint32_t p = home(m, g->cap); g->v[p]; p = (p + 1) & (g->cap - 1)) {
         uint32_t id = (uint32_t)g->v[p];
-        if ((uint32_t)(g->v[p] >> 32) == (uint32_t)m && store_at(st, id)->hash == hash)
+        if ((uint32_t)(g->v[p] >> 32) == tag(m) && store_at(st, id)->hash == hash)
             return id;
     }
     return ENTRY_NONE;
@@ -56,12 +62,12 @@ void store_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n
     }
 }
 
-static void seg_put(struct entry_seg *g, uint64_t m, uint32_t id)
+static void seg_put(struct entry_seg *g, uint64_t slot)
 {
-    uint32_t p = home(m, g->cap);
+    uint32_t p = (uint32_t)(slot >> 32) & (g->cap - 1);
     while (g->v[p])
         p = (p + 1) & (g->cap - 1);
-    g->v[p] = (uint64_t)(uint32_t)m << 32 | id;
+    g->v[p] = slot;
 }
 
 static void seg_resize(struct entry_store *st, struct entry_seg *g, uint32_t cap)
@@ -71,7 +77,7 @@ static void seg_resize(struct entry_store *st, struct entry_seg *g, uint32_t cap
     g->cap = cap;
     for (uint32_t p = 0; p < old.cap; p++)
         if (old.v[p])
-            seg_put(g, mix(st, store_at(st, (uint32_t)old.v[p])->hash), (uint32_t)old.v[p]);
+            seg_put(g, old.v[p]);
     free(old.v);
     st->bytes += sizeof(g->v[0]) * cap;
     st->bytes -= sizeof(g->v[0]) * old.cap;
@@ -83,7 +89,7 @@ static void seg_insert(struct entry_store *st, uint64_t hash, uint32_t id)
     struct entry_seg *g = &st->seg[m >> 58];
     if ((g->n + 1) * 4 > g->cap * 3)
         seg_resize(st, g, g->cap ? g->cap * 2 : 8);
-    seg_put(g, m, id);
+    seg_put(g, (uint64_t)tag(m) << 32 | id);
     g->n++;
 }
 
@@ -95,7 +101,7 @@ static void seg_remove(struct entry_store *st, uint64_t hash, uint32_t id)
     while ((uint32_t)g->v[p] != id)
         p = (p + 1) & mask;
     for (uint32_t q = (p + 1) & mask; g->v[q]; q = (q + 1) & mask) { /* backward shift: no tombstones */
-        uint32_t want = home(mix(st, store_at(st, (uint32_t)g->v[q])->hash), g->cap);
+        uint32_t want = (uint32_t)(g->v[q] >> 32) & mask;
         if (((q - want) & mask) < ((q - p) & mask))
             continue;
         g->v[p] = g->v[q];

@@ -43,7 +43,7 @@ struct entry {
 #define ENTRY_SEGS 64 /* independent hash tables: growing one of them is a short pause, growing one big table is not */
 #define ENTRY_CHUNK_BITS 10
 struct entry_seg {
-    uint64_t *v; /* low 32 bits of the mixed hash << 32 | id; 0 = free */
+    uint64_t *v; /* 32 bits of the mixed hash << 32 | id; 0 = free */
     uint32_t cap, n;
 };
 struct entry_store {
