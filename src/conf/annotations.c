@@ -277,6 +277,26 @@ static void limits_of_this_version(const struct apply *x, struct conf_setting *s
     }
 }
 
+static struct conf_setting *find_setting(struct conf_backend *b, const char *key)
+{
+    for (uint32_t i = 0; i < b->n_settings; i++)
+        if (str_eq_c(b->settings[i].key, key))
+            return &b->settings[i];
+    return NULL;
+}
+
+/* A limit that somebody set is the hard limit the document says; looking deeper than that must be asked for. */
+static void limit_depth(const struct apply *x)
+{
+    const struct conf_setting *blocks = find_setting(x->b, ENV "prefix-cache-max-prefix-blocks");
+    struct conf_setting *depth = find_setting(x->b, OWN "prefix-depth");
+    if (blocks->state != SET_EFFECTIVE || depth->state == SET_EFFECTIVE)
+        return;
+    x->b->sched.deep = false;
+    depth->value = STR("documented");
+    depth->note = STR("because prefix-cache-max-prefix-blocks is set");
+}
+
 static bool ours(struct str key)
 {
     return str_starts(key, STR(XK8S)) || str_starts(key, STR(ENV)) || str_starts(key, STR(OWN));
@@ -320,6 +340,7 @@ void annotations_apply(const struct object *pool, const struct conf_backend *pre
         apply_one(&x, &table[i], &b->settings[i]);
         limits_of_this_version(&x, &b->settings[i]);
     }
+    limit_depth(&x);
     for (uint32_t i = 0; i < pool->meta.annotations.n; i++)
         if (ours(pool->meta.annotations.v[i].key) && !in_table(pool->meta.annotations.v[i].key))
             unknown(&x, &pool->meta.annotations.v[i]);

@@ -152,6 +152,8 @@ static struct conf_kv_match *kv_matches(struct build *b, const struct kv_match *
         m->name = arena_str(&b->c->arena, v[i].name);
         m->value = arena_str(&b->c->arena, v[i].value);
         m->id = headers ? h1_name_id(m->name) : H_UNKNOWN;
+        if (m->id == H_X_GATEWAY_DESTINATION)
+            m->id = H_UNKNOWN; /* stands for several names */
         m->re = m->type == MATCH_REGEX ? build_regex(b, m->value) : NULL;
         (*out_n)++;
     }

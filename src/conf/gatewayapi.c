@@ -2,6 +2,8 @@
 #include "conf/object.h"
 #include "conf/regex.h"
 
+#define ROUTE_MAX_MATCHES 128 /* Gateway API's own limit */
+
 /* GatewayClass */
 static const struct fields gatewayclass_spec_fields = {
     .v = (const struct field[]){FIELD("controllerName", F_STR, gatewayclass_spec, controller, .flags = F_REQUIRED,
@@ -267,15 +269,20 @@ static const struct fields rule_fields = {
     .size = sizeof(struct route_rule),
     .check = check_rule};
 
-static void check_hostnames(struct dec *d, const struct doc *map, void *out)
+static void check_httproute(struct dec *d, const struct doc *map, void *out)
 {
     struct httproute_spec *s = out;
     const struct doc *list = doc_get(map, "hostnames");
+    uint32_t matches = 0;
     for (uint32_t i = 0; i < s->hostnames.n; i++) {
         size_t mark = dec_push(d, ".hostnames[%u]", i);
         check_hostname(d, list->items[i], &s->hostnames.v[i]);
         dec_pop(d, mark);
     }
+    for (uint32_t i = 0; i < s->rules.n; i++)
+        matches += s->rules.v[i].matches.n;
+    if (matches > ROUTE_MAX_MATCHES)
+        dec_error(d, map, "has %u matches in all rules together, at most %d are allowed", matches, ROUTE_MAX_MATCHES);
 }
 static const struct fields httproute_spec_fields = {
     .v = (const struct field[]){FIELD("parentRefs", F_LIST, httproute_spec, parents, .max = 32, .sub = &ref_fields),
@@ -283,7 +290,7 @@ static const struct fields httproute_spec_fields = {
                                 FIELD("rules", F_LIST, httproute_spec, rules, .max = 64, .sub = &rule_fields),
                                 FIELD_LATER("useDefaultGateways"), FIELD_END},
     .size = sizeof(struct httproute_spec),
-    .check = check_hostnames};
+    .check = check_httproute};
 const struct fields httproute_fields = {
     .v =
         (const struct field[]){

@@ -250,14 +250,22 @@ static void load_document(struct loader *l, struct str file, struct str text, ui
     arena_free(&a);
 }
 
+/* By name, or because it begins with an object and a quoted member as JSON must. */
 static bool looks_like_json(struct str file, struct str text)
 {
     size_t i = 0;
-    while (i < text.n && strchr(" \t\r\n", text.p[i]))
-        i++;
-    return str_ends(file, STR(".json")) ||
-           (i < text.n && text.p[i] == '{' && str_find(str_from(text, i), STR("\n---")) < 0 &&
-            str_find(str_first(str_from(text, i), 64), STR("\"")) >= 0);
+    if (str_ends(file, STR(".json")))
+        return true;
+    for (char want = '{'; i < text.n; i++) {
+        if (strchr(" \t\r\n", text.p[i]))
+            continue;
+        if (text.p[i] != want)
+            return false;
+        if (want == '"')
+            return str_find(text, STR("\n---")) < 0;
+        want = '"';
+    }
+    return false;
 }
 
 void loader_text(struct loader *l, struct str file, struct str text)

@@ -160,6 +160,24 @@ static void size_of_objects(void **state)
     buf_free(&b);
 }
 
+static void matches_of_a_route(void **state)
+{
+    struct world *w = *state;
+    for (int per_rule = 64; per_rule >= 63; per_rule--) {
+        struct buf b;
+        buf_init(&b, 1 << 20);
+        buf_addf(&b, HTTPROUTE "spec:\n  rules:\n");
+        for (int r = 0; r < 3; r++) {
+            buf_addf(&b, "  - matches:\n");
+            for (int m = 0; m < (r < 2 ? per_rule : 1); m++)
+                buf_addf(&b, "    - {path: {value: /%d}}\n", m);
+        }
+        world_load(w, buf_cstr(&b));
+        assert_int_equal(w->rep.errors, per_rule == 64);
+        buf_free(&b);
+    }
+}
+
 static void many_findings(void **state)
 {
     struct world *w = *state;
@@ -180,6 +198,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(findings, world_up, world_down),
         cmocka_unit_test_setup_teardown(columns, world_up, world_down),
         cmocka_unit_test_setup_teardown(size_of_objects, world_up, world_down),
+        cmocka_unit_test_setup_teardown(matches_of_a_route, world_up, world_down),
         cmocka_unit_test_setup_teardown(many_findings, world_up, world_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

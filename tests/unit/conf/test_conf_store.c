@@ -114,6 +114,27 @@ static void lists_and_json(void **state)
     assert_true(has(w, "pool/n/a"));
 }
 
+/* A flow mapping is YAML although it begins like JSON; the file may begin with a directive or a byte order mark. */
+static void yaml_that_looks_otherwise(void **state)
+{
+    static const char *const texts[] = {
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: \"v\"}}\n",
+        "\xef\xbb\xbf{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"a\"}}",
+        "%YAML 1.1\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n",
+        "---\r\napiVersion: v1\r\nkind: ConfigMap\r\nmetadata: {name: a}\r\n---\r\n",
+        "# only a comment\n---\n# another\n",
+        "",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        struct world *w = *state;
+        world_load(w, texts[i]);
+        if (w->rep.n) {
+            world_print(w);
+            fail_msg("text %zu", i);
+        }
+    }
+}
+
 /* Every order of four documents gives the same configuration (mission B50). */
 static void any_order(void **state)
 {
@@ -262,6 +283,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(twice, world_up, world_down),
         cmocka_unit_test_setup_teardown(several_sources, world_up, world_down),
         cmocka_unit_test_setup_teardown(lists_and_json, world_up, world_down),
+        cmocka_unit_test_setup_teardown(yaml_that_looks_otherwise, world_up, world_down),
         cmocka_unit_test_setup_teardown(any_order, world_up, world_down),
         cmocka_unit_test_setup_teardown(directories, world_up, world_down),
         cmocka_unit_test_setup_teardown(workloads, world_up, world_down),
