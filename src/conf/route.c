@@ -5,29 +5,14 @@
 
 #define MAX_VALUE 8192 /* a header or query value longer than this matches nothing */
 
-/* 0: does not fit; else more for the more specific pattern. */
-static size_t host_fit(struct str pattern, struct str host)
+static bool host_fits(struct str pattern, struct str host)
 {
     if (pattern.n == 0)
-        return 1;
+        return true;
     if (pattern.p[0] != '*')
-        return str_eq(pattern, host) ? pattern.n + 100000 : 0;
+        return str_eq(pattern, host);
     struct str tail = str_from(pattern, 1);
-    return host.n > tail.n && str_ends(host, tail) ? 1 + pattern.n : 0;
-}
-
-const struct conf_listener *conf_pick_listener(const struct conf *c, uint16_t port, struct str host)
-{
-    const struct conf_listener *best = NULL;
-    size_t best_fit = 0;
-    for (uint32_t i = 0; i < c->n_listeners; i++) {
-        size_t fit = c->listeners[i].port == port ? host_fit(c->listeners[i].hostname, host) : 0;
-        if (fit > best_fit) {
-            best = &c->listeners[i];
-            best_fit = fit;
-        }
-    }
-    return best;
+    return host.n > tail.n && str_ends(host, tail);
 }
 
 static bool path_fits(const struct conf_match *m, struct str path)
@@ -94,7 +79,7 @@ static bool query_fits(const struct conf_kv_match *m, struct str query)
 
 static bool match_fits(const struct conf_match *m, const struct conf_route_req *rq)
 {
-    if (!host_fit(m->hostname, rq->host) || !path_fits(m, rq->path) || (m->method.n && !str_eq(m->method, rq->method)))
+    if (!host_fits(m->hostname, rq->host) || !path_fits(m, rq->path) || (m->method.n && !str_eq(m->method, rq->method)))
         return false;
     for (uint32_t i = 0; i < m->n_headers; i++)
         if (!header_fits(&m->headers[i], rq))

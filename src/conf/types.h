@@ -134,8 +134,6 @@ struct conf_route_req {
     const struct h1_head *head;
 };
 const struct conf_match *conf_route(const struct conf_listener *l, const struct conf_route_req *rq);
-/* Several listeners of different host names may share a port: the most specific one for the host; NULL when none fits (404). */
-const struct conf_listener *conf_pick_listener(const struct conf *c, uint16_t port, struct str host);
 const struct conf_model *conf_find_model(const struct conf_backend *pool, struct str model_name); /* NULL when none */
 /* Draws a weighted backend / target: u in [0,1). */
 const struct conf_backend_ref *conf_draw_backend(const struct conf_rule *r, double u); /* NULL when all weights are 0 */

@@ -122,23 +122,6 @@ static void by_model(void **state)
                    rows[i][1]);
 }
 
-static void listeners_of_one_port(void **state)
-{
-    struct world *w = *state;
-    world_load(
-        w,
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  gatewayClassName: c\n  "
-        "listeners:\n"
-        "  - {name: any, protocol: HTTP, port: 80}\n  - {name: wild, protocol: HTTP, port: 80, hostname: \"*.x.io\"}\n"
-        "  - {name: one, protocol: HTTP, port: 80, hostname: a.x.io}\n  - {name: other, protocol: HTTP, port: 81, "
-        "hostname: a.x.io}\n");
-    assert_str(conf_pick_listener(w->conf, 80, STR("q"))->name, "any");
-    assert_str(conf_pick_listener(w->conf, 80, STR("b.x.io"))->name, "wild");
-    assert_str(conf_pick_listener(w->conf, 80, STR("a.x.io"))->name, "one");
-    assert_null(conf_pick_listener(w->conf, 81, STR("b.x.io")));
-    assert_null(conf_pick_listener(w->conf, 82, STR("a.x.io")));
-}
-
 static void patterns(void **state)
 {
     static const struct {
@@ -207,7 +190,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(hosts, world_up, world_down),
         cmocka_unit_test_setup_teardown(ties, world_up, world_down),
         cmocka_unit_test_setup_teardown(by_model, world_up, world_down),
-        cmocka_unit_test_setup_teardown(listeners_of_one_port, world_up, world_down),
         cmocka_unit_test(patterns),
         cmocka_unit_test(catastrophic),
     };
