@@ -434,7 +434,7 @@ void metrics_done(struct request *rq, const struct api_usage *usage, uint64_t no
     double s = seconds(rq->start_us, now_us);
     count_status(rq);
     metric_observe(rq->backend->duration, shard, s);
-    if (!rq->backend->pool)
+    if (!rq->backend->pool || (!rq->mm && !rq->is_model_kind))
         return;
     if (!rq->mm)
         rq->mm = metrics_model(rq->w, rq->model, rq->target);

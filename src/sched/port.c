@@ -176,7 +176,7 @@ void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
 {
     pthread_mutex_lock(&p->lock);
     uint64_t alive_us = atomic_load_explicit(&e->pub.alive_us, memory_order_relaxed);
-    if (alive_us)
+    if (alive_us > asked_us) /* busy: it answers others */
         sched_ep_alive(p->sched, e->pub.ref, alive_us);
     bool ejected = sched_ep_probe(p->sched, e->pub.ref, false, asked_us, port_now_us(p));
     note_probed(p, e);
@@ -289,9 +289,6 @@ void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, con
     if (is_failure(how) && r->ep)
         atomic_store_explicit(&ep_of(r->ep)->last_failure, how, memory_order_relaxed);
     pthread_mutex_lock(&p->lock);
-    uint64_t alive_us = r->ep ? atomic_load_explicit(&r->ep->alive_us, memory_order_relaxed) : 0;
-    if (alive_us)
-        sched_ep_alive(p->sched, r->ep->ref, alive_us);
     sched_finish(p->sched, &r->core, how, u, port_now_us(p));
     r->picked = false;
     post_decided(p);
