@@ -4,21 +4,12 @@
 #include "admin/admin.h"
 #include "sandbox/sandbox.h"
 
-#include <time.h>
-
-static uint64_t default_seed(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return ((uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000) % 1000000007;
-}
-
 int cli_sandbox(int argc, char **argv)
 {
     struct cli_list files = {0};
     const char *bind = "127.0.0.1", *admin = "127.0.0.1:9090", *control = "127.0.0.1:0", *level = "info", *format = "logfmt";
     const char *profile = NULL, *hardware = NULL;
-    uint64_t workers = 0, seed = UINT64_MAX, replicas = 0, startup_us = 0;
+    uint64_t workers = 0, seed = 1, replicas = 0, startup_us = 0;
     double scale = 1;
     bool jitter = false;
     const struct cli_opt opts[] = {
@@ -30,7 +21,7 @@ int cli_sandbox(int argc, char **argv)
         {"workers", 0, "N", "worker threads of the gateway (cores)", CLI_U64, &workers},
         {"log-format", 0, "json|logfmt", "form of the log lines (logfmt)", CLI_STR, &format},
         {"log-level", 0, "LEVEL", "debug, info, warn, error or off (info)", CLI_STR, &level},
-        {"seed", 0, "N", "of everything drawn (default: by the clock; printed)", CLI_U64, &seed},
+        {"seed", 0, "N", "of everything drawn (1; printed)", CLI_U64, &seed},
         {"profile", 0, "NAME", "speed of servers whose command names none; see penstock sim --help", CLI_STR, &profile},
         {"hardware", 0, "GPU", "GPU of servers whose command names none", CLI_STR, &hardware},
         {"replicas", 0, "N", "replicas of every workload, whatever the manifest says", CLI_U64, &replicas},
@@ -58,6 +49,12 @@ int cli_sandbox(int argc, char **argv)
         rc = cli_usage_error(&cmd, "--log-format: \"%s\" is not json or logfmt", format);
     else if (rc == CLI_GO && !addr_parse(str_c(bind), 0, &at))
         rc = cli_usage_error(&cmd, "--bind: \"%s\" is no numeric address", bind);
+    else if (rc == CLI_GO && *admin && strcmp(admin, "off") != 0 && !addr_parse_hostport(str_c(admin), 9090, &at))
+        rc = cli_usage_error(&cmd, "--admin: \"%s\" is not ADDR:PORT or off", admin);
+    else if (rc == CLI_GO && strcmp(admin, "off") != 0 && !addr_parse_hostport(str_c(admin), 9090, &at))
+        rc = cli_usage_error(&cmd, "--admin: \"%s\" is not ADDR:PORT", admin);
+    else if (rc == CLI_GO && !addr_parse_hostport(str_c(control), 0, &at))
+        rc = cli_usage_error(&cmd, "--control: \"%s\" is not ADDR:PORT", control);
     if (rc != CLI_GO) {
         cli_list_free(&files);
         return rc;
@@ -71,7 +68,7 @@ int cli_sandbox(int argc, char **argv)
     if (workers)
         o.run.gw.workers = (unsigned)workers;
     o.cluster = (struct cluster_opts){.time_scale = scale,
-                                      .seed = seed == UINT64_MAX ? default_seed() : seed,
+                                      .seed = seed,
                                       .startup_us = startup_us,
                                       .profile = str_c(profile),
                                       .hardware = str_c(hardware),

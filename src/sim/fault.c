@@ -99,11 +99,10 @@ void fault_strike(struct server *s)
     }
 }
 
-static void end_hang(struct server *s)
+/* Serves what came while the server hung, or what a hanging probe held. */
+static void release_held(struct server *s)
 {
     struct list held;
-    s->hanging = false;
-    s->hang_total_us += loop_now_us(s->loop) - s->hang_since_us;
     list_move(&held, &s->held);
     for (struct list *it; (it = list_pop_front(&held));) {
         struct held *h = CONTAINER_OF(it, struct held, link);
@@ -113,6 +112,12 @@ static void end_hang(struct server *s)
         rq->user = NULL;
         server_dispatch(s, rq);
     }
+}
+
+static void end_hang(struct server *s)
+{
+    s->hanging = false;
+    s->hang_total_us += loop_now_us(s->loop) - s->hang_since_us;
     server_pump(s);
 }
 
@@ -130,6 +135,8 @@ void fault_clear(struct server *s)
         end_hang(s);
     else if (was == FAULT_SLOW)
         engine_set_slow(s->engine, 1);
+    if (!s->dead)
+        release_held(s);
 }
 
 /* ---- requests that meet a fault ---- */
@@ -182,7 +189,9 @@ bool fault_before_answer(struct server *s, enum fault_at at, struct httpd_req *r
     if (!fault_hits(s, at, rq->body))
         return false;
     struct fault *f = &s->fault;
-    if (whole_server(f->kind)) {
+    if (f->kind == FAULT_HANG && at == AT_PROBE) { /* busy, not dead: only this page does not come */
+        hold_request(s, rq);
+    } else if (whole_server(f->kind)) {
         fault_strike(s);
         if (f->kind == FAULT_SLOW || f->kind == FAULT_REFUSE)
             return false;
