@@ -290,7 +290,7 @@ static void limit_depth(const struct apply *x)
 {
     const struct conf_setting *blocks = find_setting(x->b, ENV "prefix-cache-max-prefix-blocks");
     struct conf_setting *depth = find_setting(x->b, OWN "prefix-depth");
-    if (blocks->state != SET_EFFECTIVE || depth->state == SET_EFFECTIVE)
+    if (!blocks || !depth || blocks->state != SET_EFFECTIVE || depth->state == SET_EFFECTIVE)
         return;
     x->b->sched.deep = false;
     depth->value = STR("documented");

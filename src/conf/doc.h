@@ -12,7 +12,7 @@
 #define DOC_MAX_DEPTH   64
 #define DOC_MAX_NODES   1000000    /* of one document, every way counted */
 #define DOC_MAX_ALIASED 10000      /* of them reached through aliases */
-#define DOC_MAX_TEXT    (8u << 20) /* bytes of one file */
+#define DOC_MAX_TEXT    (32u << 20) /* bytes of one file */
 
 enum doc_kind { DOC_NULL, DOC_BOOL, DOC_INT, DOC_FLOAT, DOC_STR, DOC_SEQ, DOC_MAP };
 struct doc;

@@ -100,7 +100,7 @@ static void load_one(void *ctx, const char *path, const struct stat *st, int err
     if (error) {
         loader_note(l, CONF_ERROR, str_c(path), 0, 0, "cannot be read: %s",
                     error == EINVAL  ? "not a regular file"
-                    : error == EFBIG ? "longer than 8 MiB"
+                    : error == EFBIG ? "longer than 32 MiB"
                                      : strerror(error));
         loader_damaged(l, str_c(path));
     } else {

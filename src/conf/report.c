@@ -13,6 +13,16 @@ void conf_report_free(struct conf_report *r)
     memset(r, 0, sizeof *r);
 }
 
+/* A copy fit for a terminal: manifests may hold control characters, findings quote them. */
+static struct str printable(struct arena *a, struct str s)
+{
+    char *out = arena_strdup(a, s);
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)out[i] < ' ' || out[i] == 0x7f)
+            out[i] = '?';
+    return (struct str){out, s.n};
+}
+
 void conf_report_add(struct conf_report *r, const struct conf_note *n)
 {
     r->errors += n->severity == CONF_ERROR;
@@ -29,10 +39,10 @@ void conf_report_add(struct conf_report *r, const struct conf_note *n)
     }
     struct conf_note *c = &r->v[r->n++];
     *c = *n;
-    c->file = arena_str(&r->arena, n->file);
-    c->object = arena_str(&r->arena, n->object);
-    c->field = arena_str(&r->arena, n->field);
-    c->text = arena_str(&r->arena, n->text);
+    c->file = printable(&r->arena, n->file);
+    c->object = printable(&r->arena, n->object);
+    c->field = printable(&r->arena, n->field);
+    c->text = printable(&r->arena, n->text);
 }
 
 void conf_note_format(const struct conf_note *n, char *out, size_t cap)

@@ -464,9 +464,9 @@ static void printed_forms(void **state)
     assert_non_null(strstr(buf_cstr(&b), "model m (Critical) -> t 100.0 %"));
     buf_clear(&b);
     conf_json(w->conf, &b);
-    assert_non_null(
-        strstr(buf_cstr(&b), "{\"name\":\"inference.networking.x-k8s.io/"
-                             "routing-strategy\",\"value\":\"DEFAULT\",\"given\":\"\",\"state\":\"default\""));
+    assert_non_null(strstr(buf_cstr(&b),
+                           "{\"name\":\"inference.networking.x-k8s.io/"
+                           "routing-strategy\",\"value\":\"DEFAULT\",\"given\":\"\",\"state\":\"default\""));
     buf_free(&b);
 }
 

@@ -28,6 +28,7 @@ static const struct {
     {"apiVersion: v1\nkind: Pod\nmetadata: {name: a, name: b}\n", "\"name\" is given twice"},
     {"apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: {x: 1}\n",
      "t.yaml:5: warning: Pod default/a: metadata.labels.x: must be a string, is an integer"},
+    {"apiVersion: v1\nkind: Pod\nmetadata: {name: \"a\\e[31m\"}\n", "Pod default/a?[31m: metadata.name"},
     /* InferencePool */
     {XPOOL "spec:\n  selector: {app: q}\n",
      "t.yaml:6: error: InferencePool default/x: spec.targetPortNumber: is required"},
