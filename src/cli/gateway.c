@@ -121,8 +121,8 @@ static int endpoint_manifests(const struct options *o, struct run_opts *ro, stru
         return 0;
     if (o->endpoints.n > MAX_ENDPOINTS)
         return err_set(err, "More than %d endpoints.", MAX_ENDPOINTS);
-    if (!addr_parse_hostport(str_c(o->listen), 8080, &at))
-        return err_set(err, "--listen '%s' is not ADDR:PORT.", o->listen);
+    bool ok = o->listen ? addr_parse_hostport(str_c(o->listen), 8080, &at) : addr_parse(str_c(o->bind), 8080, &at);
+    CHECK(ok); /* take_options has looked at them */
     struct target *v = xcalloc(o->endpoints.n, sizeof *v);
     int rc = 0;
     for (size_t i = 0; i < o->endpoints.n && rc == 0; i++)
@@ -154,6 +154,13 @@ static int take_options(const struct cli_command *cmd, const struct options *o, 
         return cli_usage_error(cmd, "nothing to serve: give manifests with -f or servers with --endpoint");
     if (!o->workers || o->workers > 256)
         return cli_usage_error(cmd, "--workers is a number from 1 to 256");
+    struct addr at;
+    if (!addr_parse(str_c(o->bind), 0, &at))
+        return cli_usage_error(cmd, "--bind is an IP address, not \"%s\"", o->bind);
+    if (o->listen && !addr_parse_hostport(str_c(o->listen), 8080, &at))
+        return cli_usage_error(cmd, "--listen is ADDR:PORT, not \"%s\"", o->listen);
+    if (*o->admin && strcmp(o->admin, "off") != 0 && !addr_parse_hostport(str_c(o->admin), 9090, &at))
+        return cli_usage_error(cmd, "--admin is ADDR:PORT or off, not \"%s\"", o->admin);
     if (!(o->time_scale >= 0.001 && o->time_scale <= 10000))
         return cli_usage_error(cmd, "--time-scale is a number from 0.001 to 10000");
     ro->gw.workers = (unsigned)o->workers;
@@ -191,14 +198,14 @@ int cli_gateway(int argc, char **argv)
 {
     struct run_opts ro;
     run_opts_init(&ro);
-    struct options o = {.listen = "0.0.0.0:8080", .policy = "PREFIX_CACHE", .admin = "127.0.0.1:9090", .log_format = "logfmt",
+    struct options o = {.policy = "PREFIX_CACHE", .admin = "127.0.0.1:9090", .log_format = "logfmt",
                         .log_level = "info", .bind = "0.0.0.0", .workers = ro.gw.workers, .seed = 1, .time_scale = 1};
     const struct cli_opt opts[] = {
         {"file", 'f', "FILE|DIR", "manifests, YAML or JSON, watched for changes; may be given several times", CLI_LIST, &o.files},
         {"endpoint", 0, "http://HOST:PORT", "a model server, instead of manifests; may be given several times", CLI_LIST, &o.endpoints},
-        {"listen", 0, "ADDR:PORT", "where to listen with --endpoint (default 0.0.0.0:8080)", CLI_STR, &o.listen},
+        {"listen", 0, "ADDR:PORT", "where to listen with --endpoint (default port 8080 of --bind)", CLI_STR, &o.listen},
         {"policy", 0, "DEFAULT|PREFIX_CACHE", "routing strategy with --endpoint (default PREFIX_CACHE)", CLI_STR, &o.policy},
-        {"bind", 0, "ADDR", "address of the manifests' listeners (default 0.0.0.0)", CLI_STR, &o.bind},
+        {"bind", 0, "ADDR", "address of the listeners (default 0.0.0.0)", CLI_STR, &o.bind},
         {"admin", 0, "ADDR:PORT", "metrics, health, debug; \"off\" for none (default 127.0.0.1:9090)", CLI_STR, &o.admin},
         {"workers", 0, "N", "worker threads (default: one per core)", CLI_U64, &o.workers},
         {"log-format", 0, "json|logfmt", "form of the log on stderr (default logfmt)", CLI_STR, &o.log_format},

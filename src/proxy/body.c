@@ -1,7 +1,11 @@
 /* body.c - request bodies: one buffer each, grown as bytes arrive, counted against the gateway's total; recycled by size class. */
 #include "proxy/impl.h"
 
+#include <malloc.h>
 #include <stdlib.h>
+
+#define TRIM_AFTER (4 << 20) /* bytes of buffers given back to malloc */
+#define TRIM_EVERY_US 1000000
 
 static const size_t class_size[4] = {16 << 10, 64 << 10, 256 << 10, 1 << 20};
 static const unsigned class_keep[4] = {8, 8, 4, 2};
@@ -28,10 +32,23 @@ static char *take_buffer(struct worker *w, size_t *cap)
 static void give_buffer(struct worker *w, char *p, size_t cap)
 {
     int i = class_of(cap);
-    if (p && i >= 0 && cap == class_size[i] && w->bodies.size_class[i].n < class_keep[i])
+    if (p && i >= 0 && cap == class_size[i] && w->bodies.size_class[i].n < class_keep[i]) {
         w->bodies.size_class[i].v[w->bodies.size_class[i].n++] = p;
-    else
+    } else if (p) {
         free(p);
+        w->freed += cap;
+    }
+}
+
+/* What long-lived requests allocated between bodies keeps the bodies' memory from going back by itself: their pages are given back at ease. (A
+ * mapping for each body would do so at once, and cost a large body half as much again.) */
+void body_trim(struct worker *w, uint64_t now_us)
+{
+    if (w->freed < TRIM_AFTER || now_us < w->trimmed_us + TRIM_EVERY_US)
+        return;
+    w->freed = 0;
+    w->trimmed_us = now_us;
+    malloc_trim(1 << 20);
 }
 
 static bool count(struct gateway *g, size_t more)

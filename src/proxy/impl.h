@@ -90,6 +90,7 @@ struct gateway {
     struct loop *drain_loop;
     struct mail *drain_mail;
     atomic_size_t body_bytes; /* held by all requests */
+    atomic_uint n_clients;    /* open connections, all workers */
 };
 
 struct body_cache { /* buffers of finished bodies, for the next ones: fresh pages cost more than the copy into them */
@@ -107,7 +108,6 @@ struct worker {
     struct rng rng;
     struct world *world;
     struct list listeners, clients;
-    unsigned n_clients, max_clients;
     struct conn_pool *pool;
     struct list waiting;    /* requests that an endpoint has not answered yet */
     struct timer sweep, drain_timer;
@@ -115,6 +115,8 @@ struct worker {
     struct list dead_clients, dead_requests, free_requests;
     unsigned n_free;
     struct body_cache bodies;
+    size_t freed;           /* bytes of bodies given back to malloc since trimmed_us */
+    uint64_t trimmed_us;
     struct map models;      /* "model\ntarget" -> struct model_metrics */
     bool draining, drained;
     uint64_t date_s;
@@ -152,6 +154,7 @@ enum body_result body_reserve(struct worker *w, struct body *b, size_t more, siz
 enum body_result body_add(struct worker *w, struct body *b, struct str data, size_t expect);
 void body_free(struct worker *w, struct body *b);
 void body_cache_free(struct body_cache *c);
+void body_trim(struct worker *w, uint64_t now_us); /* now and then: unused memory goes back to the system */
 
 /* --- clients (client.c) --------------------------------------------------------------------------------------------------------- */
 

@@ -71,7 +71,7 @@ static void on_accept(struct listener *ln, struct conn *conn)
 {
     struct wlistener *wl = listener_ctx(ln);
     struct worker *w = wl->w;
-    if (w->n_clients >= w->max_clients) {
+    if (atomic_load_explicit(&w->g->n_clients, memory_order_relaxed) >= w->g->o.max_connections) {
         metrics_rejected(w, "too_many_connections");
         conn_abort(conn);
         return;
@@ -231,6 +231,7 @@ static void sweep(struct timer *t)
         if (atomic_load_explicit(&rq->ep->epoch, memory_order_acquire) != rq->epoch)
             request_move_elsewhere(rq);
     }
+    body_trim(w, worker_now_us(w));
     timer_set(w->loop, &w->sweep, worker_now_us(w) + SWEEP_US);
     worker_leave(w);
 }
@@ -257,7 +258,6 @@ struct worker *worker_start(struct gateway *g, unsigned index)
     list_init(&w->dead_clients);
     list_init(&w->dead_requests);
     list_init(&w->free_requests);
-    w->max_clients = g->o.max_connections / g->n_workers + 1;
     w->pool = conn_pool_new(w->loop, g->o.upstream_idle, g->o.upstream_idle_us);
     map_init(&w->models, g->o.seed);
     buf_init(&w->scratch, g->o.max_body + 64);

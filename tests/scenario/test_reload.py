@@ -52,20 +52,8 @@ def wait_generation(c, value, timeout=5):
 
 def settings(c):
     """{annotation: setting} of the pool, from /config."""
-    found = {}
-
-    def walk(v):
-        if isinstance(v, dict):
-            if "key" in v and "value" in v and "state" in v:
-                found[v["key"]] = v
-            for w in v.values():
-                walk(w)
-        elif isinstance(v, list):
-            for w in v:
-                walk(w)
-
-    walk(c.gw.config())
-    return found
+    (pool,) = [b for b in c.gw.config()["backends"] if b["kind"] == "InferencePool" and b["name"] == "pool"]
+    return {s["name"]: s for s in pool["settings"]}
 
 
 def setting(c, key):
