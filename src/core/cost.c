@@ -11,7 +11,8 @@
 
 #define MIN_WAIT_S 0.05  /* a request waiting at a server costs at least this: servers do not queue without need */
 #define MAX_WAIT_S 1.0
-#define MIN_RUNNING 16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place */
+#define MIN_RUNNING 16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
+#define FULL_KV 0.9      /* unless memory is what they wait for */
 #define OTHERS_WEIGHT 0.5
 
 struct work work_of(const struct sched *s, const struct sched_req *r)
@@ -40,6 +41,11 @@ double ep_kv_tokens(const struct sched *s, const struct ep *e)
     return MAX(kv, 1.0);
 }
 
+double ep_speed(const struct ep *e)
+{
+    return MAX(e->speed, e->late);
+}
+
 static bool load_valid(const struct ep *e)
 {
     return e->has_load && e->decay > 0;
@@ -54,13 +60,15 @@ double ep_kv_use(const struct sched *s, const struct ep *e)
 }
 
 /* What the server reported as waiting, moved by what we have sent and seen finished since. Those of ours that have answered wait no
- * more, however late the report. */
+ * more, however late the report. A server with room takes what waits with its next step: then ours are no queue (their prefill is in the
+ * ledger), and where one endpoint is scraped at the start of a burst it must not look worse than those scraped before. */
 double ep_queue(const struct ep *e)
 {
     if (!load_valid(e) || !e->load.has_waiting || e->load.waiting <= 0)
         return 0;
     double q = e->load.waiting + (double)e->own.inflight - (double)e->own_at_load;
-    return MAX(0, MIN(q, e->others_waiting + (double)e->own.unanswered)) * e->decay;
+    bool full = e->load.running >= MIN_RUNNING || e->load.kv_frac > FULL_KV;
+    return MAX(0, MIN(q, e->others_waiting + (full ? (double)e->own.unanswered : 0))) * e->decay;
 }
 
 static double others_waiting(const struct ep *e)
@@ -100,7 +108,7 @@ static struct state state_of(const struct sched *s, const struct ep *e)
 static double wait_s(const struct sched *s, const struct ep *e, const struct state *st)
 {
     double work = st->ahead_s + (1 + st->ahead_tokens / (double)s->p.step_tokens) * st->step;
-    return e->speed * MAX(work, st->queue_s + st->step);
+    return ep_speed(e) * MAX(work, st->queue_s + st->step);
 }
 
 static double hold_s(const struct sched *s)
@@ -128,9 +136,9 @@ void cost_update(struct sched *s, uint32_t slot)
     }
     struct state st = state_of(s, e);
     c->base[slot] = (float)(wait_s(s, e, &st) + e->extra_s);
-    c->own_w[slot] = (float)(e->speed * s->p.affinity);
-    c->tok_s[slot] = (float)(e->speed * st.step / (double)s->p.step_tokens);
-    c->out_s[slot] = (float)(e->speed * OTHERS_WEIGHT * st.drag);
+    c->own_w[slot] = (float)(ep_speed(e) * s->p.affinity);
+    c->tok_s[slot] = (float)(ep_speed(e) * st.step / (double)s->p.step_tokens);
+    c->out_s[slot] = (float)(ep_speed(e) * OTHERS_WEIGHT * st.drag);
     c->kv_use[slot] = (float)ep_kv_use(s, e);
     c->kv_inv[slot] = (float)(1 / ep_kv_tokens(s, e));
 }
@@ -158,9 +166,9 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
     const struct ep *e = &s->eps[slot];
     struct state st = state_of(s, e);
     double fresh = MAX(1.0, w->tokens - cached);
-    double wait = wait_s(s, e, &st) + e->speed * st.step * fresh / (double)s->p.step_tokens;
-    double prefill = e->speed * work_prefill_s(s, fresh, w->tokens);
-    double others = e->speed * OTHERS_WEIGHT * st.drag * w->out;
+    double wait = wait_s(s, e, &st) + ep_speed(e) * st.step * fresh / (double)s->p.step_tokens;
+    double prefill = ep_speed(e) * work_prefill_s(s, fresh, w->tokens);
+    double others = ep_speed(e) * OTHERS_WEIGHT * st.drag * w->out;
     double kv = hold_s(s) * kv_loss(ep_kv_use(s, e) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
     double total = wait + s->p.affinity * prefill + others + kv + e->extra_s;
     if (out) {

@@ -45,6 +45,8 @@ static uint32_t take_slot(struct sched *s)
             return i;
     if (s->n_slots == s->cap_slots)
         grow(s);
+    s->eps[s->n_slots].waiting = xmalloc(sizeof(struct list));
+    list_init(s->eps[s->n_slots].waiting);
     return s->n_slots++;
 }
 
@@ -55,7 +57,7 @@ struct ep_ref sched_ep_add(struct sched *s, void *user, bool wait_probe, uint64_
     ep_reap(s);
     uint32_t slot = take_slot(s), gen = s->eps[slot].gen + 1;
     struct ep *e = &s->eps[slot];
-    *e = (struct ep){.gen = gen ? gen : 1, .used = true, .user = user, .speed = 1, .cap_belief = 1};
+    *e = (struct ep){.gen = gen ? gen : 1, .used = true, .user = user, .waiting = e->waiting, .speed = 1, .late = 1, .cap_belief = 1};
     e->hist_at = now_us / HIST_SLOT_US;
     e->last_pick = rng_below(&s->rng, 1u << 10); /* the first rotation starts anywhere */
     s->n_used++;
@@ -81,7 +83,8 @@ void sched_ep_remove(struct sched *s, struct ep_ref ref, uint64_t now_us)
     s->n_with_models -= e->n_models > 0;
     s->models_version++;
     free(e->models);
-    *e = (struct ep){.gen = e->gen, .dying = true};
+    ledger_forget(e);
+    *e = (struct ep){.gen = e->gen, .dying = true, .waiting = e->waiting};
     prefix_index_close(s->index, ref.slot);
     cost_update(s, ref.slot);
     ep_reap(s);
@@ -248,9 +251,30 @@ void ep_refresh(struct sched *s, uint32_t slot)
     cost_update(s, slot);
 }
 
+static void refresh_late(struct sched *s)
+{
+    double sum = 0, n = 0;
+    s->late_us = s->now_us + LATE_US;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        if (ep_usable(&s->eps[i])) {
+            sum += learn_late(s, &s->eps[i]);
+            n++;
+        }
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        struct ep *e = &s->eps[i];
+        if (!ep_usable(e) || (!e->own.unanswered && e->late <= 1))
+            continue;
+        double mine = learn_late(s, e), others = n > 1 ? MAX(1, (sum - mine) / (n - 1)) : mine;
+        e->late = mine >= LATE_FACTOR * others ? mine / others : 1; /* where all are late none is slow */
+        cost_update(s, i);
+    }
+}
+
 void ep_refresh_all(struct sched *s, uint64_t now_us)
 {
     s->now_us = MAX(s->now_us, now_us);
+    if (s->now_us >= s->late_us)
+        refresh_late(s);
     if (s->now_us < s->refresh_us)
         return;
     s->refresh_us = s->now_us + REFRESH_US;

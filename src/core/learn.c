@@ -13,6 +13,7 @@
 #define RECOVERED_GAIN 0.5   /* believe it quickly: a slow endpoint gets few samples */
 #define POOL_GAIN 0.02
 #define POOL_CLIP 0.5        /* one slow endpoint must not pull what the pool takes as normal */
+#define LATE_SAMPLES 4
 #define GAP_TOKENS 8         /* shorter answers say little about token gaps */
 
 static double clamp(double v, double lo, double hi)
@@ -29,6 +30,11 @@ void learn_prompt(struct sched *s, const struct work *w, double prefill_s)
 }
 
 /* ---- speed ---- */
+
+static double step_now(const struct sched *s, const struct ep *e)
+{
+    return s->p.step_s + s->p.decode_s * (double)e->own.decoding + s->p.ctx_s * e->own.context;
+}
 
 static void observe(struct sched *s, uint32_t slot, enum learn_kind kind, double seen_s, double predicted_s)
 {
@@ -65,6 +71,19 @@ double learn_speed_of(const struct sched *s, const struct ep *e)
     return clamp(exp(x), SPEED_MIN, SPEED_MAX);
 }
 
+/* A request that is not answered yet bounds the speed as well. Whole answers count only where their length is bounded. */
+double learn_late(const struct sched *s, const struct ep *e)
+{
+    if (!s->p.learn_speed || list_empty(e->waiting))
+        return 0;
+    const struct sched_req *r = CONTAINER_OF(e->waiting->next, struct sched_req, link);
+    const struct estimate *pool = &s->pool[r->streamed ? LEARN_TTFT : LEARN_TOTAL];
+    if (pool->n < LATE_SAMPLES || (!r->streamed && !r->max_tokens))
+        return 0;
+    double expected = r->raw_ttft_s + (r->streamed ? 0 : (double)r->max_tokens * step_now(s, e));
+    return MIN(SPEED_MAX, (double)(s->now_us - r->picked_us) / SEC / (exp(pool->log) * expected));
+}
+
 bool learn_due(const struct sched *s, const struct ep *e)
 {
     return ep_usable(e) && e->speed > EXPLORE_SPEED && !e->own.inflight && s->now_us > e->seen_us + EXPLORE_AFTER_US &&
@@ -82,11 +101,6 @@ void learn_first(struct sched *s, uint32_t slot, const struct sched_req *r)
 {
     if (r->streamed)
         observe(s, slot, LEARN_TTFT, (double)(s->now_us - r->picked_us) / SEC, r->raw_ttft_s);
-}
-
-static double step_now(const struct sched *s, const struct ep *e)
-{
-    return s->p.step_s + s->p.decode_s * (double)e->own.decoding + s->p.ctx_s * e->own.context;
 }
 
 static void learn_bytes_per_token(struct sched *s, const struct sched_req *r, const struct sched_usage *u)

@@ -47,8 +47,7 @@ void ledger_reserve(struct sched *s, struct sched_req *r)
     e->last_pick = ++s->n_picks + (1u << 10);
     s->inflight++;
     r->state = REQ_PENDING;
-    if (!r->streamed)
-        list_push_back(&s->pending, &r->link);
+    list_push_back(e->waiting, &r->link);
     cost_update(s, r->d.ep.slot);
 }
 
@@ -64,7 +63,6 @@ void ledger_answered(struct sched *s, struct sched_req *r)
 {
     if (r->state != REQ_PENDING)
         return;
-    list_remove(&r->link);
     struct ep *e = ep_of(s, r->d.ep);
     if (e)
         event_emit(s, EV_FIRST_TOKEN, r->d.ep.slot, r);
@@ -77,14 +75,27 @@ void ledger_answered(struct sched *s, struct sched_req *r)
 
 /* The first byte of a whole answer comes when all is done. Its prefill is taken as done when twice the expected time has passed;
  * otherwise long answers would look like a long prefill queue. It stays counted as unanswered. */
-void ledger_overdue(struct sched *s)
+static void overdue(struct sched *s, struct ep *e)
 {
-    LIST_EACH_SAFE(it, tmp, &s->pending)
+    LIST_EACH(it, e->waiting)
     {
         struct sched_req *r = CONTAINER_OF(it, struct sched_req, link);
-        if ((double)(s->now_us - r->picked_us) > 2 * SEC * (r->d.ttft_s + 0.05))
+        if (!r->streamed && (double)(s->now_us - r->picked_us) > 2 * SEC * (r->d.ttft_s + 0.05))
             ledger_answered(s, r);
     }
+}
+
+void ledger_overdue(struct sched *s)
+{
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        if (s->eps[i].used)
+            overdue(s, &s->eps[i]);
+}
+
+void ledger_forget(struct ep *e)
+{
+    while (list_pop_front(e->waiting))
+        ;
 }
 
 void ledger_release(struct sched *s, struct sched_req *r)

@@ -276,7 +276,7 @@ static void reserve(struct sched *s, struct pick *k)
     r->uncached_tokens = MAX(1.0, k->w.tokens - cached);
     r->out_tokens = k->w.out;
     r->prefill_s = work_prefill_s(s, r->uncached_tokens, r->tokens);
-    r->raw_ttft_s = ttft / e->speed;
+    r->raw_ttft_s = ttft / ep_speed(e);
     r->picked_us = s->now_us;
     r->first_us = 0;
 }

@@ -23,7 +23,6 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     s->seed = seed;
     rng_init(&s->rng, seed);
     s->index = prefix_index_new(rng_u64(&s->rng));
-    list_init(&s->pending);
     s->bytes_per_token = s->p.bytes_per_token;
     s->mean_output = s->p.mean_output;
     s->mean_tokens = 500;
@@ -36,8 +35,10 @@ void sched_free(struct sched *s)
 {
     if (!s)
         return;
-    for (uint32_t i = 0; i < s->n_slots; i++)
+    for (uint32_t i = 0; i < s->n_slots; i++) {
         free(s->eps[i].models);
+        free(s->eps[i].waiting);
+    }
     for (uint32_t i = 0; i < MODEL_COLUMNS; i++)
         free(s->columns[i].penalty);
     struct scan *c = &s->scan;
@@ -142,6 +143,7 @@ void sched_first_token(struct sched *s, struct sched_req *r, uint64_t now_us)
         return;
     r->first_us = MAX(s->now_us, 1u);
     r->n_inserted = 0; /* computed: the endpoint has it now */
+    list_remove(&r->link);
     ledger_answered(s, r);
     struct ep *e = ep_of(s, r->d.ep);
     if (!e)
@@ -209,7 +211,7 @@ bool sched_ep_view(const struct sched *s, uint32_t slot, uint64_t now_us, struct
         .others_running = MAX(e->others_running * e->decay, (double)e->remote.decoding),
         .load = e->load,
         .load_valid = e->has_load && now_us <= e->load.done_us + s->p.stale_us,
-        .speed = e->speed,
+        .speed = ep_speed(e),
         .kv_tokens = (uint64_t)ep_kv_tokens(s, e),
         .index_blocks = prefix_index_blocks(s->index, slot),
         .picks = e->picks,

@@ -7,7 +7,9 @@
 #include "core/sched.h"
 
 #define SEC 1e6               /* microseconds */
-#define REFRESH_US 100000     /* time-dependent terms are recomputed this often */
+#define REFRESH_US 100000     /* time-dependent terms are recomputed this often, */
+#define LATE_FACTOR 2.0       /* waiting this much longer than elsewhere says: slow, before any answer does */
+#define LATE_US 20000         /* and who keeps requests waiting for longer than expected, this often */
 #define HIST_SLOTS 16         /* own in-flight over time, to tell ours from others' in a scrape */
 #define HIST_SLOT_US 250000
 #define HIST_WINDOW_US 2000000 /* a scrape may be published this long after it was measured */
@@ -40,6 +42,7 @@ struct ep {
     bool used, dying; /* dying: removed, its index memberships not yet purged; the slot waits */
     bool ready, draining, ejected;
     void *user;
+    struct list *waiting;        /* own requests without a first token, oldest first; the head never moves and stays with the slot */
     struct ledger own, remote;
     uint64_t remote_us;          /* latest event of a replica about this endpoint */
     /* scrape */
@@ -56,6 +59,7 @@ struct ep {
     struct estimate seen[LEARN_KINDS];
     uint64_t seen_us, explored_us;
     double speed;
+    double late;                 /* lower bound of the speed from the oldest unanswered request; 1: not late */
     double cap_belief;           /* share of its KV the cache seems to keep, from cached_tokens; 0..1 */
     uint32_t cache_misses;       /* in a row, where hits were believed */
     /* health */
@@ -88,9 +92,8 @@ struct sched {
     struct ep *eps;
     struct scan scan;
     uint32_t n_slots, cap_slots, n_used, n_ejected, n_ready, n_with_models;
-    uint64_t now_us, refresh_us;
+    uint64_t now_us, refresh_us, late_us;
     struct prefix_index *index;
-    struct list pending;        /* picked, no first token, answered as a whole: sched_first_token may come late */
     struct model_column columns[MODEL_COLUMNS];
     uint64_t models_version;
     /* learnt, of the pool */
@@ -126,6 +129,7 @@ void model_missing(struct sched *s, uint32_t slot, uint64_t model); /* it answer
 void ledger_reserve(struct sched *s, struct sched_req *r);
 void ledger_answered(struct sched *s, struct sched_req *r); /* prefill done */
 void ledger_release(struct sched *s, struct sched_req *r);
+void ledger_forget(struct ep *e);     /* the endpoint goes: its requests are on their own */
 void ledger_overdue(struct sched *s); /* whole answers whose prefill must be over by now */
 void hist_advance(struct sched *s, struct ep *e);
 void hist_note(struct sched *s, struct ep *e);
@@ -141,6 +145,7 @@ double ep_queue(const struct ep *e); /* requests waiting there, as far as known 
 bool ep_saturated(const struct sched *s, const struct ep *e);
 double ep_kv_tokens(const struct sched *s, const struct ep *e);
 double ep_kv_use(const struct sched *s, const struct ep *e);
+double ep_speed(const struct ep *e);
 
 /* pick.c, explain.c */
 struct pick { /* one decision in the making */
@@ -171,6 +176,7 @@ void learn_first(struct sched *s, uint32_t slot, const struct sched_req *r);
 void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
 void learn_cache(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
 double learn_speed_of(const struct sched *s, const struct ep *e);
+double learn_late(const struct sched *s, const struct ep *e); /* wait of the oldest unanswered request, 1 = normal; 0: cannot say */
 bool learn_due(const struct sched *s, const struct ep *e); /* believed slow for long enough to be tried again */
 void learn_forget(struct ep *e); /* returned from an ejection: maybe another machine by now */
 

@@ -54,6 +54,36 @@ static void test_burst_after_jittery_traffic_is_even(void **state)
     }
 }
 
+/* As it happens over sockets: the burst takes a while, first answers come in between, and the servers are slower than the prior says. */
+static void test_burst_over_time_is_even(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct sched_params p = params(SCHED_DEFAULT);
+        char text[900];
+        world_init(&w, &p, 10, seed);
+        random_text(&w.rng, text, sizeof(text));
+        for (uint32_t i = 0; i < w.n; i++) {
+            w.sv[i].jitter = 0.02;
+            w.sv[i].speed = 3;
+        }
+        for (int i = 0; i < 20; i++) {
+            job_send(&w, text, sizeof(text), 50);
+            world_run(&w, -1);
+        }
+        for (uint32_t i = 0; i < w.n; i++)
+            w.sv[i].picks = 0;
+        world_run(&w, w.now + 3);
+        for (int i = 0; i < 200; i++) {
+            job_send(&w, text, sizeof(text), 50);
+            world_run(&w, w.now + 0.001);
+        }
+        for (uint32_t i = 0; i < w.n; i++)
+            assert_in_range(w.sv[i].picks, 19, 21);
+        world_free(&w);
+    }
+}
+
 static void test_sequential_requests_spread(void **state)
 {
     (void)state;
@@ -113,6 +143,27 @@ static void test_slow_endpoint_gets_little(void **state)
     for (size_t i = 0; i < ARRAY_LEN(concurrency); i++)
         for (uint64_t seed = 1; seed <= 8; seed++)
             closed_loop(SCHED_DEFAULT, concurrency[i], seed);
+}
+
+/* 400 at once, on a pool nobody has used yet: slowness shows before the slow one has answered anything. */
+static void test_burst_avoids_slow_endpoint(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        struct sched_params p = params(SCHED_DEFAULT);
+        world_init(&w, &p, 4, seed);
+        random_text(&w.rng, fire_text, sizeof(fire_text));
+        for (uint32_t i = 0; i < w.n; i++)
+            w.sv[i].jitter = 0.1;
+        w.sv[seed % 4].speed = 5;
+        for (uint32_t i = 0; i < 400; i++) {
+            job_send(&w, fire_text, 100, 30);
+            world_run(&w, w.now + 0.0005 * (double)(1 + seed % 6));
+        }
+        world_run(&w, -1);
+        assert_in_range(w.sv[seed % 4].picks, 0, 49);
+        world_free(&w);
+    }
 }
 
 static void test_recovered_endpoint_is_used_again(void **state)
@@ -302,8 +353,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_burst_is_even),
         cmocka_unit_test(test_burst_after_jittery_traffic_is_even),
+        cmocka_unit_test(test_burst_over_time_is_even),
         cmocka_unit_test(test_sequential_requests_spread),
         cmocka_unit_test(test_slow_endpoint_gets_little),
+        cmocka_unit_test(test_burst_avoids_slow_endpoint),
         cmocka_unit_test(test_recovered_endpoint_is_used_again),
         cmocka_unit_test(test_rounds_stay),
         cmocka_unit_test(test_conversations_stay_and_spread),
