@@ -10,7 +10,7 @@
 #include "base/err.h"
 
 #define DOC_MAX_DEPTH   64
-#define DOC_MAX_NODES   1000000    /* of one document, every way counted */
+#define DOC_MAX_NODES   2000000    /* of one document, every way counted */
 #define DOC_MAX_ALIASED 10000      /* of them reached through aliases */
 #define DOC_MAX_TEXT    (32u << 20) /* bytes of one file */
 
