@@ -61,7 +61,7 @@ static void drop(struct client *c)
     buf_free(&c->in);
     list_remove(&c->link);
     list_push_back(&c->w->dead_clients, &c->link);
-    c->w->n_clients--;
+    atomic_fetch_sub_explicit(&c->w->g->n_clients, 1, memory_order_relaxed);
     metrics_client(c->w, -1);
 }
 
@@ -237,7 +237,7 @@ void client_accept(struct worker *w, uint16_t port, struct conn *conn)
     c->timer.fn = on_timer;
     buf_init(&c->in, w->g->o.max_head + (128 << 10));
     list_push_back(&w->clients, &c->link);
-    w->n_clients++;
+    atomic_fetch_add_explicit(&w->g->n_clients, 1, memory_order_relaxed);
     metrics_client(w, 1);
     conn_set(conn, &client_ops, c);
     client_arm(c);

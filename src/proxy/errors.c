@@ -9,7 +9,7 @@ static const struct advice {
 } advices[] = {
     {"shed", 1, false, NULL},           {"no_endpoint", 2, false, NULL},         {"body_memory", 2, false, NULL},
     {"upstream_unavailable", 1, false, NULL}, {"endpoint_ejected", 1, false, NULL}, {"upstream_crashed", 0, true, NULL},
-    {"backend_unresolved", 0, true, NULL},    {"not_implemented", 0, true, NULL},   {"http_version", 0, true, NULL},
+    {"gateway_exhausted", 2, false, NULL}, {"backend_unresolved", 0, true, NULL},    {"not_implemented", 0, true, NULL},   {"http_version", 0, true, NULL},
     {"model_not_found", 0, true, "model"},
 };
 

@@ -20,7 +20,7 @@ void gateway_opts_init(struct gateway_opts *o)
         .body_idle_us = 30000000,
         .idle_us = 75000000,
         .connect_timeout_us = 2000000,
-        .stream_idle_us = 300000000,
+        .client_stall_us = 300000000,
         .request_timeout_us = 3600000000,
         .drain_us = 30000000,
         .max_attempts = 4,
@@ -37,7 +37,7 @@ static unsigned connection_limit(void)
     struct rlimit r;
     if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur == RLIM_INFINITY)
         return 1000000;
-    return r.rlim_cur > 512 ? (unsigned)MIN(r.rlim_cur / 2, 1000000) : 128; /* the other half: upstream connections */
+    return r.rlim_cur > 512 ? (unsigned)MIN(r.rlim_cur / 4 * 3, 1000000) : 128; /* the rest: upstream connections */
 }
 
 struct gateway *gateway_start(const struct gateway_opts *o, struct metrics *m, struct errbuf *err)

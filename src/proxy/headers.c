@@ -157,6 +157,15 @@ static bool has_length(const struct request *rq, uint64_t content_length)
     return content_length || m == H1_POST || m == H1_PUT || m == H1_PATCH || rq->head->framing != H1_BODY_NONE;
 }
 
+/* A client of HTTP/1.0 may have named no host; the request we send must. */
+static struct str host_out(const struct request *rq)
+{
+    const struct conf_rewrite *rw = rq->rule->rewrite;
+    if (rw && rw->hostname.n)
+        return rw->hostname;
+    return rq->head->host.n ? rq->head->host : str_c(port_name(rq->backend->port));
+}
+
 struct str headers_request(struct request *rq, uint64_t content_length)
 {
     const struct h1_head *head = rq->head;
@@ -173,7 +182,7 @@ struct str headers_request(struct request *rq, uint64_t content_length)
     }
     buf_add_str(out, STR(" HTTP/1.1\r\n"));
     if (!mod_sets(mod, STR("host")))
-        put(out, STR("Host"), rw && rw->hostname.n ? rw->hostname : head->host);
+        put(out, STR("Host"), host_out(rq));
     for (size_t i = 0; i < head->n_headers; i++)
         if (passes(head, &head->headers[i]) && !mod_drops(mod, head->headers[i].name))
             put(out, head->headers[i].name, head->headers[i].value);

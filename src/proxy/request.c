@@ -132,6 +132,30 @@ static struct str host_of(struct request *rq)
     return (struct str){lower, end};
 }
 
+/* Resolves "." and ".." segments (RFC 3986 5.2.4), so that what is matched is what the server sees. Escaped dots are not resolved but refused. */
+static struct str without_dots(struct arena *a, struct str path)
+{
+    if (str_find(path, STR("/.")) < 0)
+        return path;
+    char *out = arena_alloc(a, path.n + 1);
+    size_t n = 0;
+    for (size_t i = 0, end; i < path.n; i = end) {
+        for (end = i + 1; end < path.n && path.p[end] != '/';)
+            end++;
+        struct str seg = {path.p + i, end - i}; /* with its slash in front */
+        bool up = str_eq(seg, STR("/..")), stay = str_eq(seg, STR("/."));
+        while (up && n > 0 && out[--n] != '/')
+            ;
+        if (!up && !stay) {
+            memcpy(out + n, seg.p, seg.n);
+            n += seg.n;
+        } else if (end == path.n) {
+            out[n++] = '/';
+        }
+    }
+    return n ? (struct str){out, n} : STR("/");
+}
+
 static bool start_checks(struct request *rq)
 {
     const struct h1_head *h = rq->head;
@@ -139,7 +163,8 @@ static bool start_checks(struct request *rq)
         request_fail(rq, 405, "method_not_allowed", "The method " STR_FMT " is not served here.", STR_ARG(h->method_str));
         return false;
     }
-    if (!uri_path_ok(h->path)) {
+    rq->path = without_dots(&rq->arena, h->path);
+    if (!uri_path_ok(rq->path)) {
         request_fail(rq, 400, "bad_path", "The request's path is not acceptable.");
         return false;
     }
@@ -166,8 +191,8 @@ void request_start(struct request *rq)
     rq->deadline_us = total_us ? rq->start_us + total_us : 0;
     if (!start_checks(rq))
         return;
-    char *path = arena_alloc(&rq->arena, h->path.n + 1);
-    rq->path = (struct str){path, uri_path_normalise(h->path, path)};
+    char *path = arena_alloc(&rq->arena, rq->path.n + 1);
+    rq->path = (struct str){path, uri_path_normalise(rq->path, path)};
     rq->host = host_of(rq);
     if (h->framing == H1_BODY_NONE || (h->framing == H1_BODY_LENGTH && !h->content_length)) {
         body_done(rq);
@@ -261,7 +286,7 @@ static uint64_t earlier(uint64_t a, uint64_t b) /* 0 = none */
 uint64_t request_deadline_us(const struct request *rq)
 {
     const struct gateway_opts *o = &rq->w->g->o;
-    uint64_t own = 0;
+    uint64_t own = 0, limit;
     switch (rq->state) {
     case REQ_READ_BODY:
         own = rq->last_us + o->body_idle_us;
@@ -277,7 +302,8 @@ uint64_t request_deadline_us(const struct request *rq)
         own = rq->attempt_deadline_us;
         break;
     case REQ_RELAY:
-        own = rq->last_us + o->stream_idle_us;
+        limit = rq->up_paused ? o->client_stall_us : o->stream_idle_us;
+        own = limit ? rq->last_us + limit : 0;
         break;
     default:
         break;

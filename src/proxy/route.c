@@ -35,9 +35,9 @@ static void look_at_body(struct routing *r)
     if (r->tried)
         return;
     r->tried = true;
-    if (rq->head->method != H1_POST || !rq->body.n || !is_json(rq->head))
+    if (rq->head->method != H1_POST || (!rq->body.n && !rq->is_model_kind) || !is_json(rq->head))
         return;
-    struct str text = {rq->body.p, rq->body.n};
+    struct str text = {rq->body.n ? rq->body.p : "", rq->body.n};
     r->failed = api_parse_request(rq->kind, text, &rq->w->scratch, &r->body, &r->error) != 0;
     rq->parsed = !r->failed;
     if (rq->parsed && r->body.model.n && r->body.model.n <= 1024)

@@ -1,6 +1,8 @@
 /* upstream.c - the connection to the endpoint: taken from the pool or opened, the request sent without copying, the answer's head found. */
 #include "proxy/impl.h"
 
+#include <errno.h>
+
 static const struct conn_ops upstream_ops;
 
 static void send_more(struct request *rq)
@@ -112,12 +114,20 @@ static void head_input(struct request *rq, struct str data)
 
 /* --- events --------------------------------------------------------------------------------------------------------------------- */
 
+/* Errors of connect() that say something about this machine and nothing about the endpoint. */
+static bool is_ours(int err)
+{
+    return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM || err == -EADDRNOTAVAIL;
+}
+
 static void on_connect(struct conn *c, int err)
 {
     struct request *rq = conn_ctx(c);
     struct worker *w = rq->w;
     worker_enter(w);
-    if (err)
+    if (is_ours(err))
+        request_fail(rq, 503, "gateway_exhausted", "The gateway has no socket left for the request; try again.");
+    else if (err)
         upstream_failed(rq, OUT_CONNECT_FAILED, "connect_failed");
     else
         start_sending(rq);
