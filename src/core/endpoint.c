@@ -253,19 +253,21 @@ void ep_refresh(struct sched *s, uint32_t slot)
 
 static void refresh_late(struct sched *s)
 {
+    float *late = s->scan.cost; /* free between picks */
     double sum = 0, n = 0;
     s->late_us = s->now_us + LATE_US;
-    for (uint32_t i = 0; i < s->n_slots; i++)
-        if (ep_usable(&s->eps[i])) {
-            sum += learn_late(s, &s->eps[i]);
-            n++;
-        }
     for (uint32_t i = 0; i < s->n_slots; i++) {
-        struct ep *e = &s->eps[i];
-        if (!ep_usable(e) || (!e->own.unanswered && e->late <= 1))
+        bool usable = ep_usable(&s->eps[i]);
+        late[i] = usable ? (float)learn_late(s, &s->eps[i]) : 0;
+        sum += (double)late[i];
+        n += usable;
+    }
+    for (uint32_t i = 0; i < s->n_slots; i++) { /* where all are late none is slow */
+        double mine = (double)late[i], others = n > 1 ? MAX(1, (sum - mine) / (n - 1)) : mine;
+        double is = mine > 0 && mine >= LATE_FACTOR * others ? mine / others : 1;
+        if (is <= 1 && s->eps[i].late <= 1)
             continue;
-        double mine = learn_late(s, e), others = n > 1 ? MAX(1, (sum - mine) / (n - 1)) : mine;
-        e->late = mine >= LATE_FACTOR * others ? mine / others : 1; /* where all are late none is slow */
+        s->eps[i].late = is;
         cost_update(s, i);
     }
 }
