@@ -24,7 +24,8 @@ struct gateway_opts { /* gateway_opts_init gives the defaults; docs/reference.md
     uint64_t idle_us;              /* 75 s: keep-alive */
     uint64_t connect_timeout_us;   /* 2 s */
     uint64_t first_byte_us;        /* 0 = request timeout */
-    uint64_t stream_idle_us;       /* 300 s without a byte of the answer */
+    uint64_t stream_idle_us;       /* 0 = request timeout: without a byte of the answer (a pool's endpoints are watched by probes meanwhile) */
+    uint64_t client_stall_us;      /* 300 s in which the client takes nothing of an answer that waits for it */
     uint64_t request_timeout_us;   /* 1 h: when no policy says otherwise */
     uint64_t drain_us;             /* 30 s */
     unsigned max_attempts;         /* 4 endpoints per request, before the first byte */
