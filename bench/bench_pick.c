@@ -29,7 +29,8 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
     struct prefix_hashes *ph = calloc(FLIGHT, sizeof(ph[0]));
     for (size_t i = 0; i < (size_t)FLIGHT * PREFIX_MAX; i++)
         h[i] = rng_u64(&r);
-    double spent = 0, finish = 0, chunk = 0, best = 1e9; /* best: of 1000 picks in a row; the mean suffers from a busy machine */
+    double spent = 0, finish = 0, chunk = 0,
+           best = 1e9; /* best: of 1000 picks in a row; the mean suffers from a busy machine */
     uint32_t picks = n_hashes ? PICKS / 10 : PICKS;
     for (uint32_t k = 0; k < picks; k++) {
         struct sched_req *q = &reqs[k % FLIGHT];
@@ -38,8 +39,12 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
         if (k >= FLIGHT)
             sched_finish(s, q, OUT_OK, NULL, now);
         double t1 = now_s();
-        ph[k % FLIGHT] = (struct prefix_hashes){h + (size_t)(k % FLIGHT) * PREFIX_MAX, n_hashes, MIN(n_hashes, 128u), 64};
-        *q = (struct sched_req){.id = k, .prompt_bytes = 500 + rng_below(&r, 4000), .n_outputs = 1, .hashes = n_hashes ? &ph[k % FLIGHT] : NULL,
+        ph[k % FLIGHT] =
+            (struct prefix_hashes){h + (size_t)(k % FLIGHT) * PREFIX_MAX, n_hashes, MIN(n_hashes, 128u), 64};
+        *q = (struct sched_req){.id = k,
+                                .prompt_bytes = 500 + rng_below(&r, 4000),
+                                .n_outputs = 1,
+                                .hashes = n_hashes ? &ph[k % FLIGHT] : NULL,
                                 .streamed = true};
         double t2 = now_s();
         sched_submit(s, q, now);
@@ -52,8 +57,8 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
         }
         finish += t1 - t0;
     }
-    printf("pick, %s: %.2f us per submit (best %.2f), %.2f us per finish\n", what, spent / picks * 1e6, best / 1000 * 1e6,
-           finish / picks * 1e6);
+    printf("pick, %s: %.2f us per submit (best %.2f), %.2f us per finish\n", what, spent / picks * 1e6,
+           best / 1000 * 1e6, finish / picks * 1e6);
     for (uint32_t k = 0; k < FLIGHT; k++)
         sched_finish(s, &reqs[k], OUT_OK, NULL, now);
     sched_free(s);

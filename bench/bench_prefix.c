@@ -49,8 +49,8 @@ static void bench_match(uint32_t n, uint32_t n_slots, uint32_t n_chains, uint32_
         best = t < best ? t : best;
         sum += t;
     }
-    printf("prefix match %4u blocks x %4u holders: mean %7.2f us, best %7.2f us; insert %7.2f us (check %" PRIu64 ")\n", n, n_slots,
-           sum / 400 * 1e6, best * 1e6, insert * 1e6, check);
+    printf("prefix match %4u blocks x %4u holders: mean %7.2f us, best %7.2f us; insert %7.2f us (check %" PRIu64 ")\n",
+           n, n_slots, sum / 400 * 1e6, best * 1e6, insert * 1e6, check);
     free(h);
     prefix_index_free(ix);
 }
@@ -75,8 +75,10 @@ static void bench_memory(const char *what, uint32_t n_slots, bool shared)
     t = now_s() - t;
     struct prefix_index_stats st;
     prefix_index_stats(ix, &st);
-    printf("prefix memory, %s: %" PRIu64 " memberships, %" PRIu64 " entries, %.1f MB, %.1f bytes per membership; insert of 64: %.2f us\n", what,
-           st.memberships, st.entries, (double)st.bytes / 1e6, (double)st.bytes / (double)st.memberships, t / n * 1e6);
+    printf("prefix memory, %s: %" PRIu64 " memberships, %" PRIu64
+           " entries, %.1f MB, %.1f bytes per membership; insert of 64: %.2f us\n",
+           what, st.memberships, st.entries, (double)st.bytes / 1e6, (double)st.bytes / (double)st.memberships,
+           t / n * 1e6);
     prefix_index_free(ix);
 }
 

@@ -1,18 +1,20 @@
-/* The cost model: seconds of expected work, linear in what a request needs so that a pick is one pass over a few float arrays.
+/* The cost model: seconds of expected work, linear in what a request needs so that a pick is one pass over a few float
+ * arrays.
  *
  *   step   = step_s + decode_s * running + ctx_s * context tokens                       one engine step without prefill
- *   wait   = speed * (prefill ahead + (1 + prefill tokens ahead / budget) * step), or the queue the server reports, if longer
- *   own    = speed * (prefill_s * new + quad_s * new * (all - new / 2))                 counted `affinity` times: the others wait too
- *   others = speed * out * (decode_s * running + ctx_s * context) / 2                   decoding together slows everybody down
- *   kv     = T * f(KV in use + what the request adds)                                   preemption and waiting for memory
- * T is the time an average request holds its memory. (routing-anchors.md, policy `estimate`; scheduling.md 8, "minimal estimator".) */
+ *   wait   = speed * (prefill ahead + (1 + prefill tokens ahead / budget) * step), or the queue the server reports, if
+ * longer own    = speed * (prefill_s * new + quad_s * new * (all - new / 2))                 counted `affinity` times:
+ * the others wait too others = speed * out * (decode_s * running + ctx_s * context) / 2                   decoding
+ * together slows everybody down kv     = T * f(KV in use + what the request adds) preemption and waiting for memory T
+ * is the time an average request holds its memory. (routing-anchors.md, policy `estimate`; scheduling.md 8, "minimal
+ * estimator".) */
 #include "core/sched_int.h"
 #include <math.h>
 
-#define MIN_WAIT_S 0.05  /* a request waiting at a server costs at least this: servers do not queue without need */
-#define MAX_WAIT_S 1.0
-#define MIN_RUNNING 16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
-#define FULL_KV 0.9      /* unless memory is what they wait for */
+#define MIN_WAIT_S    0.05 /* a request waiting at a server costs at least this: servers do not queue without need */
+#define MAX_WAIT_S    1.0
+#define MIN_RUNNING   16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
+#define FULL_KV       0.9  /* unless memory is what they wait for */
 #define OTHERS_WEIGHT 0.5
 
 struct work work_of(const struct sched *s, const struct sched_req *r)
@@ -37,7 +39,8 @@ double work_prefill_s(const struct sched *s, double new_tokens, double tokens)
 
 double ep_kv_tokens(const struct sched *s, const struct ep *e)
 {
-    double kv = e->has_load && e->load.has_blocks && e->load.kv_tokens ? (double)e->load.kv_tokens : (double)s->p.kv_tokens;
+    double kv =
+        e->has_load && e->load.has_blocks && e->load.kv_tokens ? (double)e->load.kv_tokens : (double)s->p.kv_tokens;
     return MAX(kv, 1.0);
 }
 
@@ -59,9 +62,10 @@ double ep_kv_use(const struct sched *s, const struct ep *e)
     return MAX(0, e->load.kv_frac + (e->own.mem - e->mem_at_load) / kv);
 }
 
-/* What the server reported as waiting, moved by what we have sent and seen finished since. Those of ours that have answered wait no
- * more, however late the report. A server with room takes what waits with its next step: then ours are no queue (their prefill is in the
- * ledger), and where one endpoint is scraped at the start of a burst it must not look worse than those scraped before. */
+/* What the server reported as waiting, moved by what we have sent and seen finished since. Those of ours that have
+ * answered wait no more, however late the report. A server with room takes what waits with its next step: then ours are
+ * no queue (their prefill is in the ledger), and where one endpoint is scraped at the start of a burst it must not look
+ * worse than those scraped before. */
 double ep_queue(const struct ep *e)
 {
     if (!load_valid(e) || !e->load.has_waiting || e->load.waiting <= 0)
@@ -74,7 +78,8 @@ double ep_queue(const struct ep *e)
 static double others_waiting(const struct ep *e)
 {
     double seen = e->others_waiting * e->decay;
-    return MAX(seen, (double)e->remote.unanswered); /* replicas' requests show in the scrape too: the larger, not the sum */
+    return MAX(seen,
+               (double)e->remote.unanswered); /* replicas' requests show in the scrape too: the larger, not the sum */
 }
 
 static double others_running(const struct ep *e)
@@ -116,8 +121,8 @@ static double hold_s(const struct sched *s)
     return MIN(10.0, MAX(0.5, s->mean_output * s->p.step_s));
 }
 
-/* Expected loss, in units of hold_s, at KV use u after admission: nothing to speak of at half, half a holding time at 1 (the answers
- * in progress still grow), then up to three. */
+/* Expected loss, in units of hold_s, at KV use u after admission: nothing to speak of at half, half a holding time at 1
+ * (the answers in progress still grow), then up to three. */
 static double kv_loss(double u)
 {
     double x = MIN(1.0, MAX(0.0, 2 * u - 1)), over = MAX(0.0, u - 1);
@@ -146,7 +151,8 @@ void cost_update(struct sched *s, uint32_t slot)
 void cost_scan(struct sched *s, const struct work *w)
 {
     const struct scan *c = &s->scan;
-    const float *restrict base = c->base, *restrict own_w = c->own_w, *restrict tok_s = c->tok_s, *restrict out_s = c->out_s;
+    const float *restrict base = c->base, *restrict own_w = c->own_w, *restrict tok_s = c->tok_s,
+                          *restrict out_s = c->out_s;
     const float *restrict kv_use = c->kv_use, *restrict kv_inv = c->kv_inv;
     float *restrict cost = c->cost;
     float own = (float)work_prefill_s(s, w->tokens, w->tokens), hold = (float)hold_s(s);
@@ -157,7 +163,8 @@ void cost_scan(struct sched *s, const struct work *w)
         x = x < 1 ? x : 1;
         over = over > 0 ? over : 0;
         over = over < 2.5f ? over : 2.5f;
-        cost[i] = base[i] + own * own_w[i] + tokens * tok_s[i] + out * out_s[i] + hold * (0.002f * low + 0.5f * x * x * x * x + over);
+        cost[i] = base[i] + own * own_w[i] + tokens * tok_s[i] + out * out_s[i] +
+                  hold * (0.002f * low + 0.5f * x * x * x * x + over);
     }
 }
 

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #define OTHERS_HALF_LIFE_S 5.0
-#define REMOTE_LOST_US 600000000 /* a replica that says nothing about an endpoint for so long has nothing there */
-#define MAX_MODELS 1024 /* per endpoint */
+#define REMOTE_LOST_US     600000000 /* a replica that says nothing about an endpoint for so long has nothing there */
+#define MAX_MODELS         1024      /* per endpoint */
 
 struct ep *ep_of(struct sched *s, struct ep_ref r)
 {
@@ -57,7 +57,13 @@ struct ep_ref sched_ep_add(struct sched *s, void *user, bool wait_probe, uint64_
     ep_reap(s);
     uint32_t slot = take_slot(s), gen = s->eps[slot].gen + 1;
     struct ep *e = &s->eps[slot];
-    *e = (struct ep){.gen = gen ? gen : 1, .used = true, .user = user, .waiting = e->waiting, .speed = 1, .late = 1, .cap_belief = 1};
+    *e = (struct ep){.gen = gen ? gen : 1,
+                     .used = true,
+                     .user = user,
+                     .waiting = e->waiting,
+                     .speed = 1,
+                     .late = 1,
+                     .cap_belief = 1};
     e->hist_at = now_us / HIST_SLOT_US;
     e->last_pick = rng_below(&s->rng, 1u << 10); /* the first rotation starts anywhere */
     s->n_used++;

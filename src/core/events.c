@@ -14,7 +14,8 @@ void event_emit(struct sched *s, enum sched_event_type type, uint32_t slot, cons
     struct sched_event ev = {.type = type, .at_us = s->now_us, .user = s->eps[slot].user, .ep = ep_ref_of(s, slot)};
     if (r) {
         ev.req_id = r->id;
-        ev.prefill_s = r->state == REQ_PENDING ? r->prefill_s : 0; /* EV_RELEASE: 0 says that the first token was seen */
+        ev.prefill_s =
+            r->state == REQ_PENDING ? r->prefill_s : 0; /* EV_RELEASE: 0 says that the first token was seen */
         ev.tokens = r->tokens;
         ev.out_tokens = r->out_tokens;
         ev.hashes = r->hashes;

@@ -53,7 +53,7 @@ static void cheapest_rows(struct sched *s, const struct pick *k, struct sched_ex
         row(s, k, best[i], &x->cost[x->n++]);
 }
 
-void explain(struct sched *s, const struct pick *k)
+void pick_explain(struct sched *s, const struct pick *k)
 {
     struct sched_explain *x = k->r->explain;
     *x = (struct sched_explain){.n_endpoints = s->n_used, .n_candidates = k->n, .reason = k->r->d.reason};

@@ -1,19 +1,21 @@
 /* Health of endpoints: who is not to be picked for now, and how they come back.
  *
  *   not ready --probe ok--> ready --failure--> ejected --probe ok, first byte or time--> ready with slow start
- * Transport failures eject at once, timeouts and 5xx answers after three in a row, probes after two without any sign of life. At
- * most eject_share of the ready endpoints, and never the last, is ejected; who should be but may not costs extra instead. */
+ * Transport failures eject at once, timeouts and 5xx answers after three in a row, probes after two without any sign of
+ * life. At most eject_share of the ready endpoints, and never the last, is ejected; who should be but may not costs
+ * extra instead. */
 #include "core/sched_int.h"
 #include <math.h>
 
-#define SOFT_FAILURES 3
+#define SOFT_FAILURES  3
 #define PROBE_FAILURES 2
-#define SLOW_START_S 0.5
-#define SUSPECT_S 2.0           /* extra cost of one that could not be ejected, fading over SUSPECT_US */
-#define SUSPECT_US 5000000
-#define RELAPSE_US 30000000     /* ejected again within this time after a return: a relapse */
-#define RELAPSE_HOLD_US 1000000 /* after a relapse a good probe counts only this long after the ejection: the probe's path may work
-                                 * while requests fail, and each return then costs somebody a retry */
+#define SLOW_START_S   0.5
+#define SUSPECT_S      2.0 /* extra cost of one that could not be ejected, fading over SUSPECT_US */
+#define SUSPECT_US     5000000
+#define RELAPSE_US     30000000 /* ejected again within this time after a return: a relapse */
+#define RELAPSE_HOLD_US                                                                                                \
+    1000000 /* after a relapse a good probe counts only this long after the ejection: the probe's path may work        \
+             * while requests fail, and each return then costs somebody a retry */
 
 /* Slow start spares an endpoint beside warmed-up ones. When all are new there is nobody to spare it for. */
 static bool anyone_settled(const struct sched *s)

@@ -1,20 +1,21 @@
-/* What the answers teach: relative speed of the endpoints, bytes per token, length of answers, how much the caches keep. */
+/* What the answers teach: relative speed of the endpoints, bytes per token, length of answers, how much the caches
+ * keep. */
 #include "core/sched_int.h"
 #include <math.h>
 
-#define SPEED_MIN 0.2
-#define SPEED_MAX 8.0
-#define SPEED_NOISE 0.25     /* of the logarithm: differences below are taken as jitter */
-#define SPEED_DECAY_S 60.0
-#define EXPLORE_SPEED 1.3
+#define SPEED_MIN        0.2
+#define SPEED_MAX        8.0
+#define SPEED_NOISE      0.25 /* of the logarithm: differences below are taken as jitter */
+#define SPEED_DECAY_S    60.0
+#define EXPLORE_SPEED    1.3
 #define EXPLORE_AFTER_US 1000000
-#define EP_GAIN 0.15
-#define RECOVERED 0.7        /* so much faster than believed: what was slow is over, */
-#define RECOVERED_GAIN 0.5   /* believe it quickly: a slow endpoint gets few samples */
-#define POOL_GAIN 0.02
-#define POOL_CLIP 0.5        /* one slow endpoint must not pull what the pool takes as normal */
-#define LATE_SAMPLES 4
-#define GAP_TOKENS 8         /* shorter answers say little about token gaps */
+#define EP_GAIN          0.15
+#define RECOVERED        0.7 /* so much faster than believed: what was slow is over, */
+#define RECOVERED_GAIN   0.5 /* believe it quickly: a slow endpoint gets few samples */
+#define POOL_GAIN        0.02
+#define POOL_CLIP        0.5 /* one slow endpoint must not pull what the pool takes as normal */
+#define LATE_SAMPLES     4
+#define GAP_TOKENS       8 /* shorter answers say little about token gaps */
 
 static double clamp(double v, double lo, double hi)
 {
@@ -71,7 +72,8 @@ double learn_speed_of(const struct sched *s, const struct ep *e)
     return clamp(exp(x), SPEED_MIN, SPEED_MAX);
 }
 
-/* A request that is not answered yet bounds the speed as well. Whole answers count only where their length is bounded. */
+/* A request that is not answered yet bounds the speed as well. Whole answers count only where their length is bounded.
+ */
 double learn_late(const struct sched *s, const struct ep *e)
 {
     if (!s->p.learn_speed || list_empty(e->waiting))
@@ -129,9 +131,10 @@ void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, con
 
 /* ---- cache ---- */
 
-/* The server found much less than we believed. It has computed and cached this prompt again since, so it is what else we believe old
- * there that is wrong: believe in a smaller cache. Again and again on one endpoint: it caches hardly at all, trim the prompt too.
- * Requests that share a prefix and run side by side miss as well, so each miss counts little. */
+/* The server found much less than we believed. It has computed and cached this prompt again since, so it is what else
+ * we believe old there that is wrong: believe in a smaller cache. Again and again on one endpoint: it caches hardly at
+ * all, trim the prompt too. Requests that share a prefix and run side by side miss as well, so each miss counts little.
+ */
 void learn_cache(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u)
 {
     struct ep *e = &s->eps[slot];

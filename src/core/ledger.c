@@ -73,8 +73,8 @@ void ledger_answered(struct sched *s, struct sched_req *r)
     cost_update(s, r->d.ep.slot);
 }
 
-/* The first byte of a whole answer comes when all is done. Its prefill is taken as done when twice the expected time has passed;
- * otherwise long answers would look like a long prefill queue. It stays counted as unanswered. */
+/* The first byte of a whole answer comes when all is done. Its prefill is taken as done when twice the expected time
+ * has passed; otherwise long answers would look like a long prefill queue. It stays counted as unanswered. */
 static void overdue(struct sched *s, struct ep *e)
 {
     LIST_EACH(it, e->waiting)

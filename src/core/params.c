@@ -1,5 +1,5 @@
-/* Defaults of the picker and the names of its enumerations. The prior is the H100 profile of the simulator (design 6): only ratios
- * between endpoints matter much, and those are learnt. */
+/* Defaults of the picker and the names of its enumerations. The prior is the H100 profile of the simulator (design 6):
+ * only ratios between endpoints matter much, and those are learnt. */
 #include "core/sched.h"
 
 void sched_params_init(struct sched_params *p)
@@ -66,6 +66,7 @@ const char *sched_reason_name(enum sched_reason r)
 
 const char *sched_reject_name(enum sched_reject r)
 {
-    static const char *const names[] = {[REJECT_NONE] = "none", [REJECT_NO_ENDPOINT] = "no_endpoint", [REJECT_SHED] = "shed"};
+    static const char *const names[] = {
+        [REJECT_NONE] = "none", [REJECT_NO_ENDPOINT] = "no_endpoint", [REJECT_SHED] = "shed"};
     return (size_t)r < ARRAY_LEN(names) ? names[r] : "?";
 }

@@ -3,15 +3,15 @@
 #include <math.h>
 #include <string.h>
 
-#define TIE_SHARE 0.05           /* PREFIX_CACHE: costs this close to the least are a tie ... */
-#define DEFAULT_TIE_SHARE 0.10   /* DEFAULT: ... and here, or within half a millisecond */
-#define DEFAULT_TIE_S 0.0005
-#define HOLD_BANDS 4.0           /* a strong holder keeps its prompt up to this many tie bands above the least ... */
-#define HOLD_PROMPTS 8.0         /* ... or a queue of this many prompts of the same size, if that is less */
-#define STRONG_SHARE 0.75        /* of the prompt: a match that covers this much always counts as the same prefix */
-#define HALF 0.5
-#define TEMPLATE_BRANCHES 3      /* from here on prompts went so many ways that the match is a template, no conversation */
-#define EXPLORE_PICKS 32
+#define TIE_SHARE         0.05 /* PREFIX_CACHE: costs this close to the least are a tie ... */
+#define DEFAULT_TIE_SHARE 0.10 /* DEFAULT: ... and here, or within half a millisecond */
+#define DEFAULT_TIE_S     0.0005
+#define HOLD_BANDS        4.0  /* a strong holder keeps its prompt up to this many tie bands above the least ... */
+#define HOLD_PROMPTS      8.0  /* ... or a queue of this many prompts of the same size, if that is less */
+#define STRONG_SHARE      0.75 /* of the prompt: a match that covers this much always counts as the same prefix */
+#define HALF              0.5
+#define TEMPLATE_BRANCHES 3 /* from here on prompts went so many ways that the match is a template, no conversation */
+#define EXPLORE_PICKS     32
 
 bool pick_tried(const struct sched_req *r, struct ep_ref ep)
 {
@@ -61,7 +61,8 @@ static void credit_matches(struct sched *s, struct pick *k)
 typedef float lanes __attribute__((vector_size(16)));
 typedef int32_t lane_mask __attribute__((vector_size(16)));
 
-/* Least cost and number of candidates, four lanes at a time: compilers do not vectorise a minimum of floats by themselves. */
+/* Least cost and number of candidates, four lanes at a time: compilers do not vectorise a minimum of floats by
+ * themselves. */
 static void find_least(struct sched *s, struct pick *k)
 {
     const float *cost = s->scan.cost;
@@ -140,9 +141,10 @@ static void choose_least_owned(struct sched *s, struct pick *k, float limit)
     k->reason = n < 2 ? REASON_LEAST_COST : same > 1 ? REASON_TIE_RANDOM : REASON_TIE_LEAST_OWNED;
 }
 
-/* A match is a reason of its own to go back when it is this very prompt's past: nearly all of the prompt, or a prompt that ended
- * where the match ends, or half of the prompt. What many different prompts share is a template and attracts only by the
- * prefill it saves, which is in the cost already: otherwise one endpoint would collect every conversation of an application. */
+/* A match is a reason of its own to go back when it is this very prompt's past: nearly all of the prompt, or a prompt
+ * that ended where the match ends, or half of the prompt. What many different prompts share is a template and attracts
+ * only by the prefill it saves, which is in the cost already: otherwise one endpoint would collect every conversation
+ * of an application. */
 static bool strong(const struct sched *s, const struct pick *k, uint32_t slot, uint32_t len)
 {
     double share = matched_share(k, len);
@@ -224,7 +226,8 @@ static bool choose_least_bad(struct sched *s, struct pick *k)
     uint64_t best = UINT64_MAX;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         struct ep *e = &s->eps[i];
-        if (!e->used || !e->ready || e->draining || !e->ejected || pick_tried(k->r, ep_ref_of(s, i)) || (k->model && k->model[i] > 0))
+        if (!e->used || !e->ready || e->draining || !e->ejected || pick_tried(k->r, ep_ref_of(s, i)) ||
+            (k->model && k->model[i] > 0))
             continue;
         uint64_t key = (uint64_t)MIN(e->level, 255u) << 56 | (s->scan.order[i] & ((1ull << 56) - 1));
         if (key < best) {
@@ -291,7 +294,7 @@ static enum sched_answer reject(struct sched *s, struct sched_req *r, enum sched
     return SCHED_REJECTED;
 }
 
-enum sched_answer pick(struct sched *s, struct sched_req *r)
+enum sched_answer pick_run(struct sched *s, struct sched_req *r)
 {
     struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r)};
     compute(s, &k);
@@ -305,7 +308,7 @@ enum sched_answer pick(struct sched *s, struct sched_req *r)
     }
     reserve(s, &k);
     if (r->explain)
-        explain(s, &k);
+        pick_explain(s, &k);
     ledger_reserve(s, r);
     learn_prompt(s, &k.w, r->prefill_s);
     event_emit(s, EV_RESERVE, k.slot, r);

@@ -1,4 +1,5 @@
-/* Entries of the prefix index: chunked slab, segmented open-addressing table, holders as inline pair, list or bitmap. */
+/* Entries of the prefix index: chunked slab, segmented open-addressing table, holders as inline pair, list or bitmap.
+ */
 #include "core/prefix_entry.h"
 #include "base/hash.h"
 #include <stdlib.h>
@@ -29,18 +30,18 @@ static uint32_t seg_find(const struct entry_store *st, uint64_t hash, uint64_t m
         return ENTRY_NONE;
     for (uint32_t p = home(m, g->cap); g->v[p]; p = (p + 1) & (g->cap - 1)) {
         uint32_t id = (uint32_t)g->v[p];
-        if ((uint32_t)(g->v[p] >> 32) == tag(m) && store_at(st, id)->hash == hash)
+        if ((uint32_t)(g->v[p] >> 32) == tag(m) && entries_at(st, id)->hash == hash)
             return id;
     }
     return ENTRY_NONE;
 }
 
-uint32_t store_find(const struct entry_store *st, uint64_t hash)
+uint32_t entries_find(const struct entry_store *st, uint64_t hash)
 {
     return seg_find(st, hash, mix(st, hash));
 }
 
-void store_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n, uint32_t *ids)
+void entries_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n, uint32_t *ids)
 {
     uint64_t m[16];
     for (uint32_t i = 0; i < n; i++) {
@@ -53,12 +54,12 @@ void store_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n
         const struct entry_seg *g = &st->seg[m[i] >> 58];
         uint32_t id = g->cap ? (uint32_t)g->v[home(m[i], g->cap)] : ENTRY_NONE;
         if (id)
-            __builtin_prefetch(store_at(st, id));
+            __builtin_prefetch(entries_at(st, id));
     }
     for (uint32_t i = 0; i < n; i++) {
         ids[i] = seg_find(st, h[i], m[i]);
-        if (ids[i] && store_at(st, ids[i])->form == FORM_WIDE)
-            __builtin_prefetch(store_at(st, ids[i])->u.wide);
+        if (ids[i] && entries_at(st, ids[i])->form == FORM_WIDE)
+            __builtin_prefetch(entries_at(st, ids[i])->u.wide);
     }
 }
 
@@ -115,7 +116,7 @@ static void seg_remove(struct entry_store *st, uint64_t hash, uint32_t id)
 
 /* ---- entries ---- */
 
-void store_init(struct entry_store *st, uint64_t seed)
+void entries_init(struct entry_store *st, uint64_t seed)
 {
     *st = (struct entry_store){.seed = seed, .n_ids = 1}; /* id 0 is ENTRY_NONE */
 }
@@ -128,25 +129,25 @@ static void holders_free(struct entry *e)
         free(e->u.wide);
 }
 
-void store_free(struct entry_store *st)
+void entries_free(struct entry_store *st)
 {
     for (uint32_t i = 0; i < ENTRY_SEGS; i++) {
         for (uint32_t p = 0; p < st->seg[i].cap; p++)
             if (st->seg[i].v[p])
-                holders_free(store_at(st, (uint32_t)st->seg[i].v[p]));
+                holders_free(entries_at(st, (uint32_t)st->seg[i].v[p]));
         free(st->seg[i].v);
     }
     for (uint32_t i = 0; i < st->n_chunks; i++)
         free(st->chunks[i]);
     free(st->chunks);
-    store_init(st, st->seed);
+    entries_init(st, st->seed);
 }
 
 static uint32_t take_id(struct entry_store *st)
 {
     uint32_t id = st->free_id;
     if (id) {
-        st->free_id = store_at(st, id)->parent;
+        st->free_id = entries_at(st, id)->parent;
         return id;
     }
     id = st->n_ids++;
@@ -158,21 +159,21 @@ static uint32_t take_id(struct entry_store *st)
     return id;
 }
 
-uint32_t store_add(struct entry_store *st, uint64_t hash, uint32_t parent, bool coarse)
+uint32_t entries_add(struct entry_store *st, uint64_t hash, uint32_t parent, bool coarse)
 {
     uint32_t id = take_id(st);
-    *store_at(st, id) = (struct entry){.hash = hash, .parent = parent, .coarse = coarse};
+    *entries_at(st, id) = (struct entry){.hash = hash, .parent = parent, .coarse = coarse};
     if (parent)
-        store_at(st, parent)->children++;
+        entries_at(st, parent)->children++;
     seg_insert(st, hash, id);
     st->n_entries++;
     return id;
 }
 
-void store_reap(struct entry_store *st, uint32_t id)
+void entries_reap(struct entry_store *st, uint32_t id)
 {
     while (id) {
-        struct entry *e = store_at(st, id);
+        struct entry *e = entries_at(st, id);
         if (e->n || e->children)
             return;
         uint32_t parent = e->parent;
@@ -181,7 +182,7 @@ void store_reap(struct entry_store *st, uint32_t id)
         st->free_id = id;
         st->n_entries--;
         if (parent)
-            store_at(st, parent)->children--;
+            entries_at(st, parent)->children--;
         id = parent;
     }
 }
@@ -203,7 +204,8 @@ static bool wide_has(const struct wide *w, uint32_t slot)
     return slot / 64 < w->n_words && (w->bits[slot / 64] >> slot % 64 & 1);
 }
 
-/* Set bits below `slot`. The compiler's popcount is a library call without -mpopcnt; this sums several words byte-wise. */
+/* Set bits below `slot`. The compiler's popcount is a library call without -mpopcnt; this sums several words byte-wise.
+ */
 static uint32_t wide_rank(const struct wide *w, uint32_t slot)
 {
     uint64_t pairs = 0, total = 0;
@@ -216,7 +218,8 @@ static uint32_t wide_rank(const struct wide *w, uint32_t slot)
         x = (x & 0x3333333333333333ull) + (x >> 2 & 0x3333333333333333ull);
         pairs += (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0full;
         if (i % 16 == 15) { /* bytes hold at most 16 * 8 here */
-            total += ((pairs & 0x00ff00ff00ff00ffull) + (pairs >> 8 & 0x00ff00ff00ff00ffull)) * 0x0001000100010001ull >> 48;
+            total +=
+                ((pairs & 0x00ff00ff00ff00ffull) + (pairs >> 8 & 0x00ff00ff00ff00ffull)) * 0x0001000100010001ull >> 48;
             pairs = 0;
         }
     }

@@ -1,17 +1,19 @@
-/* core/prefix_entry.h - the store behind the prefix index: one entry per block hash, and who holds it. Internal to core.
+/* core/prefix_entry.h - the store behind the prefix index: one entry per block hash, and who holds it. Internal to
+ * core.
  *
- * An entry knows its parent (the hash before it in the chain) and how many entries follow it, so a chain can be walked from its
- * leaf to its root. It lives while somebody holds it or an entry below it does. Ids are stable while an entry lives; ENTRY_NONE is
- * the parent of roots. A holder is (slot, stamp): stamp is the owner's touch number, whose top bit says that a prompt of this
- * owner ended here. Holders are kept inline (2), in a list (8), or, beyond that, as a bitmap of slots with the stamps in slot order. */
+ * An entry knows its parent (the hash before it in the chain) and how many entries follow it, so a chain can be walked
+ * from its leaf to its root. It lives while somebody holds it or an entry below it does. Ids are stable while an entry
+ * lives; ENTRY_NONE is the parent of roots. A holder is (slot, stamp): stamp is the owner's touch number, whose top bit
+ * says that a prompt of this owner ended here. Holders are kept inline (2), in a list (8), or, beyond that, as a bitmap
+ * of slots with the stamps in slot order. */
 #ifndef CORE_PREFIX_ENTRY_H
 #define CORE_PREFIX_ENTRY_H
 
 #include "base/compiler.h"
 
-#define ENTRY_NONE 0u
+#define ENTRY_NONE     0u
 #define STAMP_TERMINAL 0x80000000u
-#define STAMP_MASK 0x7fffffffu
+#define STAMP_MASK     0x7fffffffu
 
 struct holder {
     uint32_t slot, stamp;
@@ -22,7 +24,7 @@ struct wide { /* followed by cap stamps, the first n in the order of the set bit
 };
 enum entry_form { FORM_INLINE, FORM_LIST, FORM_WIDE };
 #define INLINE_HOLDERS 2
-#define LIST_HOLDERS 8
+#define LIST_HOLDERS   8
 
 struct entry {
     uint64_t hash;
@@ -30,9 +32,9 @@ struct entry {
     uint32_t n;        /* holders */
     uint32_t children; /* entries whose parent this is */
     uint8_t form;
-    uint8_t coarse;    /* covers PREFIX_COARSE blocks */
-    uint8_t ends;      /* prompts of different length that ended here, saturating */
-    uint8_t end_len;   /* low bits of the length of the latest of them */
+    uint8_t coarse;  /* covers PREFIX_COARSE blocks */
+    uint8_t ends;    /* prompts of different length that ended here, saturating */
+    uint8_t end_len; /* low bits of the length of the latest of them */
     union {
         struct holder in[INLINE_HOLDERS];
         struct holder *list; /* LIST_HOLDERS */
@@ -40,7 +42,8 @@ struct entry {
     } u;
 };
 
-#define ENTRY_SEGS 64 /* independent hash tables: growing one of them is a short pause, growing one big table is not */
+#define ENTRY_SEGS 64 /* independent hash tables: growing one of them is a short pause, growing one big table is not   \
+                       */
 #define ENTRY_CHUNK_BITS 10
 struct entry_seg {
     uint64_t *v; /* 32 bits of the mixed hash << 32 | id; 0 = free */
@@ -54,20 +57,24 @@ struct entry_store {
     uint64_t n_entries, n_memberships, bytes;
 };
 
-void store_init(struct entry_store *st, uint64_t seed);
-void store_free(struct entry_store *st);
-static inline struct entry *store_at(const struct entry_store *st, uint32_t id)
+void entries_init(struct entry_store *st, uint64_t seed);
+void entries_free(struct entry_store *st);
+static inline struct entry *entries_at(const struct entry_store *st, uint32_t id)
 {
     return &st->chunks[id >> ENTRY_CHUNK_BITS][id & (BIT(ENTRY_CHUNK_BITS) - 1)];
 }
-uint32_t store_find(const struct entry_store *st, uint64_t hash); /* ENTRY_NONE when absent */
+uint32_t entries_find(const struct entry_store *st, uint64_t hash); /* ENTRY_NONE when absent */
 /* Looks up 16 (or fewer) hashes at once, hiding the memory latency. */
-void store_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n, uint32_t *ids);
-uint32_t store_add(struct entry_store *st, uint64_t hash, uint32_t parent, bool coarse); /* must be absent; has no holder yet */
-void store_reap(struct entry_store *st, uint32_t id); /* frees the entry, then its ancestors, as far as nobody needs them */
+void entries_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n, uint32_t *ids);
+uint32_t entries_add(struct entry_store *st, uint64_t hash, uint32_t parent,
+                     bool coarse); /* must be absent; has no holder yet */
+void entries_reap(struct entry_store *st,
+                  uint32_t id); /* frees the entry, then its ancestors, as far as nobody needs them */
 
-uint32_t *holder_get(const struct entry *e, uint32_t slot); /* its stamp, valid until the next change; NULL when not held */
-bool holder_touch(struct entry_store *st, struct entry *e, uint32_t slot, uint32_t stamp); /* true when it is new; keeps the mark */
+uint32_t *holder_get(const struct entry *e,
+                     uint32_t slot); /* its stamp, valid until the next change; NULL when not held */
+bool holder_touch(struct entry_store *st, struct entry *e, uint32_t slot,
+                  uint32_t stamp); /* true when it is new; keeps the mark */
 bool holder_del(struct entry_store *st, struct entry *e, uint32_t slot);
 /* out = the words of `mask` that hold e; returns whether any bit is left. */
 bool holder_mask(const struct entry *e, const uint64_t *mask, uint32_t n_words, uint64_t *out);

@@ -29,7 +29,7 @@ struct prefix_index {
 struct prefix_index *prefix_index_new(uint64_t seed)
 {
     struct prefix_index *ix = xcalloc(1, sizeof(*ix));
-    store_init(&ix->st, seed);
+    entries_init(&ix->st, seed);
     return ix;
 }
 
@@ -37,7 +37,7 @@ void prefix_index_free(struct prefix_index *ix)
 {
     if (!ix)
         return;
-    store_free(&ix->st);
+    entries_free(&ix->st);
     for (uint32_t i = 0; i < ix->n_slots; i++)
         free(ix->owners[i].log);
     free(ix->owners);
@@ -64,7 +64,8 @@ static void owner_reset_if_empty(struct prefix_index *ix, struct owner *o)
         return;
     ix->log_bytes -= o->log_cap * sizeof(o->log[0]);
     free(o->log);
-    *o = (struct owner){.stamp = o->stamp}; /* stamps go on: a record or rollback of the former owner never fits the next one */
+    *o = (struct owner){
+        .stamp = o->stamp}; /* stamps go on: a record or rollback of the former owner never fits the next one */
 }
 
 static void grow_slots(struct prefix_index *ix, uint32_t n)
@@ -151,10 +152,10 @@ static void match_record(struct prefix_index *ix, const uint64_t *bits, const ui
 static bool match_step(struct prefix_index *ix, uint32_t id)
 {
     struct prefix_match *m = &ix->match;
-    if (!id || store_at(&ix->st, id)->parent != (m->chain_n ? m->chain[m->chain_n - 1] : ENTRY_NONE))
+    if (!id || entries_at(&ix->st, id)->parent != (m->chain_n ? m->chain[m->chain_n - 1] : ENTRY_NONE))
         return false;
     const uint64_t *from = m->chain_n ? ix->walk : ix->live;
-    if (!holder_mask(store_at(&ix->st, id), from, ix->n_words, ix->next))
+    if (!holder_mask(entries_at(&ix->st, id), from, ix->n_words, ix->next))
         return false;
     if (m->chain_n && memcmp(ix->walk, ix->next, ix->n_words * sizeof(uint64_t)) != 0)
         match_record(ix, ix->walk, ix->next, m->chain_n);
@@ -171,7 +172,7 @@ const struct prefix_match *prefix_index_match(struct prefix_index *ix, const uin
     match_begin(ix, n);
     for (uint32_t at = 0; at < n;) {
         uint32_t ids[WALK_BATCH], k = MIN(at ? WALK_BATCH : 4u, n - at); /* most chains that miss do so at once */
-        store_find_many(&ix->st, h + at, k, ids);
+        entries_find_many(&ix->st, h + at, k, ids);
         for (uint32_t i = 0; i < k; i++)
             if (!match_step(ix, ids[i]))
                 goto out;
@@ -190,13 +191,13 @@ uint32_t prefix_match_len(const struct prefix_match *m, const struct prefix_inde
 
 bool prefix_index_terminal(const struct prefix_index *ix, uint32_t entry, uint32_t slot)
 {
-    const uint32_t *stamp = holder_get(store_at(&ix->st, entry), slot);
+    const uint32_t *stamp = holder_get(entries_at(&ix->st, entry), slot);
     return stamp && (*stamp & STAMP_TERMINAL);
 }
 
 uint32_t prefix_index_branches(const struct prefix_index *ix, uint32_t entry)
 {
-    const struct entry *e = store_at(&ix->st, entry);
+    const struct entry *e = entries_at(&ix->st, entry);
     return e->children + (e->ends > 1 ? e->ends - 1u : 0);
 }
 
@@ -207,28 +208,29 @@ static uint64_t weight(const struct entry *e)
     return e->coarse ? PREFIX_COARSE : 1;
 }
 
-/* Takes the entry from the slot; returns its parent, or ENTRY_NONE when there is none or the slot did not hold it. The entry may be
- * gone afterwards. */
+/* Takes the entry from the slot; returns its parent, or ENTRY_NONE when there is none or the slot did not hold it. The
+ * entry may be gone afterwards. */
 static uint32_t forget(struct prefix_index *ix, uint32_t slot, uint32_t id)
 {
     struct owner *o = &ix->owners[slot];
-    struct entry *e = store_at(&ix->st, id);
+    struct entry *e = entries_at(&ix->st, id);
     uint32_t parent = e->parent;
     if (!holder_del(&ix->st, e, slot))
         return ENTRY_NONE;
     o->memberships--;
     o->blocks -= weight(e);
-    store_reap(&ix->st, id); /* frees no ancestor that somebody holds */
+    entries_reap(&ix->st, id); /* frees no ancestor that somebody holds */
     return parent;
 }
 
 static bool touch_live(const struct prefix_index *ix, uint32_t slot, const struct touch *t)
 {
-    const uint32_t *stamp = holder_get(store_at(&ix->st, t->leaf), slot);
+    const uint32_t *stamp = holder_get(entries_at(&ix->st, t->leaf), slot);
     return stamp && (*stamp & STAMP_MASK) == t->stamp;
 }
 
-/* Forgets from the oldest touch, leaf first, until the owner fits; the record keeps the rest. Returns memberships removed. */
+/* Forgets from the oldest touch, leaf first, until the owner fits; the record keeps the rest. Returns memberships
+ * removed. */
 static uint32_t forget_touch(struct prefix_index *ix, uint32_t slot, struct touch *t, uint32_t budget)
 {
     struct owner *o = &ix->owners[slot];
@@ -280,7 +282,8 @@ static void log_resize(struct prefix_index *ix, struct owner *o, uint32_t cap)
     o->log_head = 0;
 }
 
-/* Drops the records that nothing carries any more, then makes room if still half full: amortised constant per insert. */
+/* Drops the records that nothing carries any more, then makes room if still half full: amortised constant per insert.
+ */
 static void log_compact(struct prefix_index *ix, uint32_t slot)
 {
     struct owner *o = &ix->owners[slot];
@@ -305,7 +308,7 @@ static void log_push(struct prefix_index *ix, uint32_t slot, struct touch t)
 
 static void mark_end(struct prefix_index *ix, uint32_t slot, uint32_t id, uint64_t length)
 {
-    struct entry *e = store_at(&ix->st, id);
+    struct entry *e = entries_at(&ix->st, id);
     *holder_get(e, slot) |= STAMP_TERMINAL;
     if ((!e->ends || e->end_len != (uint8_t)length) && e->ends < UINT8_MAX)
         e->ends++;
@@ -313,19 +316,20 @@ static void mark_end(struct prefix_index *ix, uint32_t slot, uint32_t id, uint64
 }
 
 /* Touches the chain, adding what is missing. Returns the last entry; *added counts the new memberships. */
-static uint32_t touch_chain(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t stamp, uint32_t *added)
+static uint32_t touch_chain(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t stamp,
+                            uint32_t *added)
 {
     struct owner *o = &ix->owners[slot];
     uint32_t prev = ENTRY_NONE, ids[WALK_BATCH];
     for (uint32_t i = 0; i < c->n; i++) {
         if (i % WALK_BATCH == 0)
-            store_find_many(&ix->st, c->h + i, MIN(WALK_BATCH, c->n - i), ids);
+            entries_find_many(&ix->st, c->h + i, MIN(WALK_BATCH, c->n - i), ids);
         uint32_t id = ids[i % WALK_BATCH];
         if (!id)
-            id = store_find(&ix->st, c->h[i]); /* a chain may repeat a hash only by collision */
+            id = entries_find(&ix->st, c->h[i]); /* a chain may repeat a hash only by collision */
         if (!id)
-            id = store_add(&ix->st, c->h[i], prev, i >= c->n_fine);
-        struct entry *e = store_at(&ix->st, id);
+            id = entries_add(&ix->st, c->h[i], prev, i >= c->n_fine);
+        struct entry *e = entries_at(&ix->st, id);
         if (e->parent != prev) /* two chains with one hash: keep the older, know less of the newer */
             return prev;
         if (holder_touch(&ix->st, e, slot, stamp)) {
@@ -358,19 +362,20 @@ uint32_t prefix_index_insert(struct prefix_index *ix, uint32_t slot, const struc
 /* After entries below it were taken from the slot, `id` may be the last one of its stamp that no record leads to. */
 static void cover(struct prefix_index *ix, uint32_t slot, uint32_t id)
 {
-    const uint32_t *stamp = id ? holder_get(store_at(&ix->st, id), slot) : NULL;
+    const uint32_t *stamp = id ? holder_get(entries_at(&ix->st, id), slot) : NULL;
     if (stamp)
         log_push(ix, slot, (struct touch){id, *stamp & STAMP_MASK});
 }
 
-uint32_t prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added, uint32_t stamp)
+uint32_t prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added,
+                               uint32_t stamp)
 {
     if (slot >= ix->n_slots || !ix->owners[slot].open || !stamp)
         return c->n;
     uint32_t first = c->n - MIN(added, c->n);
     for (uint32_t i = c->n; i > first; i--) {
-        uint32_t id = store_find(&ix->st, c->h[i - 1]);
-        const uint32_t *have = id ? holder_get(store_at(&ix->st, id), slot) : NULL;
+        uint32_t id = entries_find(&ix->st, c->h[i - 1]);
+        const uint32_t *have = id ? holder_get(entries_at(&ix->st, id), slot) : NULL;
         if (!have) /* evicted meanwhile: leaves go first, so what is above may still be there */
             continue;
         if ((*have & STAMP_MASK) != stamp)
@@ -382,14 +387,15 @@ uint32_t prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const str
     return first;
 }
 
-/* Trimming may take an entry that the slot holds descendants of (other prompts went on from it more recently than we believe): those
- * stay, unreachable for matches, until they age out. An entry with children is never freed, so links stay whole. */
+/* Trimming may take an entry that the slot holds descendants of (other prompts went on from it more recently than we
+ * believe): those stay, unreachable for matches, until they age out. An entry with children is never freed, so links
+ * stay whole. */
 void prefix_index_trim(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t keep)
 {
     if (slot >= ix->n_slots || !ix->owners[slot].open)
         return;
     for (uint32_t i = c->n; i > keep; i--) {
-        uint32_t id = store_find(&ix->st, c->h[i - 1]);
+        uint32_t id = entries_find(&ix->st, c->h[i - 1]);
         uint32_t parent = id ? forget(ix, slot, id) : ENTRY_NONE;
         if (i == keep + 1)
             cover(ix, slot, parent);

@@ -121,7 +121,7 @@ enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t no
         s->rejects_none++;
         return SCHED_REJECTED;
     }
-    return pick(s, r);
+    return pick_run(s, r);
 }
 
 struct sched_req *sched_next_decided(struct sched *s)
@@ -153,7 +153,8 @@ void sched_first_token(struct sched *s, struct sched_req *r, uint64_t now_us)
     learn_first(s, r->d.ep.slot, r);
 }
 
-void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u, uint64_t now_us)
+void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u,
+                  uint64_t now_us)
 {
     s->now_us = MAX(s->now_us, now_us);
     CHECK(r->state == REQ_PENDING || r->state == REQ_DECODING);

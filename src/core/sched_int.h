@@ -1,4 +1,5 @@
-/* core/sched_int.h - what the files of the picker share: endpoints, their ledger, and the arrays a pick scans. Internal to core. */
+/* core/sched_int.h - what the files of the picker share: endpoints, their ledger, and the arrays a pick scans. Internal
+ * to core. */
 #ifndef CORE_SCHED_INT_H
 #define CORE_SCHED_INT_H
 
@@ -6,16 +7,16 @@
 #include "core/prefix_index.h"
 #include "core/sched.h"
 
-#define SEC 1e6               /* microseconds */
-#define REFRESH_US 100000     /* time-dependent terms are recomputed this often, */
-#define LATE_FACTOR 2.0       /* waiting this much longer than elsewhere says: slow, before any answer does */
-#define LATE_US 20000         /* and who keeps requests waiting for longer than expected, this often */
-#define HIST_SLOTS 16         /* own in-flight over time, to tell ours from others' in a scrape */
-#define HIST_SLOT_US 250000
+#define SEC            1e6    /* microseconds */
+#define REFRESH_US     100000 /* time-dependent terms are recomputed this often, */
+#define LATE_FACTOR    2.0    /* waiting this much longer than elsewhere says: slow, before any answer does */
+#define LATE_US        20000  /* and who keeps requests waiting for longer than expected, this often */
+#define HIST_SLOTS     16     /* own in-flight over time, to tell ours from others' in a scrape */
+#define HIST_SLOT_US   250000
 #define HIST_WINDOW_US 2000000 /* a scrape may be published this long after it was measured */
-#define MEDIA_TOKENS 576.0    /* per image, until usage teaches better (decision 16) */
-#define MODEL_COLUMNS 8
-#define NO_SLOT UINT32_MAX
+#define MEDIA_TOKENS   576.0   /* per image, until usage teaches better (decision 16) */
+#define MODEL_COLUMNS  8
+#define NO_SLOT        UINT32_MAX
 
 enum req_state { REQ_IDLE, REQ_PENDING /* picked, no first token */, REQ_DECODING, REQ_DONE };
 enum learn_kind { LEARN_TTFT, LEARN_GAP, LEARN_TOTAL, LEARN_KINDS };
@@ -42,38 +43,41 @@ struct ep {
     bool used, dying; /* dying: removed, its index memberships not yet purged; the slot waits */
     bool ready, draining, ejected;
     void *user;
-    struct list *waiting;        /* own requests without a first token, oldest first; the head never moves and stays with the slot */
+    struct list
+        *waiting; /* own requests without a first token, oldest first; the head never moves and stays with the slot */
     struct ledger own, remote;
-    uint64_t remote_us;          /* latest event of a replica about this endpoint */
+    uint64_t remote_us; /* latest event of a replica about this endpoint */
     /* scrape */
     struct ep_load load;
     bool has_load;
-    uint32_t own_at_load;        /* most of ours around the scrape */
-    uint32_t own_at_done;        /* ours when it arrived */
+    uint32_t own_at_load; /* most of ours around the scrape */
+    uint32_t own_at_done; /* ours when it arrived */
     double mem_at_load;
     double others_waiting, others_running; /* as of the scrape; decayed by others_decay */
-    double decay;                /* 1 at the scrape, halves with time, 0 when stale */
+    double decay;                          /* 1 at the scrape, halves with time, 0 when stale */
     struct inflight_hist hist[HIST_SLOTS];
-    uint64_t hist_at;            /* number of the newest slot */
+    uint64_t hist_at; /* number of the newest slot */
     /* learnt */
     struct estimate seen[LEARN_KINDS];
     uint64_t seen_us, explored_us;
     double speed;
-    double late;                 /* lower bound of the speed from the oldest unanswered request; 1: not late */
-    double cap_belief;           /* share of its KV the cache seems to keep, from cached_tokens; 0..1 */
-    uint32_t cache_misses;       /* in a row, where hits were believed */
+    double late;           /* lower bound of the speed from the oldest unanswered request; 1: not late */
+    double cap_belief;     /* share of its KV the cache seems to keep, from cached_tokens; 0..1 */
+    uint32_t cache_misses; /* in a row, where hits were believed */
     /* health */
     uint32_t fails, probe_fails, level; /* in a row; ejections that followed closely on each other */
-    uint64_t alive_us, ready_us, ejected_us, until_us, settled_us, suspect_us; /* ready: or returned; settled: end of the slow start */
+    uint64_t alive_us, ready_us, ejected_us, until_us, settled_us,
+        suspect_us; /* ready: or returned; settled: end of the slow start */
     double extra_s;
     /* models */
     uint64_t *models;
     uint32_t n_models;
-    uint64_t last_pick;          /* number of the pick: rotation among equals */
+    uint64_t last_pick; /* number of the pick: rotation among equals */
     uint64_t picks, failures, ejections;
 };
 
-struct scan { /* one float per slot, read by every pick: cost = base + own*own_s + new*tok_s + out*out_s + kv(kv_use + new*kv_inv) */
+struct scan { /* one float per slot, read by every pick: cost = base + own*own_s + new*tok_s + out*out_s + kv(kv_use +
+                 new*kv_inv) */
     float *base, *own_w, *tok_s, *out_s, *kv_use, *kv_inv;
     float *cost;     /* result of the latest pick */
     uint64_t *order; /* among equals the least wins: requests of ours in flight, then the longest not picked */
@@ -139,7 +143,8 @@ struct work work_of(const struct sched *s, const struct sched_req *r);
 double work_prefill_s(const struct sched *s, double new_tokens, double tokens);
 void cost_update(struct sched *s, uint32_t slot);
 void cost_scan(struct sched *s, const struct work *w); /* fills scan.cost as if nothing were cached */
-double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens, struct sched_cost *out);
+double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens,
+               struct sched_cost *out);
 double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens);
 double ep_queue(const struct ep *e); /* requests waiting there, as far as known */
 bool ep_saturated(const struct sched *s, const struct ep *e);
@@ -157,11 +162,11 @@ struct pick { /* one decision in the making */
     float least;                      /* cost */
     enum sched_reason reason;
 };
-enum sched_answer pick(struct sched *s, struct sched_req *r);
+enum sched_answer pick_run(struct sched *s, struct sched_req *r);
 uint32_t pick_matched(const struct sched *s, const struct pick *k, uint32_t slot); /* hashes */
 double pick_cached(const struct sched *s, const struct pick *k, uint32_t slot);    /* tokens */
 bool pick_tried(const struct sched_req *r, struct ep_ref ep);
-void explain(struct sched *s, const struct pick *k);
+void pick_explain(struct sched *s, const struct pick *k);
 
 /* health.c */
 void health_request(struct sched *s, uint32_t slot, const struct sched_req *r, enum sched_outcome how);
@@ -176,9 +181,10 @@ void learn_first(struct sched *s, uint32_t slot, const struct sched_req *r);
 void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
 void learn_cache(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
 double learn_speed_of(const struct sched *s, const struct ep *e);
-double learn_late(const struct sched *s, const struct ep *e); /* wait of the oldest unanswered request, 1 = normal; 0: cannot say */
+double learn_late(const struct sched *s,
+                  const struct ep *e); /* wait of the oldest unanswered request, 1 = normal; 0: cannot say */
 bool learn_due(const struct sched *s, const struct ep *e); /* believed slow for long enough to be tried again */
-void learn_forget(struct ep *e); /* returned from an ejection: maybe another machine by now */
+void learn_forget(struct ep *e);                           /* returned from an ejection: maybe another machine by now */
 
 /* index use */
 void index_insert(struct sched *s, uint32_t slot, struct sched_req *r);

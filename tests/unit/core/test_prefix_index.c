@@ -11,7 +11,7 @@
 #define DEPTH 7
 #define NODES ((2u << DEPTH) - 2) /* a binary tree without its root: node v has the parent (v - 2) / 2, v >= 2 */
 #define SLOTS 100
-#define FINE 5
+#define FINE  5
 
 #ifdef __SANITIZE_ADDRESS__
 #define OPS 60000
@@ -23,8 +23,8 @@ struct naive_slot {
     bool open;
     uint64_t cap, blocks;
     bool held[NODES];
-    uint64_t touch[NODES];  /* which insert touched it last */
-    uint64_t pos[NODES];    /* age: evicted by (pos, deepest first) */
+    uint64_t touch[NODES]; /* which insert touched it last */
+    uint64_t pos[NODES];   /* age: evicted by (pos, deepest first) */
 };
 static struct naive_slot naive[SLOTS];
 static uint64_t hashes[NODES];
@@ -69,7 +69,8 @@ static void naive_shrink(struct naive_slot *s)
     while (s->blocks > s->cap) {
         uint32_t best = NODES;
         for (uint32_t v = 0; v < NODES; v++)
-            if (s->held[v] && (best == NODES || s->pos[v] < s->pos[best] || (s->pos[v] == s->pos[best] && depth_of[v] > depth_of[best])))
+            if (s->held[v] && (best == NODES || s->pos[v] < s->pos[best] ||
+                               (s->pos[v] == s->pos[best] && depth_of[v] > depth_of[best])))
                 best = v;
         naive_drop(s, best);
     }
@@ -154,7 +155,8 @@ static void do_rollback(struct prefix_index *ix, struct undo *u)
     }
 }
 
-static void do_trim(struct prefix_index *ix, uint32_t slot, const uint32_t *nodes, const uint64_t *h, uint32_t n, uint32_t keep)
+static void do_trim(struct prefix_index *ix, uint32_t slot, const uint32_t *nodes, const uint64_t *h, uint32_t n,
+                    uint32_t keep)
 {
     struct prefix_chain c = {h, n, MIN(n, FINE), 0};
     prefix_index_trim(ix, slot, &c, keep);
@@ -186,8 +188,8 @@ static void close_and_reopen(struct prefix_index *ix, struct rng *r, uint32_t sl
     prefix_index_open(ix, slot, naive[slot].cap);
 }
 
-/* The order of ageing after a trim is only approximate (a part that was covered twice ages from the earlier time), so trims and
- * evictions together are checked for bookkeeping, each alone for exact equality. */
+/* The order of ageing after a trim is only approximate (a part that was covered twice ages from the earlier time), so
+ * trims and evictions together are checked for bookkeeping, each alone for exact equality. */
 static void random_operations(bool evict, bool trims)
 {
     struct rng r;
@@ -200,7 +202,8 @@ static void random_operations(bool evict, bool trims)
     struct prefix_index *ix = prefix_index_new(9);
     bool exact = !evict || !trims;
     for (uint64_t op = 1; op <= OPS; op++) {
-        uint32_t n = random_chain(&r, nodes, h), slot = (uint32_t)rng_below(&r, SLOTS), what = (uint32_t)rng_below(&r, 1000);
+        uint32_t n = random_chain(&r, nodes, h), slot = (uint32_t)rng_below(&r, SLOTS),
+                 what = (uint32_t)rng_below(&r, 1000);
         struct prefix_chain c = {h, n, MIN(n, FINE), 0};
         if (what < 3 || !naive[slot].open) {
             close_and_reopen(ix, &r, slot, evict);
@@ -218,7 +221,8 @@ static void random_operations(bool evict, bool trims)
             last.added = 0;
         } else if (what < 600) {
             uint32_t stamp, added = prefix_index_insert(ix, slot, &c, &stamp);
-            bool hole = naive_match(&naive[slot], nodes, n) + added < n; /* after a trim, what is below may still be there */
+            bool hole =
+                naive_match(&naive[slot], nodes, n) + added < n; /* after a trim, what is below may still be there */
             uint32_t want = naive_insert(&naive[slot], nodes, n, op);
             if (exact)
                 assert_int_equal(added, want);

@@ -1,4 +1,5 @@
-/* The picker's contract, call by call: costs, blocks, rollback, health, shedding, models, determinism, the event stream. */
+/* The picker's contract, call by call: costs, blocks, rollback, health, shedding, models, determinism, the event
+ * stream. */
 #include "base/hash.h"
 #include "base/rng.h"
 #include "core/sched.h"
@@ -9,7 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#define SEC 1000000ull
+#define SEC     1000000ull
 #define MAX_EPS 40
 
 static struct sched *s;
@@ -84,8 +85,14 @@ static char *random_text(uint64_t seed, size_t n)
 
 static void load(uint32_t i, double waiting, double running, double kv)
 {
-    struct ep_load l = {.sent_us = now, .done_us = now, .has_waiting = true, .has_running = true, .has_kv = true, .waiting = waiting,
-                        .running = running, .kv_frac = kv};
+    struct ep_load l = {.sent_us = now,
+                        .done_us = now,
+                        .has_waiting = true,
+                        .has_running = true,
+                        .has_kv = true,
+                        .waiting = waiting,
+                        .running = running,
+                        .kv_frac = kv};
     sched_ep_load(s, ep[i], &l, now);
 }
 
@@ -317,8 +324,8 @@ static void test_failed_requests_leave_nothing(void **state)
 {
     (void)state;
     struct prompt a, b;
-    static const enum sched_outcome failures[] = {OUT_CANCELLED, OUT_CONNECT_FAILED, OUT_RESET, OUT_GARBAGE, OUT_TIMEOUT, OUT_SERVER_ERROR,
-                                                  OUT_MODEL_MISSING, OUT_STALE_CONN};
+    static const enum sched_outcome failures[] = {OUT_CANCELLED, OUT_CONNECT_FAILED, OUT_RESET,         OUT_GARBAGE,
+                                                  OUT_TIMEOUT,   OUT_SERVER_ERROR,   OUT_MODEL_MISSING, OUT_STALE_CONN};
     char *text = random_text(1, 1280);
     for (size_t i = 0; i < ARRAY_LEN(failures); i++) {
         start(SCHED_PREFIX_CACHE, 1);
@@ -358,7 +365,8 @@ static void test_cached_tokens_correct(void **state)
     for (int i = 0; i < 2; i++) {
         send(&q, text, 6400);
         sched_first_token(s, &q.r, now);
-        struct sched_usage u = {.prompt_tokens = 1600, .completion_tokens = 10, .cached_tokens = 160, .has_cached = true};
+        struct sched_usage u = {
+            .prompt_tokens = 1600, .completion_tokens = 10, .cached_tokens = 160, .has_cached = true};
         sched_finish(s, &q.r, OUT_OK, &u, now);
     }
     assert_int_equal(view(0).index_blocks, 10);

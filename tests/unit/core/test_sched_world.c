@@ -54,7 +54,8 @@ static void test_burst_after_jittery_traffic_is_even(void **state)
     }
 }
 
-/* As it happens over sockets: the burst takes a while, first answers come in between, and the servers are slower than the prior says. */
+/* As it happens over sockets: the burst takes a while, first answers come in between, and the servers are slower than
+ * the prior says. */
 static void test_burst_over_time_is_even(void **state)
 {
     (void)state;
@@ -231,7 +232,7 @@ static void test_rounds_stay(void **state)
 }
 
 #define CONVERSATIONS 50
-#define TURNS 5
+#define TURNS         5
 struct conversation {
     char text[16384];
     size_t len;
@@ -321,8 +322,14 @@ static void test_saturated_holder_is_left(void **state)
     assert_int_equal(job_send(&w, text, 1500, 10)->server, home);
     world_run(&w, -1);
     w.scrape_every = 0; /* others' requests queue up there */
-    struct ep_load l = {.sent_us = us(w.now), .done_us = us(w.now), .has_waiting = true, .has_running = true, .has_kv = true, .waiting = 20,
-                        .running = 30, .kv_frac = 0.5};
+    struct ep_load l = {.sent_us = us(w.now),
+                        .done_us = us(w.now),
+                        .has_waiting = true,
+                        .has_running = true,
+                        .has_kv = true,
+                        .waiting = 20,
+                        .running = 30,
+                        .kv_frac = 0.5};
     sched_ep_load(w.s, w.sv[home].ep, &l, us(w.now));
     struct job *j = job_send(&w, text, 2000, 10);
     assert_int_not_equal(j->server, home);

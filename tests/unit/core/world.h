@@ -1,5 +1,5 @@
-/* A tiny pool of model servers in virtual time for tests of the picker: prefill one after another, decode side by side, jitter, scrapes
- * that arrive late. It knows nothing of the picker's cost model beyond the order of magnitude. */
+/* A tiny pool of model servers in virtual time for tests of the picker: prefill one after another, decode side by side,
+ * jitter, scrapes that arrive late. It knows nothing of the picker's cost model beyond the order of magnitude. */
 #ifndef TEST_CORE_WORLD_H
 #define TEST_CORE_WORLD_H
 
@@ -13,9 +13,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-#define WORLD_EPS 16
+#define WORLD_EPS  16
 #define WORLD_JOBS 512
-#define SAMPLES 64 /* of 100 ms */
+#define SAMPLES    64 /* of 100 ms */
 
 struct job {
     bool busy, answered;
@@ -69,9 +69,16 @@ static double noise(struct world *w, const struct server *sv)
 static void scrape(struct world *w, struct server *sv)
 {
     uint64_t late = (uint64_t)(w->scrape_late / 0.1), at = w->n_samples > late ? w->n_samples - 1 - late : 0;
-    struct ep_load l = {.sent_us = us(w->now - 0.005), .done_us = us(w->now), .has_waiting = true, .has_running = true, .has_kv = true,
-                        .has_blocks = true, .waiting = (double)sv->seen_waiting[at % SAMPLES], .running = (double)sv->seen_running[at % SAMPLES],
-                        .kv_tokens = 270000, .block_tokens = 16};
+    struct ep_load l = {.sent_us = us(w->now - 0.005),
+                        .done_us = us(w->now),
+                        .has_waiting = true,
+                        .has_running = true,
+                        .has_kv = true,
+                        .has_blocks = true,
+                        .waiting = (double)sv->seen_waiting[at % SAMPLES],
+                        .running = (double)sv->seen_running[at % SAMPLES],
+                        .kv_tokens = 270000,
+                        .block_tokens = 16};
     l.kv_frac = MIN(1.0, 0.002 * (l.running + l.waiting));
     sched_ep_load(w->s, sv->ep, &l, us(w->now));
     sched_ep_probe(w->s, sv->ep, true, l.sent_us, l.done_us);
@@ -121,7 +128,8 @@ static struct job *job_send(struct world *w, const char *text, size_t len, doubl
 {
     struct job *j = job_free(w);
     memset(j, 0, sizeof(*j));
-    prefix_hash((struct str){text, len}, 1, w->p.block_bytes, w->p.max_blocks, w->p.deep, &j->ph, j->storage, PREFIX_MAX);
+    prefix_hash((struct str){text, len}, 1, w->p.block_bytes, w->p.max_blocks, w->p.deep, &j->ph, j->storage,
+                PREFIX_MAX);
     j->busy = true;
     j->out = out_tokens;
     j->r.hashes = &j->ph;
@@ -146,7 +154,8 @@ static void job_first(struct world *w, struct job *j)
 static void job_done(struct world *w, struct job *j)
 {
     w->sv[j->server].running--;
-    struct sched_usage u = {.prompt_tokens = (uint64_t)((double)j->r.prompt_bytes / 4.2) + 12, .completion_tokens = (uint64_t)j->out};
+    struct sched_usage u = {.prompt_tokens = (uint64_t)((double)j->r.prompt_bytes / 4.2) + 12,
+                            .completion_tokens = (uint64_t)j->out};
     sched_finish(w->s, &j->r, OUT_OK, &u, us(w->now));
     j->busy = false;
     if (w->on_done)
