@@ -43,8 +43,7 @@ struct ep {
     bool used, dying; /* dying: removed, its index memberships not yet purged; the slot waits */
     bool ready, draining, ejected;
     void *user;
-    struct list
-        *waiting; /* own requests without a first token, oldest first; the head never moves and stays with the slot */
+    struct list *waiting; /* own requests without a first token, oldest first; the head stays with the slot */
     struct ledger own, remote;
     uint64_t remote_us; /* latest event of a replica about this endpoint */
     /* scrape */
