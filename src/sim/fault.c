@@ -472,7 +472,7 @@ static void post_metrics(struct server *s, struct httpd_req *rq)
     static const char *const keys[] = {"waiting", "kv", "running"};
     struct str m[3];
     const char *error;
-    struct override o = {.on = true, .waiting = NAN, .kv = NAN, .running = NAN};
+    struct override o = {.on = true, .waiting = (double)NAN, .kv = (double)NAN, .running = (double)NAN};
     if (str_eq(str_trim(rq->body), STR("null"))) {
         s->override = (struct override){0};
         httpd_respond(rq, 200, "application/json", NULL, STR("{}"));
