@@ -1,7 +1,6 @@
 """What the tests of settings, policies, routes and models share: servers of their own, manifests piece by piece, many requests at once."""
 import asyncio
 import collections
-import json
 import time
 
 import aiohttp
@@ -188,12 +187,21 @@ class World:
     def complete(self, prompt, name="qwen", **more):
         return http("POST", self.url("/v1/completions"), {"model": name, "prompt": prompt, "max_tokens": 1, **more})
 
+    def line_of(self, answer):
+        """The "Request Handled" line of an answer."""
+        rid = answer.headers["x-request-id"]
+
+        def look():
+            return [e for e in self.gw.events("Request Handled") if e["request_id"] == rid]
+
+        (line,) = wait_for(look, 5, what=f"the log line of {rid}")
+        return line
+
     def line(self, answer_of):
         """Runs answer_of(), which must succeed, and gives its "Request Handled" line with the answer."""
-        seen = len(self.gw.events("Request Handled"))
         answer = answer_of()
         assert answer.status == 200, answer.text
-        return self.gw.handled(seen + 1)[seen], answer
+        return self.line_of(answer), answer
 
     def hit(self, prompt, **more):
         """Bytes of the prompt that the gateway believed to be cached at the pod it picked."""
@@ -236,7 +244,3 @@ def text_of(n, seed):
     """n characters that no other seed begins with."""
     words = f"<{seed}> " + " ".join(str((seed + 1) * 7919 * (i + 3) % 100003) for i in range(n // 3 + 2))
     return words[:n]
-
-
-def as_json(answer):
-    return json.loads(answer.body)
