@@ -26,7 +26,7 @@ static void on_late_decision(struct port_req *pr)
 static void fill(struct request *rq)
 {
     struct sched_req *r = &rq->pick.core;
-    r->hashes = rq->hashes.n ? &rq->hashes : NULL;
+    r->hashes = rq->hashes.n || rq->hashes.n_ends ? &rq->hashes : NULL;
     r->explain = rq->explain;
     r->d = (struct sched_decision){0};
     r->model = rq->backend->pool && rq->is_model_kind && rq->target.n ? hash_bytes(rq->target.p, rq->target.n, 0) : 0;

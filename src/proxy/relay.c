@@ -101,6 +101,7 @@ static void write_out(struct request *rq, struct str head, struct str held, stru
     if (n && conn_write(rq->c->conn, v, n) && rq->up) {
         conn_pause(rq->up, true);
         rq->up_paused = true;
+        client_arm(rq->c); /* a stalled client has a limit of its own */
     }
 }
 

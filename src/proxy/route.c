@@ -141,8 +141,6 @@ static void hash_prefix(struct routing *r)
         return;
     uint64_t seed = prefix_seed(rq->target, STR_NULL, r->body.cache_salt);
     prefix_hash(r->body.stream_bytes, seed, sp->block_bytes, sp->max_blocks, sp->deep, &rq->hashes, rq->w->hashes, PREFIX_MAX);
-    if (!rq->hashes.n)
-        return;
     uint64_t *h = arena_alloc(&rq->arena, rq->hashes.n * sizeof *h);
     memcpy(h, rq->w->hashes, rq->hashes.n * sizeof *h);
     rq->hashes.h = h;
@@ -161,6 +159,7 @@ static void fill_pick(struct routing *r)
     s->prompt_bytes = r->body.prompt_bytes;
     s->prompt_token_ids = r->body.prompt_token_ids;
     s->n_media = r->body.n_media;
+    s->streamed = r->body.stream;
     s->max_tokens = r->body.has_max_tokens ? r->body.max_tokens : 0;
     s->n_outputs = MAX(r->body.n, 1u) * MAX(r->body.n_prompts, 1u);
     if (r->body.previous_response_id.n)

@@ -1,0 +1,340 @@
+/* Ports against small servers on loopback: first probe, models, picks, endpoints that stay across snapshots, death and return. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/hash.h"
+#include "net/httpd.h"
+#include "sched/port.h"
+#include <pthread.h>
+
+#define N_SERVERS 3
+
+struct server {
+    struct loop *loop;
+    pthread_t thread;
+    struct httpd *httpd;
+    uint16_t port;
+    const char *model;
+    atomic_bool silent; /* answers nothing */
+    atomic_uint scrapes;
+};
+static struct server servers[N_SERVERS];
+
+static void forget(struct httpd_req *rq)
+{
+    (void)rq;
+}
+
+static void handle(void *ctx, struct httpd_req *rq)
+{
+    struct server *s = ctx;
+    char text[256];
+    if (atomic_load(&s->silent)) {
+        rq->on_abort = forget;
+        return;
+    }
+    if (str_eq(rq->head->path, STR("/metrics"))) {
+        atomic_fetch_add(&s->scrapes, 1);
+        httpd_respond(rq, 200, "text/plain", NULL, STR("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.1\n"));
+        return;
+    }
+    int n = snprintf(text, sizeof text, "{\"object\":\"list\",\"data\":[{\"id\":\"%s\"},{\"id\":\"common\"}]}", s->model);
+    httpd_respond(rq, 200, "application/json", NULL, (struct str){text, (size_t)n});
+}
+
+static void *server_main(void *arg)
+{
+    struct server *s = arg;
+    loop_run(s->loop);
+    return NULL;
+}
+
+static void open_server(struct server *s, const char *model, uint16_t port)
+{
+    struct addr at;
+    struct errbuf err;
+    s->model = model;
+    s->loop = loop_new(1);
+    assert_true(addr_parse(STR("127.0.0.1"), port, &at));
+    s->httpd = httpd_open(s->loop, &at, 1024, handle, s, &err);
+    assert_non_null(s->httpd);
+    s->port = httpd_port(s->httpd);
+    assert_int_equal(pthread_create(&s->thread, NULL, server_main, s), 0);
+}
+
+static void close_server(struct server *s)
+{
+    loop_stop(s->loop);
+    pthread_join(s->thread, NULL);
+    httpd_close(s->httpd);
+    loop_free(s->loop);
+    s->loop = NULL;
+}
+
+static int open_all(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"a", "b", "c"};
+    memset(servers, 0, sizeof servers);
+    for (int i = 0; i < N_SERVERS; i++)
+        open_server(&servers[i], names[i], 0);
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SERVERS; i++)
+        if (servers[i].loop)
+            close_server(&servers[i]);
+    return 0;
+}
+
+/* A snapshot with one pool of the servers whose bits are set. */
+static struct conf *make_conf(unsigned which)
+{
+    struct arena a;
+    arena_init(&a, 4096);
+    struct conf *c = xcalloc(1, sizeof *c);
+    atomic_init(&c->refs, 1);
+    c->arena = a;
+    c->n_backends = 1;
+    struct conf_backend *b = c->backends = arena_zalloc(&c->arena, sizeof *b);
+    b->kind = BACKEND_POOL;
+    b->key = STR("pool/default/p");
+    b->ns = STR("default");
+    b->name = STR("p");
+    sched_params_init(&b->sched);
+    b->endpoints = arena_zalloc(&c->arena, N_SERVERS * sizeof *b->endpoints);
+    for (unsigned i = 0; i < N_SERVERS; i++)
+        if (which & BIT(i))
+            b->endpoints[b->n_endpoints++] = (struct conf_endpoint){
+                .ns = STR("default"), .pod = str_c(arena_printf(&c->arena, "pod-%u", i)), .host = STR("127.0.0.1"), .port = servers[i].port};
+    return c;
+}
+
+static void free_conf(struct conf *c)
+{
+    arena_free(&c->arena);
+    free(c);
+}
+
+static struct ports *start(unsigned which)
+{
+    struct ports_opts o = {.time_scale = 1, .seed = 1, .scrape_interval_us = 100000, .scrape_timeout_us = 200000, .probe_ejected_us = 50000};
+    struct ports *ps = ports_new(&o);
+    struct conf *c = make_conf(which);
+    ports_apply(ps, c);
+    free_conf(c);
+    return ps;
+}
+
+static bool wait_until(bool (*check)(void *ctx), void *ctx)
+{
+    for (int i = 0; i < 500; i++) {
+        if (check(ctx))
+            return true;
+        usleep(10000);
+    }
+    return false;
+}
+
+static bool is_ready(void *ctx)
+{
+    return ports_ready(ctx);
+}
+
+static void count_model(void *ctx, const char *id)
+{
+    (void)id;
+    ++*(unsigned *)ctx;
+}
+
+struct wanted_models {
+    struct port *p;
+    unsigned n;
+};
+
+static bool has_models(void *ctx)
+{
+    struct wanted_models *w = ctx;
+    unsigned n = 0;
+    return port_models(w->p, count_model, &n) && n == w->n;
+}
+
+static void test_first_probe_and_models(void **state)
+{
+    (void)state;
+    struct ports *ps = start(7);
+    assert_true(wait_until(is_ready, ps));
+    struct port *p = ports_find(ps, STR("pool/default/p"));
+    assert_non_null(p);
+    assert_null(ports_find(ps, STR("pool/default/other")));
+    assert_true(wait_until(has_models, &(struct wanted_models){p, 4})); /* a, b, c, common */
+    struct sched_stats st;
+    port_stats(p, &st);
+    assert_int_equal(st.n_ready, 3);
+    port_unref(p);
+    ports_free(ps);
+}
+
+static struct port_req request(const char *model)
+{
+    struct port_req r = {.core = {.n_outputs = 1, .prompt_bytes = 100, .model = model ? hash_bytes(model, strlen(model), 0) : 0}};
+    return r;
+}
+
+static void test_pick_by_model_and_finish(void **state)
+{
+    (void)state;
+    struct ports *ps = start(7);
+    struct port *p = ports_find(ps, STR("pool/default/p"));
+    assert_true(wait_until(has_models, &(struct wanted_models){p, 4}));
+    for (int i = 0; i < 5; i++) {
+        struct port_req r = request("b");
+        assert_int_equal(port_submit(p, &r), SCHED_PICKED);
+        assert_string_equal(r.ep->name, "pod-1");
+        port_finish(p, &r, OUT_OK, NULL);
+    }
+    struct port_req unknown = request("nobody-has-it"); /* restricts nothing */
+    assert_int_equal(port_submit(p, &unknown), SCHED_PICKED);
+    struct sched_stats st;
+    port_stats(p, &st);
+    assert_int_equal(st.inflight, 1);
+    port_finish(p, &unknown, OUT_CANCELLED, NULL);
+    port_stats(p, &st);
+    assert_int_equal(st.inflight, 0);
+    assert_int_equal(port_untried(p, hash_bytes("b", 1, 0), NULL, 0), 1);
+    port_unref(p);
+    ports_free(ps);
+}
+
+struct picks {
+    const char *name;
+    uint64_t picks;
+    bool found;
+};
+
+static void find_picks(void *ctx, const struct ep_view *v, const struct endpoint *e)
+{
+    struct picks *k = ctx;
+    if (strcmp(e->name, k->name) == 0) {
+        k->found = true;
+        k->picks = v->picks;
+    }
+}
+
+static void test_endpoints_stay_across_snapshots(void **state)
+{
+    (void)state;
+    struct ports *ps = start(1);
+    assert_true(wait_until(is_ready, ps));
+    struct port *p = ports_find(ps, STR("pool/default/p"));
+    struct port_req held = request(NULL);
+    assert_int_equal(port_submit(p, &held), SCHED_PICKED);
+    struct conf *both = make_conf(3), *second = make_conf(2), *none = make_conf(0);
+    ports_apply(ps, both);
+    assert_true(wait_until(is_ready, ps));
+    struct picks k = {.name = "pod-0"};
+    port_views(p, find_picks, &k);
+    assert_true(k.found);
+    assert_int_equal(k.picks, 1); /* the same endpoint, not a new one */
+    ports_apply(ps, second);
+    k = (struct picks){.name = "pod-0"};
+    port_views(p, find_picks, &k);
+    assert_false(k.found);
+    assert_string_equal(held.ep->name, "pod-0"); /* lives as long as its request */
+    port_finish(p, &held, OUT_OK, NULL);
+    ports_apply(ps, none);
+    struct port_req r = request(NULL);
+    assert_int_equal(port_submit(p, &r), SCHED_REJECTED);
+    none->n_backends = 0;
+    ports_apply(ps, none);
+    assert_null(ports_find(ps, STR("pool/default/p")));
+    port_unref(p);
+    free_conf(both);
+    free_conf(second);
+    free_conf(none);
+    ports_free(ps);
+}
+
+struct health {
+    struct port *p;
+    const char *name;
+    bool ejected;
+    uint64_t epoch;
+};
+
+static void find_health(void *ctx, const struct ep_view *v, const struct endpoint *e)
+{
+    struct health *h = ctx;
+    if (strcmp(e->name, h->name) != 0)
+        return;
+    h->ejected = v->ejected;
+    h->epoch = atomic_load(&e->epoch);
+}
+
+static bool ejected(void *ctx)
+{
+    struct health *h = ctx;
+    port_views(h->p, find_health, h);
+    return h->ejected;
+}
+
+static bool returned(void *ctx)
+{
+    return !ejected(ctx);
+}
+
+static void test_silent_server_is_ejected_and_returns(void **state)
+{
+    (void)state;
+    struct ports *ps = start(7);
+    assert_true(wait_until(is_ready, ps));
+    struct health h = {.p = ports_find(ps, STR("pool/default/p")), .name = "pod-2"};
+    assert_false(ejected(&h));
+    assert_int_equal(h.epoch, 0);
+    atomic_store(&servers[2].silent, true);
+    assert_true(wait_until(ejected, &h));
+    assert_int_equal(h.epoch, 1); /* its unanswered requests are to be moved */
+    atomic_store(&servers[2].silent, false);
+    assert_true(wait_until(returned, &h));
+    port_unref(h.p);
+    ports_free(ps);
+}
+
+static void test_response_ids(void **state)
+{
+    (void)state;
+    struct ports *ps = start(7);
+    assert_true(wait_until(is_ready, ps));
+    struct port *p = ports_find(ps, STR("pool/default/p"));
+    struct port_req r = request(NULL);
+    assert_int_equal(port_submit(p, &r), SCHED_PICKED);
+    port_remember_response(p, STR("resp_1"), r.ep);
+    struct ep_ref got = port_recall_response(p, STR("resp_1"));
+    assert_int_equal(got.slot, r.ep->ref.slot);
+    assert_int_equal(got.gen, r.ep->ref.gen);
+    assert_int_equal(port_recall_response(p, STR("resp_2")).gen, 0);
+    port_finish(p, &r, OUT_OK, NULL);
+    port_unref(p);
+    ports_free(ps);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_first_probe_and_models, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_pick_by_model_and_finish, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_endpoints_stay_across_snapshots, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_silent_server_is_ejected_and_returns, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_response_ids, open_all, close_all),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
