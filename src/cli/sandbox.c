@@ -7,7 +7,8 @@
 int cli_sandbox(int argc, char **argv)
 {
     struct cli_list files = {0};
-    const char *bind = "127.0.0.1", *admin = "127.0.0.1:9090", *control = "127.0.0.1:0", *level = "info", *format = "logfmt";
+    const char *bind = "127.0.0.1", *admin = "127.0.0.1:9090", *control = "127.0.0.1:0", *level = "info",
+               *format = "logfmt";
     const char *profile = NULL, *hardware = NULL;
     uint64_t workers = 0, seed = 1, replicas = 0, startup_us = 0;
     double scale = 1;
@@ -17,7 +18,8 @@ int cli_sandbox(int argc, char **argv)
         {"time-scale", 0, "N", "clocks run N times as fast (1)", CLI_DOUBLE, &scale},
         {"bind", 0, "ADDR", "address of the Gateway listeners (127.0.0.1)", CLI_STR, &bind},
         {"admin", 0, "ADDR:PORT", "metrics, health, debug pages (127.0.0.1:9090); off: none", CLI_STR, &admin},
-        {"control", 0, "ADDR:PORT", "faults and captures of the simulated servers (127.0.0.1, any free port)", CLI_STR, &control},
+        {"control", 0, "ADDR:PORT", "faults and captures of the simulated servers (127.0.0.1, any free port)", CLI_STR,
+         &control},
         {"workers", 0, "N", "worker threads of the gateway (cores)", CLI_U64, &workers},
         {"log-format", 0, "json|logfmt", "form of the log lines (logfmt)", CLI_STR, &format},
         {"log-level", 0, "LEVEL", "debug, info, warn, error or off (info)", CLI_STR, &level},
@@ -28,11 +30,12 @@ int cli_sandbox(int argc, char **argv)
         {"startup", 0, "DURATION", "time until a new pod is ready (0s)", CLI_DURATION, &startup_us},
         {"jitter", 0, NULL, "step times of the servers vary", CLI_FLAG, &jitter},
         {0}};
-    const struct cli_command cmd = {
-        "sandbox -f FILE|DIR [-f ...] [--time-scale N] [--bind ADDR] [OPTION...]",
-        "Plays the cluster that the manifests describe: a simulated model server for every replica of every workload whose command is one, on\n"
-        "loopback addresses, and the gateway with the listeners of the manifests. Files are watched; SIGHUP reloads; SIGTERM and SIGINT end it.",
-        opts};
+    const struct cli_command cmd = {"sandbox -f FILE|DIR [-f ...] [--time-scale N] [--bind ADDR] [OPTION...]",
+                                    "Plays the cluster that the manifests describe: a simulated model server for every "
+                                    "replica of every workload whose command is one, on\n"
+                                    "loopback addresses, and the gateway with the listeners of the manifests. Files "
+                                    "are watched; SIGHUP reloads; SIGTERM and SIGINT end it.",
+                                    opts};
     struct sandbox_opts o = {0};
     struct addr at;
     run_opts_init(&o.run);

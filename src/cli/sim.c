@@ -41,8 +41,10 @@ static void print_profile(void *ctx, const char *name)
 static int help(void)
 {
     puts("Usage: penstock sim [MODEL] [OPTION...]\n\n"
-         "Plays a vLLM server: its HTTP API, its metrics, its batching, its prefix cache, at the speed of a GPU you choose. Takes the options of\n"
-         "`vllm serve`, with hyphens or underscores; those without a meaning here are noted and ignored. Prints its address when it listens.\n"
+         "Plays a vLLM server: its HTTP API, its metrics, its batching, its prefix cache, at the speed of a GPU you "
+         "choose. Takes the options of\n"
+         "`vllm serve`, with hyphens or underscores; those without a meaning here are noted and ignored. Prints its "
+         "address when it listens.\n"
          "SIGTERM and SIGINT end it.\n\nOptions:");
     sim_options_each(print_option, stdout);
     puts("\nProfiles (also <gpu>-<model>-tpN):");
@@ -105,8 +107,9 @@ static void print_start(const struct sim_app *a, const struct sim_options *o)
 {
     char at[64];
     (void)addr_format(server_addr(a->server), at, sizeof(at));
-    fprintf(stderr, "penstock sim: profile %s, %llu tokens of KV cache, seed %llu, time scale %g\n", server_profile(a->server),
-            (unsigned long long)server_kv_tokens(a->server), (unsigned long long)o->seed, o->time_scale);
+    fprintf(stderr, "penstock sim: profile %s, %llu tokens of KV cache, seed %llu, time scale %g\n",
+            server_profile(a->server), (unsigned long long)server_kv_tokens(a->server), (unsigned long long)o->seed,
+            o->time_scale);
     if (!server_ready(a->server))
         fprintf(stderr, "penstock sim: starting on http://%s\n", at);
 }

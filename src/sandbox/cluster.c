@@ -1,5 +1,5 @@
-/* sandbox/cluster.c - see cluster.h. Pods are compared by name; a name carries a hash of the pod's template, so that a changed template means
- * new pods, as with a Deployment. */
+/* sandbox/cluster.c - see cluster.h. Pods are compared by name; a name carries a hash of the pod's template, so that a
+ * changed template means new pods, as with a Deployment. */
 #include "sandbox/cluster.h"
 
 #include "base/hash.h"
@@ -12,11 +12,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_PODS 4000
-#define PER_NET 250            /* addresses used of a /24 */
-#define MARKER_PORT 47999      /* on the subnet's .254: keeps other sandboxes away */
-#define READY_LAG_US 30000000  /* a dead pod is believed ready for this long (three failed probes) */
-#define LEAVE_US 30000000      /* longest life of a pod that leaves */
+#define MAX_PODS     4000
+#define PER_NET      250      /* addresses used of a /24 */
+#define MARKER_PORT  47999    /* on the subnet's .254: keeps other sandboxes away */
+#define READY_LAG_US 30000000 /* a dead pod is believed ready for this long (three failed probes) */
+#define LEAVE_US     30000000 /* longest life of a pod that leaves */
 
 struct cluster {
     struct cluster_opts o;
@@ -106,7 +106,8 @@ static void on_server_ready(void *ctx, struct server *s, bool ready)
 
 static struct pod *find_pod(struct cluster *c, struct str ns, struct str name)
 {
-    LIST_EACH(it, &c->pods) {
+    LIST_EACH(it, &c->pods)
+    {
         struct pod *p = CONTAINER_OF(it, struct pod, link);
         if (!p->leaving && str_eq(p->name, name) && (!ns.n || str_eq(p->ns, ns)))
             return p;
@@ -144,7 +145,8 @@ static uint64_t template_hash(const struct cluster *c, const struct conf_workloa
     for (uint32_t i = 0; i < w->n_argv; i++)
         h = hash_bytes(w->argv[i].p, w->argv[i].n, h);
     for (uint32_t i = 0; i < w->n_labels; i++)
-        h = hash_bytes(w->labels[i].value.p, w->labels[i].value.n, hash_bytes(w->labels[i].key.p, w->labels[i].key.n, h));
+        h = hash_bytes(w->labels[i].value.p, w->labels[i].value.n,
+                       hash_bytes(w->labels[i].key.p, w->labels[i].key.n, h));
     for (uint32_t i = 0; i < w->n_worker_labels; i++)
         h = hash_bytes(w->worker_labels[i].value.p, w->worker_labels[i].value.n, h);
     return hash_mix(h, w->group_size);
@@ -175,12 +177,15 @@ static void lws_labels(struct pod *p, const struct conf_workload *w, unsigned gr
 {
     struct pod_label *v = p->labels + p->n_labels;
     v[0] = (struct pod_label){STR("leaderworkerset.sigs.k8s.io/name"), arena_str(&p->arena, w->name)};
-    v[1] = (struct pod_label){STR("leaderworkerset.sigs.k8s.io/group-index"), str_c(arena_printf(&p->arena, "%u", group))};
-    v[2] = (struct pod_label){STR("leaderworkerset.sigs.k8s.io/worker-index"), str_c(arena_printf(&p->arena, "%u", member))};
+    v[1] =
+        (struct pod_label){STR("leaderworkerset.sigs.k8s.io/group-index"), str_c(arena_printf(&p->arena, "%u", group))};
+    v[2] = (struct pod_label){STR("leaderworkerset.sigs.k8s.io/worker-index"),
+                              str_c(arena_printf(&p->arena, "%u", member))};
     p->n_labels += 3;
 }
 
-static struct pod *new_pod(struct cluster *c, const struct conf_workload *w, const char *name, unsigned group, unsigned member)
+static struct pod *new_pod(struct cluster *c, const struct conf_workload *w, const char *name, unsigned group,
+                           unsigned member)
 {
     struct pod *p = xcalloc(1, sizeof(*p));
     arena_init(&p->arena, 2048);
@@ -191,7 +196,8 @@ static struct pod *new_pod(struct cluster *c, const struct conf_workload *w, con
     p->workload = arena_str(&p->arena, w->name);
     p->kind = arena_str(&p->arena, w->kind);
     p->n_labels = member ? w->n_worker_labels : w->n_labels;
-    p->labels = copy_labels(&p->arena, member ? (const void *)w->worker_labels : (const void *)w->labels, p->n_labels, 3);
+    p->labels =
+        copy_labels(&p->arena, member ? (const void *)w->worker_labels : (const void *)w->labels, p->n_labels, 3);
     p->n_annotations = w->n_annotations;
     p->annotations = copy_labels(&p->arena, w->annotations, w->n_annotations, 0);
     if (str_eq_c(w->kind, "LeaderWorkerSet"))
@@ -207,8 +213,8 @@ static void on_note(void *ctx, const char *text)
     logf_msg(LOG_DEBUG, STR_FMT " " STR_FMT ": %s", STR_ARG(w->kind), STR_ARG(w->name), text);
 }
 
-static int pod_options(struct cluster *c, struct pod *p, const struct conf_workload *w, const struct recognised *r, uint64_t h, bool first,
-                       struct errbuf *err)
+static int pod_options(struct cluster *c, struct pod *p, const struct conf_workload *w, const struct recognised *r,
+                       uint64_t h, bool first, struct errbuf *err)
 {
     struct sim_options *o = &p->opt;
     o->port = 0;
@@ -239,8 +245,8 @@ static int pod_options(struct cluster *c, struct pod *p, const struct conf_workl
     return 0;
 }
 
-static int start_pod(struct cluster *c, const struct conf_workload *w, const struct recognised *r, uint64_t h, unsigned group, unsigned member,
-                     struct errbuf *err)
+static int start_pod(struct cluster *c, const struct conf_workload *w, const struct recognised *r, uint64_t h,
+                     unsigned group, unsigned member, struct errbuf *err)
 {
     char name[320];
     pod_name(w, h, group, member, name, sizeof(name));
@@ -272,10 +278,11 @@ static int start_pod(struct cluster *c, const struct conf_workload *w, const str
 /* The template may have changed although names stay (StatefulSet, LeaderWorkerSet, Pod): then its pods go first. */
 static void forget_changed(struct cluster *c, const struct conf_workload *w, uint64_t h)
 {
-    LIST_EACH_SAFE(it, tmp, &c->pods) {
+    LIST_EACH_SAFE(it, tmp, &c->pods)
+    {
         struct pod *p = CONTAINER_OF(it, struct pod, link);
-        if (p->template_hash != h && !str_eq_c(w->kind, "Deployment") && str_eq(p->ns, w->ns) && str_eq(p->workload, w->name) &&
-            str_eq(p->kind, w->kind))
+        if (p->template_hash != h && !str_eq_c(w->kind, "Deployment") && str_eq(p->ns, w->ns) &&
+            str_eq(p->workload, w->name) && str_eq(p->kind, w->kind))
             remove_pod(c, p);
     }
 }
@@ -291,8 +298,8 @@ static int start_workload(struct cluster *c, const struct conf_workload *w, stru
         bool single = str_eq_c(w->kind, "Pod");
         unsigned replicas = single ? 1 : c->o.replicas ? c->o.replicas : w->replicas;
         if (r.kind != SERVER_VLLM)
-            logf_msg(LOG_INFO, STR_FMT " " STR_FMT ": a %s server is simulated with vLLM's API and metrics for now", STR_ARG(w->kind),
-                     STR_ARG(w->name), server_kind_name(r.kind));
+            logf_msg(LOG_INFO, STR_FMT " " STR_FMT ": a %s server is simulated with vLLM's API and metrics for now",
+                     STR_ARG(w->kind), STR_ARG(w->name), server_kind_name(r.kind));
         forget_changed(c, w, h);
         for (unsigned g = 0; g < replicas && rc == 0; g++)
             for (unsigned m = 0; m < MAX(w->group_size, 1u) && rc == 0; m++)
@@ -311,7 +318,8 @@ static void on_sweep(struct timer *t)
     struct cluster *c = CONTAINER_OF(t, struct cluster, sweep);
     uint64_t now = loop_now_us(c->loop);
     bool more = false;
-    LIST_EACH_SAFE(it, tmp, &c->pods) {
+    LIST_EACH_SAFE(it, tmp, &c->pods)
+    {
         struct pod *p = CONTAINER_OF(it, struct pod, link);
         if (!p->leaving)
             continue;
@@ -336,7 +344,8 @@ static void list_pods(struct cluster *c, struct buf *out)
     jsonw_cstr(&w, "List");
     jsonw_key(&w, "items");
     jsonw_arr(&w);
-    LIST_EACH(it, &c->pods) {
+    LIST_EACH(it, &c->pods)
+    {
         const struct pod *p = CONTAINER_OF(it, struct pod, link);
         if (!p->leaving)
             pod_json(p, &w);
@@ -350,18 +359,19 @@ static void do_sync(struct call *k)
     struct cluster *c = k->cl;
     c->syncing = true;
     LIST_EACH(it, &c->pods)
-        CONTAINER_OF(it, struct pod, link)->wanted = false;
+    CONTAINER_OF(it, struct pod, link)->wanted = false;
     for (uint32_t i = 0; i < k->n; i++) {
         struct errbuf err;
         if (start_workload(c, &k->w[i], &err) == 0)
             continue;
-        logf_msg(LOG_ERROR, STR_FMT ": " STR_FMT " " STR_FMT "/" STR_FMT ": %s", STR_ARG(k->w[i].source), STR_ARG(k->w[i].kind),
-                 STR_ARG(k->w[i].ns), STR_ARG(k->w[i].name), err.msg);
+        logf_msg(LOG_ERROR, STR_FMT ": " STR_FMT " " STR_FMT "/" STR_FMT ": %s", STR_ARG(k->w[i].source),
+                 STR_ARG(k->w[i].kind), STR_ARG(k->w[i].ns), STR_ARG(k->w[i].name), err.msg);
         if (k->rc == 0)
-            k->rc = err_set(k->err, STR_FMT ": " STR_FMT " " STR_FMT ": %s", STR_ARG(k->w[i].source), STR_ARG(k->w[i].kind),
-                            STR_ARG(k->w[i].name), err.msg);
+            k->rc = err_set(k->err, STR_FMT ": " STR_FMT " " STR_FMT ": %s", STR_ARG(k->w[i].source),
+                            STR_ARG(k->w[i].kind), STR_ARG(k->w[i].name), err.msg);
     }
-    LIST_EACH(it, &c->pods) {
+    LIST_EACH(it, &c->pods)
+    {
         struct pod *p = CONTAINER_OF(it, struct pod, link);
         if (p->wanted || p->leaving)
             continue;
@@ -384,14 +394,16 @@ int cluster_sync(struct cluster *c, const struct conf_workload *w, uint32_t n, s
 
 static void do_describe(struct call *k)
 {
-    LIST_EACH(it, &k->cl->pods) {
+    LIST_EACH(it, &k->cl->pods)
+    {
         const struct pod *p = CONTAINER_OF(it, struct pod, link);
         if (!p->server)
-            buf_addf(k->out, "Pod " STR_FMT ": " STR_FMT " (worker, serves nothing)\n", STR_ARG(p->name), STR_ARG(p->ip));
+            buf_addf(k->out, "Pod " STR_FMT ": " STR_FMT " (worker, serves nothing)\n", STR_ARG(p->name),
+                     STR_ARG(p->ip));
         else
-            buf_addf(k->out, "Pod " STR_FMT ": http://" STR_FMT ":%u (%s, %s, %llu tokens of KV cache)\n", STR_ARG(p->name), STR_ARG(p->ip),
-                     p->port, server_kind_name(p->server_kind), server_profile(p->server),
-                     (unsigned long long)server_kv_tokens(p->server));
+            buf_addf(k->out, "Pod " STR_FMT ": http://" STR_FMT ":%u (%s, %s, %llu tokens of KV cache)\n",
+                     STR_ARG(p->name), STR_ARG(p->ip), p->port, server_kind_name(p->server_kind),
+                     server_profile(p->server), (unsigned long long)server_kv_tokens(p->server));
     }
 }
 
@@ -410,7 +422,8 @@ static void get_pods(struct cluster *c, struct httpd_req *rq)
     buf_init(&out, 64u << 20);
     jsonw_init(&w, &out);
     jsonw_arr(&w);
-    LIST_EACH(it, &c->pods) {
+    LIST_EACH(it, &c->pods)
+    {
         const struct pod *p = CONTAINER_OF(it, struct pod, link);
         if (!p->leaving)
             pod_state_json(p, &w);

@@ -13,18 +13,18 @@ struct pod_label {
 };
 struct pod {
     struct list link;
-    struct arena arena;       /* strings below */
+    struct arena arena; /* strings below */
     struct str ns, name, ip, workload, kind;
     struct pod_label *labels, *annotations;
     uint32_t n_labels, n_annotations;
     uint16_t port;
     enum server_kind server_kind;
     struct sim_options opt;
-    struct server *server;    /* NULL: a worker, which serves nothing */
+    struct server *server; /* NULL: a worker, which serves nothing */
     struct cluster *cluster;
-    struct timer late;        /* when the readiness of a dead server ends */
-    bool ready;               /* as the cluster believes */
-    bool wanted;              /* by the sync under way */
+    struct timer late; /* when the readiness of a dead server ends */
+    bool ready;        /* as the cluster believes */
+    bool wanted;       /* by the sync under way */
     bool leaving;
     uint64_t left_us, template_hash;
     unsigned ip_index;

@@ -24,7 +24,8 @@ static bool is_assignment(struct str w)
     if (eq <= 0 || w.p[0] == '-')
         return false;
     for (ptrdiff_t i = 0; i < eq; i++)
-        if (!((w.p[i] >= 'A' && w.p[i] <= 'Z') || (w.p[i] >= 'a' && w.p[i] <= 'z') || (w.p[i] >= '0' && w.p[i] <= '9') || w.p[i] == '_'))
+        if (!((w.p[i] >= 'A' && w.p[i] <= 'Z') || (w.p[i] >= 'a' && w.p[i] <= 'z') ||
+              (w.p[i] >= '0' && w.p[i] <= '9') || w.p[i] == '_'))
             return false;
     return true;
 }
@@ -79,12 +80,14 @@ static enum server_kind command_kind(const struct str *w, size_t n, size_t *skip
 
 static bool recognise_words(struct arena *a, const struct str *w, size_t n, struct recognised *out);
 
-/* Reads one word of shell text at *p into the arena; false at the end of a command. Quotes and backslashes are resolved, nothing is expanded. */
+/* Reads one word of shell text at *p into the arena; false at the end of a command. Quotes and backslashes are
+ * resolved, nothing is expanded. */
 static bool shell_word(struct arena *a, struct str text, size_t *p, struct str *word)
 {
     size_t i = *p, n = 0;
     bool any = false;
-    while (i < text.n && (text.p[i] == ' ' || text.p[i] == '\t' || (text.p[i] == '\\' && i + 1 < text.n && text.p[i + 1] == '\n')))
+    while (i < text.n &&
+           (text.p[i] == ' ' || text.p[i] == '\t' || (text.p[i] == '\\' && i + 1 < text.n && text.p[i + 1] == '\n')))
         i += text.p[i] == '\\' ? 2 : 1;
     char *out = arena_alloc(a, text.n - i + 1);
     for (; i < text.n && !strchr(" \t\n;|&", text.p[i]); i++) {

@@ -1,5 +1,5 @@
-/* sandbox/recognise.h - is this command a model server, and with which options? Reads the command line of a container, also inside `sh -c`.
- * Pure. */
+/* sandbox/recognise.h - is this command a model server, and with which options? Reads the command line of a container,
+ * also inside `sh -c`. Pure. */
 #ifndef SANDBOX_RECOGNISE_H
 #define SANDBOX_RECOGNISE_H
 

@@ -1,4 +1,5 @@
-/* sandbox/sandbox.c - ties the shared runtime to the simulated cluster: every reload syncs the pods, every change of a pod is a reload. */
+/* sandbox/sandbox.c - ties the shared runtime to the simulated cluster: every reload syncs the pods, every change of a
+ * pod is a reload. */
 #include "sandbox/sandbox.h"
 
 #include "base/map.h"
@@ -15,7 +16,7 @@ struct sandbox {
     _Atomic(struct run *) run; /* set once it runs: changes before that only mark dirty */
     atomic_bool dirty, posted;
     struct mail changed;
-    struct map printed;        /* lines already told */
+    struct map printed; /* lines already told */
     bool started;
 };
 
@@ -47,7 +48,8 @@ static void take_change(struct mail *m)
 
 /* ---- reload ---- */
 
-/* Pods of the last round must not hide the workloads they came from (bare Pods bear the same name), so they go before the workloads are read. */
+/* Pods of the last round must not hide the workloads they came from (bare Pods bear the same name), so they go before
+ * the workloads are read. */
 static int before_build(struct run *r, struct conf_report *rep, struct errbuf *err)
 {
     struct sandbox *s = run_user(r);
@@ -86,8 +88,8 @@ static void tell_listeners(struct sandbox *s, const struct conf *c)
         if (!addr_parse(s->bind, l->port, &at))
             continue;
         (void)addr_format(&at, text, sizeof(text));
-        int n = snprintf(line, sizeof(line), "Gateway " STR_FMT ": http://%s (listener " STR_FMT ")", STR_ARG(l->gw_name), text,
-                         STR_ARG(l->name));
+        int n = snprintf(line, sizeof(line), "Gateway " STR_FMT ": http://%s (listener " STR_FMT ")",
+                         STR_ARG(l->gw_name), text, STR_ARG(l->name));
         tell(s, line, MIN((size_t)n, sizeof(line) - 1));
     }
 }
@@ -122,10 +124,11 @@ static void tell_start(const struct sandbox *s, const struct sandbox_opts *o)
     char control[64] = "";
     if (addr_parse_hostport(o->cluster.control, 0, &at)) {
         struct str host = str_first(o->cluster.control, (size_t)MAX(str_find(o->cluster.control, STR(":")), 0));
-        (void)snprintf(control, sizeof(control), STR_FMT ":%u", STR_ARG(host.n ? host : STR("127.0.0.1")), cluster_control_port(s->cluster));
+        (void)snprintf(control, sizeof(control), STR_FMT ":%u", STR_ARG(host.n ? host : STR("127.0.0.1")),
+                       cluster_control_port(s->cluster));
     }
-    fprintf(stderr, "Sandbox: seed %llu, time scale %g, pods on %s\n", (unsigned long long)o->cluster.seed, o->cluster.time_scale,
-            cluster_subnet(s->cluster));
+    fprintf(stderr, "Sandbox: seed %llu, time scale %g, pods on %s\n", (unsigned long long)o->cluster.seed,
+            o->cluster.time_scale, cluster_subnet(s->cluster));
     fprintf(stderr, "Control: http://%s/sim/pods\n", control);
     if (o->run.admin.n && !str_eq(o->run.admin, STR("off")))
         fprintf(stderr, "Admin: http://" STR_FMT "/\n", STR_ARG(o->run.admin));

@@ -1,4 +1,5 @@
-/* sandbox/sandbox.h - a cluster in one process: simulated model servers for the workloads of the manifests, and the gateway before them. */
+/* sandbox/sandbox.h - a cluster in one process: simulated model servers for the workloads of the manifests, and the
+ * gateway before them. */
 #ifndef SANDBOX_SANDBOX_H
 #define SANDBOX_SANDBOX_H
 

@@ -6,12 +6,27 @@
 
 #include <stdlib.h>
 
-static const char *const names[B_KEYS] = {
-    [B_MODEL] = "model", [B_PROMPT] = "prompt", [B_MESSAGES] = "messages", [B_INPUT] = "input", [B_INSTRUCTIONS] = "instructions",
-    [B_SYSTEM] = "system", [B_TOOLS] = "tools", [B_MAX_TOKENS] = "max_tokens", [B_MAX_COMPLETION_TOKENS] = "max_completion_tokens",
-    [B_MAX_OUTPUT_TOKENS] = "max_output_tokens", [B_MIN_TOKENS] = "min_tokens", [B_IGNORE_EOS] = "ignore_eos", [B_N] = "n",
-    [B_STREAM] = "stream", [B_STREAM_OPTIONS] = "stream_options", [B_CACHE_SALT] = "cache_salt", [B_PREVIOUS] = "previous_response_id",
-    [B_ENCODING] = "encoding_format", [B_DIMENSIONS] = "dimensions", [B_LORA_NAME] = "lora_name", [B_LORA_PATH] = "lora_path"};
+static const char *const names[B_KEYS] = {[B_MODEL] = "model",
+                                          [B_PROMPT] = "prompt",
+                                          [B_MESSAGES] = "messages",
+                                          [B_INPUT] = "input",
+                                          [B_INSTRUCTIONS] = "instructions",
+                                          [B_SYSTEM] = "system",
+                                          [B_TOOLS] = "tools",
+                                          [B_MAX_TOKENS] = "max_tokens",
+                                          [B_MAX_COMPLETION_TOKENS] = "max_completion_tokens",
+                                          [B_MAX_OUTPUT_TOKENS] = "max_output_tokens",
+                                          [B_MIN_TOKENS] = "min_tokens",
+                                          [B_IGNORE_EOS] = "ignore_eos",
+                                          [B_N] = "n",
+                                          [B_STREAM] = "stream",
+                                          [B_STREAM_OPTIONS] = "stream_options",
+                                          [B_CACHE_SALT] = "cache_salt",
+                                          [B_PREVIOUS] = "previous_response_id",
+                                          [B_ENCODING] = "encoding_format",
+                                          [B_DIMENSIONS] = "dimensions",
+                                          [B_LORA_NAME] = "lora_name",
+                                          [B_LORA_PATH] = "lora_path"};
 
 static bool blank(char c)
 {
@@ -184,7 +199,8 @@ bool prompts_plain(struct prompts *p, struct str raw, const char **error)
         ok = p->v[i].n > 0;
     ok = ok && p->n > 0;
     if (!ok)
-        *error = "Either prompt must be a non-empty string, a list of strings, a list of token ids or a list of such lists.";
+        *error =
+            "Either prompt must be a non-empty string, a list of strings, a list of token ids or a list of such lists.";
     return ok;
 }
 

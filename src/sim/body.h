@@ -1,7 +1,8 @@
-/* sim/body.h - what a model server reads of a JSON request body: the members it knows, as raw JSON, and the tokens of the prompt.
+/* sim/body.h - what a model server reads of a JSON request body: the members it knows, as raw JSON, and the tokens of
+ * the prompt.
  *
- * Spans point into the body. Written apart from the gateway's scanner on purpose (a simulator must not agree with what it tests by sharing
- * its code): members are found in two passes, the last of equal names wins, as in Python. Pure. */
+ * Spans point into the body. Written apart from the gateway's scanner on purpose (a simulator must not agree with what
+ * it tests by sharing its code): members are found in two passes, the last of equal names wins, as in Python. Pure. */
 #ifndef SIM_BODY_H
 #define SIM_BODY_H
 
@@ -9,9 +10,28 @@
 #include "sim/tokens.h"
 
 enum body_key {
-    B_MODEL, B_PROMPT, B_MESSAGES, B_INPUT, B_INSTRUCTIONS, B_SYSTEM, B_TOOLS, B_MAX_TOKENS, B_MAX_COMPLETION_TOKENS,
-    B_MAX_OUTPUT_TOKENS, B_MIN_TOKENS, B_IGNORE_EOS, B_N, B_STREAM, B_STREAM_OPTIONS, B_CACHE_SALT, B_PREVIOUS, B_ENCODING,
-    B_DIMENSIONS, B_LORA_NAME, B_LORA_PATH, B_KEYS
+    B_MODEL,
+    B_PROMPT,
+    B_MESSAGES,
+    B_INPUT,
+    B_INSTRUCTIONS,
+    B_SYSTEM,
+    B_TOOLS,
+    B_MAX_TOKENS,
+    B_MAX_COMPLETION_TOKENS,
+    B_MAX_OUTPUT_TOKENS,
+    B_MIN_TOKENS,
+    B_IGNORE_EOS,
+    B_N,
+    B_STREAM,
+    B_STREAM_OPTIONS,
+    B_CACHE_SALT,
+    B_PREVIOUS,
+    B_ENCODING,
+    B_DIMENSIONS,
+    B_LORA_NAME,
+    B_LORA_PATH,
+    B_KEYS
 };
 struct body {
     struct str raw[B_KEYS]; /* JSON text of the member's value; empty when absent or null */
@@ -33,9 +53,11 @@ struct prompts { /* zero-initialise; prompts_free */
     uint32_t n, cap;
 };
 void prompts_free(struct prompts *p);
-/* `prompt` or an embedding's `input`: string, list of strings, token ids, list of lists. False with a static text otherwise. */
+/* `prompt` or an embedding's `input`: string, list of strings, token ids, list of lists. False with a static text
+ * otherwise. */
 bool prompts_plain(struct prompts *p, struct str raw, const char **error);
-/* Messages (chat, Anthropic, items of responses) through the chat template. system: an extra system text (raw string or blocks) or empty. */
+/* Messages (chat, Anthropic, items of responses) through the chat template. system: an extra system text (raw string or
+ * blocks) or empty. */
 bool prompts_chat(struct tokens *t, struct str messages, struct str system, struct str tools, const char **error);
 /* Without the default system prompt and the opening of the answer: what follows an earlier turn. */
 bool prompts_append(struct tokens *t, struct str messages, const char **error);

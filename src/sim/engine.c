@@ -12,16 +12,16 @@
 #define NOT_IN_BATCH UINT32_MAX
 
 struct engine_seq {
-    struct list link;       /* waiting or running */
-    struct engine_req rq;   /* tokens is ours: prompt, then what was produced */
+    struct list link;     /* waiting or running */
+    struct engine_req rq; /* tokens is ours: prompt, then what was produced */
     uint32_t *tok;
     uint32_t n_tok, cap_tok;
     uint32_t n_out, computed;
     uint32_t *block;
     uint32_t n_block, cap_block;
-    uint64_t *chain;        /* hash of each full block, computed lazily */
+    uint64_t *chain; /* hash of each full block, computed lazily */
     uint32_t n_chain, cap_chain;
-    uint32_t batch;         /* index in the step under way */
+    uint32_t batch; /* index in the step under way */
     uint32_t cached, preempted;
     bool running, admitted, deferred;
     uint64_t arrived_us, scheduled_us;
@@ -43,9 +43,9 @@ struct engine {
     struct slice *batch;
     uint32_t n_batch, cap_batch;
     uint32_t step_tokens;
-    bool busy;              /* a step is under way */
+    bool busy; /* a step is under way */
     uint64_t end_us;
-    double end_frac_us;     /* remainder, so that steps do not drift by rounding */
+    double end_frac_us; /* remainder, so that steps do not drift by rounding */
     double slow;
     struct engine_stats count; /* counters, and gauges as last published */
 };
@@ -80,9 +80,9 @@ void engine_free(struct engine *e)
     if (!e)
         return;
     LIST_EACH_SAFE(it, tmp, &e->waiting)
-        seq_free(CONTAINER_OF(it, struct engine_seq, link));
+    seq_free(CONTAINER_OF(it, struct engine_seq, link));
     LIST_EACH_SAFE(it, tmp, &e->running)
-        seq_free(CONTAINER_OF(it, struct engine_seq, link));
+    seq_free(CONTAINER_OF(it, struct engine_seq, link));
     kv_free(&e->kv);
     free(e->batch);
     free(e);
@@ -336,7 +336,7 @@ static void start_step(struct engine *e, uint64_t now_us)
     e->count.waiting = e->n_waiting; /* what is still waiting now is what the end of the step reports */
     e->count.deferred = 0;
     LIST_EACH(it, &e->waiting)
-        e->count.deferred += CONTAINER_OF(it, struct engine_seq, link)->deferred;
+    e->count.deferred += CONTAINER_OF(it, struct engine_seq, link)->deferred;
     memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
 }
 
@@ -368,8 +368,8 @@ static void end_slice(struct engine *e, struct engine_seq *s, uint32_t n, engine
     if (s->n_out == 0)
         e->count.prompt_tokens += s->rq.n_tokens;
     uint32_t index = s->n_out++;
-    uint32_t token = s->rq.token_at ? s->rq.token_at(s->rq.user, index)
-                                    : (uint32_t)hash_mix(s->rq.salt ^ s->rq.n_tokens, index);
+    uint32_t token =
+        s->rq.token_at ? s->rq.token_at(s->rq.user, index) : (uint32_t)hash_mix(s->rq.salt ^ s->rq.n_tokens, index);
     append_token(s, token);
     e->count.generation_tokens++;
     struct engine_event ev = {.user = s->rq.user,

@@ -1,11 +1,13 @@
 /* sim/engine.h - a simulated inference engine: continuous batching in steps, in virtual time.
  *
- * One loop of steps, each with a token budget: running sequences first (decodes take one token, prefills a chunk), then waiting ones in
- * order of arrival while the whole prompt fits in free blocks; when a running sequence cannot grow, the last running one is preempted and
- * recomputed later. KV blocks are counted by reference and cached by chained hashes (sim/kv.h). A token becomes visible at the end of the
- * step that computed it. Pure: time and seed are arguments. Times are microseconds. One thread.
+ * One loop of steps, each with a token budget: running sequences first (decodes take one token, prefills a chunk), then
+ * waiting ones in order of arrival while the whole prompt fits in free blocks; when a running sequence cannot grow, the
+ * last running one is preempted and recomputed later. KV blocks are counted by reference and cached by chained hashes
+ * (sim/kv.h). A token becomes visible at the end of the step that computed it. Pure: time and seed are arguments. Times
+ * are microseconds. One thread.
  *
- * Use: submit; then `while ((t = engine_next(e, now)) <= now) engine_advance(e, now, ...)`, and wake up again at engine_next. */
+ * Use: submit; then `while ((t = engine_next(e, now)) <= now) engine_advance(e, now, ...)`, and wake up again at
+ * engine_next. */
 #ifndef SIM_ENGINE_H
 #define SIM_ENGINE_H
 
@@ -13,13 +15,13 @@
 
 struct engine_params {
     struct step_time time;
-    uint32_t block_size;         /* 16 */
+    uint32_t block_size; /* 16 */
     uint32_t n_blocks;
     uint32_t max_num_seqs;       /* 256 */
     uint32_t max_batched_tokens; /* 2048 */
     uint32_t max_loras;          /* distinct adapters in one batch; 0 = 1 */
     bool prefix_caching;
-    bool jitter;                 /* lognormal, sigma 0.03; 1 % of steps take 1.5 times as long */
+    bool jitter; /* lognormal, sigma 0.03; 1 % of steps take 1.5 times as long */
     uint64_t seed;
 };
 #define ENGINE_MAX_LORAS 256 /* adapter ids are below */
@@ -27,11 +29,11 @@ struct engine_params {
 struct engine;
 struct engine_seq; /* a request inside; the handle dies with its last event or with engine_cancel */
 struct engine_req {
-    const uint32_t *tokens; /* copied */
-    uint32_t n_tokens;      /* >= 1 */
-    uint32_t out_len;       /* tokens to produce, >= 1 */
-    uint32_t lora;          /* 0 = base model */
-    uint64_t salt;          /* partitions the prefix cache */
+    const uint32_t *tokens;                           /* copied */
+    uint32_t n_tokens;                                /* >= 1 */
+    uint32_t out_len;                                 /* tokens to produce, >= 1 */
+    uint32_t lora;                                    /* 0 = base model */
+    uint64_t salt;                                    /* partitions the prefix cache */
     uint32_t (*token_at)(void *user, uint32_t index); /* the index-th token produced; NULL: arbitrary */
     void *user;
 };
@@ -39,10 +41,10 @@ struct engine_event { /* one token of one request */
     void *user;
     struct engine_seq *seq;
     uint32_t index, token;
-    bool finished;              /* the last one: seq is gone when the callback returns */
-    uint32_t cached_tokens;     /* of the prompt, found in the prefix cache at first admission */
+    bool finished;                            /* the last one: seq is gone when the callback returns */
+    uint32_t cached_tokens;                   /* of the prompt, found in the prefix cache at first admission */
     uint64_t at_us, arrived_us, scheduled_us; /* now; submitted; first admitted to a batch */
-    uint32_t preempted;         /* times */
+    uint32_t preempted;                       /* times */
 };
 typedef void engine_event_fn(void *ctx, const struct engine_event *ev);
 
@@ -50,7 +52,8 @@ struct engine *engine_new(const struct engine_params *p);
 void engine_free(struct engine *e);
 /* NULL when the request can never fit (prompt and output exceed the KV cache). */
 struct engine_seq *engine_submit(struct engine *e, const struct engine_req *rq, uint64_t now_us);
-/* Leaves at once, its blocks are free. Allowed inside the callback, also for the event's own sequence unless it is finished. */
+/* Leaves at once, its blocks are free. Allowed inside the callback, also for the event's own sequence unless it is
+ * finished. */
 void engine_cancel(struct engine *e, struct engine_seq *s);
 /* End of the step under way, starting one at now_us when there is work and none runs; UINT64_MAX when idle. */
 uint64_t engine_next(struct engine *e, uint64_t now_us);

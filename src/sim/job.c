@@ -1,6 +1,8 @@
-/* sim/job.c - one API request in the simulated server: reads the body, submits a sequence per choice, ends with the answer or with the client.
+/* sim/job.c - one API request in the simulated server: reads the body, submits a sequence per choice, ends with the
+ * answer or with the client.
  *
- *   START -> FRONT (tokenising) -> ENGINE -> answered        any state -> gone when the client leaves or a fault strikes
+ *   START -> FRONT (tokenising) -> ENGINE -> answered        any state -> gone when the client leaves or a fault
+ * strikes
  *
  * A job is freed in exactly one place, job_free; its sequences are cancelled first. */
 #include "sim/server_priv.h"
@@ -14,7 +16,7 @@
 #include <time.h>
 
 #define MAX_CHOICES 4096
-#define SPREAD 0.6 /* sigma of drawn answer lengths */
+#define SPREAD      0.6 /* sigma of drawn answer lengths */
 
 static void cancel_all(struct job *j)
 {
@@ -133,8 +135,11 @@ static bool read_flags(struct reading *r)
 
 static bool read_limits(struct reading *r)
 {
-    static const enum body_key by_api[] = {[SIM_COMPLETIONS] = B_MAX_TOKENS, [SIM_CHAT] = B_MAX_TOKENS, [SIM_EMBEDDINGS] = B_KEYS,
-                                           [SIM_RESPONSES] = B_MAX_OUTPUT_TOKENS, [SIM_MESSAGES] = B_MAX_TOKENS};
+    static const enum body_key by_api[] = {[SIM_COMPLETIONS] = B_MAX_TOKENS,
+                                           [SIM_CHAT] = B_MAX_TOKENS,
+                                           [SIM_EMBEDDINGS] = B_KEYS,
+                                           [SIM_RESPONSES] = B_MAX_OUTPUT_TOKENS,
+                                           [SIM_MESSAGES] = B_MAX_TOKENS};
     enum body_key key = by_api[r->api];
     if (r->api == SIM_CHAT && r->b.raw[B_MAX_COMPLETION_TOKENS].n)
         key = B_MAX_COMPLETION_TOKENS;
@@ -171,7 +176,8 @@ static bool read_previous(struct reading *r, struct tokens *t)
     bool ok = body_string(r->b.raw[B_PREVIOUS], &id);
     struct remembered *m = ok ? find_kept(r->s, buf_str(&id)) : NULL;
     if (!m) {
-        (void)REFUSE(r, ok ? 404 : 400, "previous_response_id", "Response with id '" STR_FMT "' not found.", STR_ARG(buf_str(&id)));
+        (void)REFUSE(r, ok ? 404 : 400, "previous_response_id", "Response with id '" STR_FMT "' not found.",
+                     STR_ARG(buf_str(&id)));
     } else {
         r->j->previous = str_dup(buf_str(&id));
         for (uint32_t i = 0; i < m->tok.n; i++)
@@ -204,7 +210,10 @@ static bool read_prompts(struct reading *r)
         ok = false;
         error = "Input should be a valid list";
     } else {
-        ok = prompts_chat(t, messages, r->api == SIM_RESPONSES ? raw[B_INSTRUCTIONS] : r->api == SIM_MESSAGES ? raw[B_SYSTEM] : STR_NULL,
+        ok = prompts_chat(t, messages,
+                          r->api == SIM_RESPONSES  ? raw[B_INSTRUCTIONS]
+                          : r->api == SIM_MESSAGES ? raw[B_SYSTEM]
+                                                   : STR_NULL,
                           raw[B_TOOLS], &error);
     }
     return ok ? true : REFUSE(r, 400, r->api == SIM_RESPONSES ? "input" : "messages", "%s", error);
@@ -240,10 +249,11 @@ static bool make_choices(struct reading *r)
         uint64_t room = r->s->max_model_len > t->n ? r->s->max_model_len - t->n : 0;
         if (room == 0 || (r->limit != UINT64_MAX && r->limit > room && r->api != SIM_EMBEDDINGS))
             return REFUSE(r, 400, "max_tokens",
-                          "This model's maximum context length is %u tokens. However, you requested %llu tokens (%u in the prompt, %llu "
+                          "This model's maximum context length is %u tokens. However, you requested %llu tokens (%u in "
+                          "the prompt, %llu "
                           "in the completion). Please reduce the length of the prompt or of the completion.",
-                          r->s->max_model_len, (unsigned long long)(t->n + (r->limit == UINT64_MAX ? 1 : r->limit)), t->n,
-                          (unsigned long long)(r->limit == UINT64_MAX ? 1 : r->limit));
+                          r->s->max_model_len, (unsigned long long)(t->n + (r->limit == UINT64_MAX ? 1 : r->limit)),
+                          t->n, (unsigned long long)(r->limit == UINT64_MAX ? 1 : r->limit));
         c->job = j;
         c->n_prompt = t->n;
         c->seed = hash_mix(hash_bytes(t->v, t->n * sizeof(*t->v), j->lora), i % j->n);
@@ -264,14 +274,18 @@ static bool read_embedding(struct reading *r)
         return true;
     r->j->base64 = str_eq(r->b.raw[B_ENCODING], STR("\"base64\""));
     r->j->dimensions = 64;
-    if (body_u64(r->b.raw[B_DIMENSIONS], &r->j->dimensions) == BODY_BAD || r->j->dimensions < 1 || r->j->dimensions > 8192)
+    if (body_u64(r->b.raw[B_DIMENSIONS], &r->j->dimensions) == BODY_BAD || r->j->dimensions < 1 ||
+        r->j->dimensions > 8192)
         return REFUSE(r, 400, "dimensions", "dimensions must be between 1 and 8192.");
     return true;
 }
 
 static void make_id(struct job *j)
 {
-    static const char *const prefix[] = {[SIM_COMPLETIONS] = "cmpl", [SIM_CHAT] = "chatcmpl", [SIM_EMBEDDINGS] = "embd", [SIM_RESPONSES] = "resp",
+    static const char *const prefix[] = {[SIM_COMPLETIONS] = "cmpl",
+                                         [SIM_CHAT] = "chatcmpl",
+                                         [SIM_EMBEDDINGS] = "embd",
+                                         [SIM_RESPONSES] = "resp",
                                          [SIM_MESSAGES] = "chatcmpl"};
     const struct h1_header *given = h1_find(j->rq->head, H_X_REQUEST_ID);
     uint64_t a = rng_u64(&j->s->rng), b = rng_u64(&j->s->rng);
@@ -279,9 +293,9 @@ static void make_id(struct job *j)
     if (given && given->value.n && given->value.n < 64)
         (void)snprintf(j->id, sizeof(j->id), "%s%c" STR_FMT, prefix[j->api], sep, STR_ARG(given->value));
     else
-        (void)snprintf(j->id, sizeof(j->id), "%s%c%08x-%04x-4%03x-%04x-%012llx", prefix[j->api], sep, (unsigned)(a >> 32),
-                       (unsigned)(a >> 16 & 0xffff), (unsigned)(a & 0xfff), (unsigned)(0x8000 | (b >> 48 & 0x3fff)),
-                       (unsigned long long)(b & 0xffffffffffffull));
+        (void)snprintf(j->id, sizeof(j->id), "%s%c%08x-%04x-4%03x-%04x-%012llx", prefix[j->api], sep,
+                       (unsigned)(a >> 32), (unsigned)(a >> 16 & 0xffff), (unsigned)(a & 0xfff),
+                       (unsigned)(0x8000 | (b >> 48 & 0x3fff)), (unsigned long long)(b & 0xffffffffffffull));
 }
 
 static bool read_request(struct reading *r)
@@ -333,7 +347,8 @@ static void on_front(struct timer *t)
         tokens_free(&c->tok);
         if (!c->seq) {
             cancel_all(j);
-            api_error(s, j->rq, j->api, 400, "max_tokens", "The request does not fit into the KV cache of this server.");
+            api_error(s, j->rq, j->api, 400, "max_tokens",
+                      "The request does not fit into the KV cache of this server.");
             job_free(j);
             return;
         }
@@ -376,7 +391,9 @@ void job_start(struct server *s, enum sim_api api, struct httpd_req *rq)
     }
     make_id(j);
     j->seq_no = salt_of(&r);
-    j->fault = fault_hits(s, AT_AFTER_HEAD, rq->body) ? AT_AFTER_HEAD : fault_hits(s, AT_MID_STREAM, rq->body) ? AT_MID_STREAM : AT_NOW;
+    j->fault = fault_hits(s, AT_AFTER_HEAD, rq->body)   ? AT_AFTER_HEAD
+               : fault_hits(s, AT_MID_STREAM, rq->body) ? AT_MID_STREAM
+                                                        : AT_NOW;
     rq->user = j;
     rq->on_abort = on_abort;
     hist_observe(&s->stats.n, j->n);

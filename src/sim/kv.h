@@ -1,7 +1,8 @@
-/* sim/kv.h - the KV cache of a simulated engine: blocks with reference counts, a hash table of computed blocks, an LRU queue of free ones.
+/* sim/kv.h - the KV cache of a simulated engine: blocks with reference counts, a hash table of computed blocks, an LRU
+ * queue of free ones.
  *
- * A block whose count is 0 stands in the free queue and keeps its hash until it is handed out again: that is the prefix cache. Freed blocks
- * join the tail, allocation takes the head. Pure; bounded by its size. */
+ * A block whose count is 0 stands in the free queue and keeps its hash until it is handed out again: that is the prefix
+ * cache. Freed blocks join the tail, allocation takes the head. Pure; bounded by its size. */
 #ifndef SIM_KV_H
 #define SIM_KV_H
 

@@ -96,14 +96,16 @@ static void load(struct server *s, struct httpd_req *rq, struct str name, struct
         slot++;
     if (known || slot == SIM_MAX_LORAS) {
         server_error(rq, 400, "InvalidUserInput", NULL, NULL,
-                     known ? "The lora adapter '" STR_FMT "' has already been loaded." : "There is no room for the lora adapter '" STR_FMT "'.",
+                     known ? "The lora adapter '" STR_FMT "' has already been loaded."
+                           : "There is no room for the lora adapter '" STR_FMT "'.",
                      STR_ARG(name));
         return;
     }
     s->loras[slot] = xmalloc(sizeof(*s->loras[slot]));
     *s->loras[slot] = (struct sim_lora){{str_dup(name), name.n}, {str_dup(path), path.n}};
     char text[512];
-    int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' added successfully.", STR_ARG(str_first(name, 400)));
+    int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' added successfully.",
+                     STR_ARG(str_first(name, 400)));
     httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, (struct str){text, (size_t)n});
 }
 
@@ -114,19 +116,22 @@ static void unload(struct server *s, struct httpd_req *rq, struct str name)
             continue;
         uint32_t used = 0;
         LIST_EACH(it, &s->jobs)
-            used += CONTAINER_OF(it, struct job, link)->lora == i + 1;
+        used += CONTAINER_OF(it, struct job, link)->lora == i + 1;
         if (used) {
-            server_error(rq, 400, "InvalidUserInput", NULL, NULL, "The lora adapter '" STR_FMT "' is in use.", STR_ARG(name));
+            server_error(rq, 400, "InvalidUserInput", NULL, NULL, "The lora adapter '" STR_FMT "' is in use.",
+                         STR_ARG(name));
             return;
         }
         char text[512];
-        int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' removed successfully.", STR_ARG(str_first(name, 400)));
+        int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' removed successfully.",
+                         STR_ARG(str_first(name, 400)));
         lora_free(s->loras[i]);
         s->loras[i] = NULL;
         httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, (struct str){text, (size_t)n});
         return;
     }
-    server_error(rq, 404, "NotFoundError", NULL, NULL, "The lora adapter '" STR_FMT "' cannot be found.", STR_ARG(name));
+    server_error(rq, 404, "NotFoundError", NULL, NULL, "The lora adapter '" STR_FMT "' cannot be found.",
+                 STR_ARG(name));
 }
 
 void lora_free(struct sim_lora *l)

@@ -1,4 +1,5 @@
-/* sim/options.c - one table of the options that have an effect here; everything else of the real server is accepted and noted. */
+/* sim/options.c - one table of the options that have an effect here; everything else of the real server is accepted and
+ * noted. */
 #include "sim/options.h"
 
 #include "base/duration.h"
@@ -20,7 +21,8 @@ static const struct option table[] = {
     {"host", "ADDR", "address to listen on (127.0.0.1)", STRING, AT(host)},
     {"port", "PORT", "port to listen on (8000; 0: any free one)", PORT, AT(port)},
     {"profile", "NAME", "speed and memory of a GPU and model pair; see the list below", STRING, AT(profile)},
-    {"hardware", "GPU", "a10, l20, a6000, a100-40, a100, h100, h20, h20-141 (default: the first that holds the model)", STRING, AT(hardware)},
+    {"hardware", "GPU", "a10, l20, a6000, a100-40, a100, h100, h20, h20-141 (default: the first that holds the model)",
+     STRING, AT(hardware)},
     {"tensor-parallel-size", "N", "GPUs that share the model", TP, AT(tp)},
     {"max-model-len", "TOKENS", "longest prompt and answer together", NUMBER, AT(max_model_len)},
     {"gpu-memory-utilization", "FRACTION", "share of the GPU's memory to use (0.9)", FRACTION, AT(memory_frac)},
@@ -44,17 +46,31 @@ static const struct option table[] = {
     {"time-scale", "N", "the server's clock runs N times as fast", FRACTION, AT(time_scale)},
     {"startup-ms", "MS", "time until the server listens", MILLIS, AT(startup_us)},
     {"frontend-ms", "MS", "time between a request's arrival and the engine (5)", MILLIS, AT(frontend_us)},
-    {"mean-output", "TOKENS", "answers end by themselves, on average after so many tokens (default: only those without a limit, 150)", NUMBER,
+    {"mean-output", "TOKENS",
+     "answers end by themselves, on average after so many tokens (default: only those without a limit, 150)", NUMBER,
      AT(mean_output)},
-    {"metrics", "v0|v1|both", "names of the metrics (default: v1, and v0's gpu_cache_usage_perc)", METRICS, AT(metrics)},
+    {"metrics", "v0|v1|both", "names of the metrics (default: v1, and v0's gpu_cache_usage_perc)", METRICS,
+     AT(metrics)},
     {"pod-name", "NAME", "sent as x-inference-pod", STRING, AT(pod_name)},
-    {"control", "ADDR:PORT", "second address for the /sim/ interface, alive when the server plays dead", STRING, AT(control)},
+    {"control", "ADDR:PORT", "second address for the /sim/ interface, alive when the server plays dead", STRING,
+     AT(control)},
 };
 
-/* Options of the real server that take no value; any other unknown option takes the next word unless that begins with "--". */
-static const char *const bare[] = {"trust-remote-code", "enforce-eager", "disable-log-requests", "disable-log-stats", "enable-chunked-prefill",
-                                   "no-enable-chunked-prefill", "enable-auto-tool-choice", "enable-reasoning", "enable-metrics",
-                                   "disable-custom-all-reduce", "enable-expert-parallel", "enable-mixed-chunk", "headless"};
+/* Options of the real server that take no value; any other unknown option takes the next word unless that begins with
+ * "--". */
+static const char *const bare[] = {"trust-remote-code",
+                                   "enforce-eager",
+                                   "disable-log-requests",
+                                   "disable-log-stats",
+                                   "enable-chunked-prefill",
+                                   "no-enable-chunked-prefill",
+                                   "enable-auto-tool-choice",
+                                   "enable-reasoning",
+                                   "enable-metrics",
+                                   "disable-custom-all-reduce",
+                                   "enable-expert-parallel",
+                                   "enable-mixed-chunk",
+                                   "headless"};
 
 void sim_options_init(struct sim_options *o)
 {
@@ -89,8 +105,9 @@ static const struct option *find(struct str name)
 {
     static const struct {
         const char *alias, *name;
-    } aliases[] = {{"tp", "tensor-parallel-size"}, {"tensor-parallel", "tensor-parallel-size"}, {"tp-size", "tensor-parallel-size"},
-                   {"model-path", "model"}, {"context-length", "max-model-len"}, {"mem-fraction-static", "gpu-memory-utilization"}};
+    } aliases[] = {{"tp", "tensor-parallel-size"},      {"tensor-parallel", "tensor-parallel-size"},
+                   {"tp-size", "tensor-parallel-size"}, {"model-path", "model"},
+                   {"context-length", "max-model-len"}, {"mem-fraction-static", "gpu-memory-utilization"}};
     for (size_t i = 0; i < ARRAY_LEN(aliases); i++)
         if (name_is(name, aliases[i].alias))
             name = str_c(aliases[i].name);
@@ -110,7 +127,9 @@ static int add_lora(struct sim_options *o, struct str v, struct errbuf *err)
         const char *why;
         struct buf b;
         if (!body_members(v, keys, 2, m, &why) || !body_is_string(m[0]))
-            return err_set(err, "--lora-modules: \"" STR_FMT "\" is neither NAME=PATH nor a JSON object with name and path.", STR_ARG(v));
+            return err_set(err,
+                           "--lora-modules: \"" STR_FMT "\" is neither NAME=PATH nor a JSON object with name and path.",
+                           STR_ARG(v));
         buf_init(&b, v.n + 16);
         (void)body_string(m[0], &b);
         l.name = arena_str(&o->arena, buf_str(&b));
@@ -137,7 +156,9 @@ static int bad_value(const struct option *op, struct str v, const char *want, st
 
 static int set_metrics(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
 {
-    static const char *const modes[] = {[SIM_METRICS_DEFAULT] = "default", [SIM_METRICS_V0] = "v0", [SIM_METRICS_V1] = "v1",
+    static const char *const modes[] = {[SIM_METRICS_DEFAULT] = "default",
+                                        [SIM_METRICS_V0] = "v0",
+                                        [SIM_METRICS_V1] = "v1",
                                         [SIM_METRICS_BOTH] = "both"};
     for (unsigned i = 0; i < ARRAY_LEN(modes); i++)
         if (str_eq_c(v, modes[i])) {
@@ -179,7 +200,8 @@ static int set(struct sim_options *o, const struct option *op, struct str v, str
     case NUMBER:
     case PORT:
     case TP:
-        if (!str_to_u64(v, &n) || (op->kind == PORT && n > UINT16_MAX) || (op->kind == TP && (n < 1 || n > 64)) || n > UINT32_MAX)
+        if (!str_to_u64(v, &n) || (op->kind == PORT && n > UINT16_MAX) || (op->kind == TP && (n < 1 || n > 64)) ||
+            n > UINT32_MAX)
             return bad_value(op, v, "a whole number in range", err);
         if (op->kind == PORT)
             *(uint16_t *)at = (uint16_t)n;
@@ -200,7 +222,8 @@ static void note(struct sim_options *o, struct str name)
     char text[160];
     if (!o->note)
         return;
-    (void)snprintf(text, sizeof(text), "option --" STR_FMT " is accepted without effect in the simulation", STR_ARG(str_first(name, 80)));
+    (void)snprintf(text, sizeof(text), "option --" STR_FMT " is accepted without effect in the simulation",
+                   STR_ARG(str_first(name, 80)));
     o->note(o->note_ctx, text);
 }
 

@@ -44,19 +44,32 @@ static const struct llm llms[] = {
 #define TP_BANDWIDTH 0.92
 
 static const struct profile linear[] = {
-    {"h100-qwen3-32b", {.base = 15e-3, .prefill_token = 75e-6, .decode_seq = 20e-6, .context_token = 6.0e-8, .pair = 4.2e-9},
-     270000, 1024, 8192, 131072},
-    {"a10-qwen25-7b", {.base = 28e-3, .prefill_token = 250e-6, .decode_seq = 30e-6, .context_token = 1.2e-7, .pair = 8.0e-9},
-     85000, 256, 2048, 32768},
+    {"h100-qwen3-32b",
+     {.base = 15e-3, .prefill_token = 75e-6, .decode_seq = 20e-6, .context_token = 6.0e-8, .pair = 4.2e-9},
+     270000,
+     1024,
+     8192,
+     131072},
+    {"a10-qwen25-7b",
+     {.base = 28e-3, .prefill_token = 250e-6, .decode_seq = 30e-6, .context_token = 1.2e-7, .pair = 8.0e-9},
+     85000,
+     256,
+     2048,
+     32768},
     {"h200-qwen3-coder-30b-a3b",
      {.base = 7e-3, .prefill_token = 30e-6, .decode_seq = 30e-6, .context_token = 2.7e-8, .pair = 1.75e-9},
-     930000, 1024, 8192, 262144},
+     930000,
+     1024,
+     8192,
+     262144},
 };
 
-double step_seconds(const struct step_time *t, double decode, double chunks, double prefill, double context, double pairs)
+double step_seconds(const struct step_time *t, double decode, double chunks, double prefill, double context,
+                    double pairs)
 {
-    return t->base + t->decode_seq * decode + t->chunk * chunks + hypot(t->weights, t->gemm_token * (decode + prefill)) +
-           t->prefill_token * prefill + t->context_token * context + t->pair * pairs;
+    return t->base + t->decode_seq * decode + t->chunk * chunks +
+           hypot(t->weights, t->gemm_token * (decode + prefill)) + t->prefill_token * prefill +
+           t->context_token * context + t->pair * pairs;
 }
 
 /* Lower-case letters and digits of s. */
@@ -93,24 +106,26 @@ static double kv_capacity(const struct gpu *g, const struct llm *m, unsigned tp,
     return per_gpu > 0 ? per_gpu * tp / m->kv_bytes : 0;
 }
 
-static int combine(const struct gpu *g, const struct llm *m, unsigned tp, double frac, struct profile *out, struct errbuf *err)
+static int combine(const struct gpu *g, const struct llm *m, unsigned tp, double frac, struct profile *out,
+                   struct errbuf *err)
 {
     double cap = kv_capacity(g, m, tp, frac);
     if (cap < 1024)
         return err_set(err, "the model %s does not fit on %u x %s.", m->name, tp, g->name);
     double bw = g->bandwidth * tp * (tp > 1 ? TP_BANDWIDTH : 1), fl = g->flops * tp;
-    *out = (struct profile){
-        .time = {.base = g->t0 + (tp == 1 ? 0 : tp == 2 ? g->comm2 : g->comm4),
-                 .decode_seq = g->ts,
-                 .chunk = g->ts,
-                 .weights = m->params * 2 / (bw * g->eb),
-                 .gemm_token = 2 * m->params / (fl * g->ec),
-                 .context_token = m->kv_bytes / (bw * g->ek),
-                 .pair = 4 * m->layers * m->heads * m->head_dim / (fl * g->ec)},
-        .kv_tokens = (uint64_t)cap,
-        .max_num_seqs = g->large ? 1024 : 256,
-        .max_batched_tokens = g->large ? 8192 : 2048,
-        .max_model_len = m->max_model_len};
+    *out = (struct profile){.time = {.base = g->t0 + (tp == 1   ? 0
+                                                      : tp == 2 ? g->comm2
+                                                                : g->comm4),
+                                     .decode_seq = g->ts,
+                                     .chunk = g->ts,
+                                     .weights = m->params * 2 / (bw * g->eb),
+                                     .gemm_token = 2 * m->params / (fl * g->ec),
+                                     .context_token = m->kv_bytes / (bw * g->ek),
+                                     .pair = 4 * m->layers * m->heads * m->head_dim / (fl * g->ec)},
+                            .kv_tokens = (uint64_t)cap,
+                            .max_num_seqs = g->large ? 1024 : 256,
+                            .max_batched_tokens = g->large ? 8192 : 2048,
+                            .max_model_len = m->max_model_len};
     (void)snprintf(out->name, sizeof(out->name), "%s-%s-tp%u", g->name, m->name, tp);
     return 0;
 }
@@ -160,7 +175,8 @@ int profile_find(const struct profile_query *q, struct profile *out, struct errb
     if (q->hardware.n) {
         const struct gpu *g = find_gpu(q->hardware);
         if (!g)
-            return err_set(err, "there is no hardware \"" STR_FMT "\"; see --help for the names.", STR_ARG(q->hardware));
+            return err_set(err, "there is no hardware \"" STR_FMT "\"; see --help for the names.",
+                           STR_ARG(q->hardware));
         return combine(g, m, tp, frac, out, err);
     }
     for (size_t i = 0; i < ARRAY_LEN(gpu_order); i++) {

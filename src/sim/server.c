@@ -82,10 +82,10 @@ static void post_unload_lora(struct server *s, struct httpd_req *rq)
     models_lora(s, rq, false);
 }
 
-#define API(fn, api)                                                                                                                     \
-    static void fn(struct server *s, struct httpd_req *rq)                                                                               \
-    {                                                                                                                                    \
-        job_start(s, api, rq);                                                                                                           \
+#define API(fn, api)                                                                                                   \
+    static void fn(struct server *s, struct httpd_req *rq)                                                             \
+    {                                                                                                                  \
+        job_start(s, api, rq);                                                                                         \
     }
 API(post_completions, SIM_COMPLETIONS)
 API(post_chat, SIM_CHAT)
@@ -225,7 +225,10 @@ void server_revive(struct server *s)
 static int setup_engine(struct server *s, struct errbuf *err)
 {
     const struct sim_options *o = s->opt;
-    struct profile_query q = {.name = o->profile, .hardware = o->hardware, .model = o->model.n ? o->model : o->names[0], .tp = o->tp,
+    struct profile_query q = {.name = o->profile,
+                              .hardware = o->hardware,
+                              .model = o->model.n ? o->model : o->names[0],
+                              .tp = o->tp,
                               .memory_frac = o->memory_frac};
     if (profile_find(&q, &s->profile, err) != 0)
         return -1;
@@ -233,15 +236,16 @@ static int setup_engine(struct server *s, struct errbuf *err)
     uint64_t blocks = o->n_blocks_override ? o->n_blocks_override : kv / o->block_size;
     if (blocks < 2 || blocks > 16u << 20)
         return err_set(err, "the KV cache of %llu blocks is too small or too large.", (unsigned long long)blocks);
-    s->ep = (struct engine_params){.time = s->profile.time,
-                                   .block_size = (uint32_t)o->block_size,
-                                   .n_blocks = (uint32_t)blocks,
-                                   .max_num_seqs = (uint32_t)(o->max_num_seqs ? o->max_num_seqs : s->profile.max_num_seqs),
-                                   .max_batched_tokens = (uint32_t)(o->max_batched_tokens ? o->max_batched_tokens : s->profile.max_batched_tokens),
-                                   .max_loras = (uint32_t)o->max_loras,
-                                   .prefix_caching = o->prefix_caching,
-                                   .jitter = o->jitter,
-                                   .seed = o->seed};
+    s->ep = (struct engine_params){
+        .time = s->profile.time,
+        .block_size = (uint32_t)o->block_size,
+        .n_blocks = (uint32_t)blocks,
+        .max_num_seqs = (uint32_t)(o->max_num_seqs ? o->max_num_seqs : s->profile.max_num_seqs),
+        .max_batched_tokens = (uint32_t)(o->max_batched_tokens ? o->max_batched_tokens : s->profile.max_batched_tokens),
+        .max_loras = (uint32_t)o->max_loras,
+        .prefix_caching = o->prefix_caching,
+        .jitter = o->jitter,
+        .seed = o->seed};
     uint64_t len = o->max_model_len ? o->max_model_len : s->profile.max_model_len;
     s->max_model_len = (uint32_t)MIN(len, blocks * o->block_size);
     s->engine = engine_new(&s->ep);
@@ -257,11 +261,13 @@ static void setup_names(struct server *s)
         s->names[s->n_names++] = o->model.n ? o->model : STR("Qwen/Qwen2.5-7B-Instruct");
     for (unsigned i = 0; i < o->n_loras; i++) {
         s->loras[i] = xmalloc(sizeof(*s->loras[i]));
-        *s->loras[i] = (struct sim_lora){{str_dup(o->loras[i].name), o->loras[i].name.n}, {str_dup(o->loras[i].path), o->loras[i].path.n}};
+        *s->loras[i] = (struct sim_lora){{str_dup(o->loras[i].name), o->loras[i].name.n},
+                                         {str_dup(o->loras[i].path), o->loras[i].path.n}};
     }
 }
 
-struct server *server_new(struct loop *l, const struct sim_options *o, const struct server_hooks *hooks, struct errbuf *err)
+struct server *server_new(struct loop *l, const struct sim_options *o, const struct server_hooks *hooks,
+                          struct errbuf *err)
 {
     struct server *s = xcalloc(1, sizeof(*s));
     s->loop = l;

@@ -1,18 +1,23 @@
-/* sim/stats.c - the metrics page of a model server, with the names, labels, buckets and number format of vLLM v0 and v1. */
+/* sim/stats.c - the metrics page of a model server, with the names, labels, buckets and number format of vLLM v0 and
+ * v1. */
 #include "sim/server_priv.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static const double ttft_bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560};
-static const double token_bounds[] = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
-static const double request_bounds[] = {.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
-static const double length_bounds[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+static const double ttft_bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                                     1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
+static const double token_bounds[] = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
+                                      .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
+static const double request_bounds[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
+                                        30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+static const double length_bounds[] = {1,   2,    5,    10,   20,    50,    100,   200,
+                                       500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 static const double n_bounds[] = {1, 2, 5, 10, 20};
 static const double iteration_bounds[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 /* The histograms of v0 stop earlier. */
-#define V0_TTFT 16
+#define V0_TTFT  16
 #define V0_TOKEN 13
 static const double v0_e2e_bounds[] = {1, 2.5, 5, 10, 15, 20, 30, 40, 50, 60};
 
@@ -23,12 +28,18 @@ void stats_init(struct stats *st)
         struct sim_hist *h;
         const double *bound;
         unsigned n;
-    } all[] = {{&st->ttft, ttft_bounds, ARRAY_LEN(ttft_bounds)},       {&st->itl, token_bounds, ARRAY_LEN(token_bounds)},
-               {&st->tpot, token_bounds, ARRAY_LEN(token_bounds)},     {&st->e2e, request_bounds, ARRAY_LEN(request_bounds)},
-               {&st->queue, request_bounds, ARRAY_LEN(request_bounds)}, {&st->inference, request_bounds, ARRAY_LEN(request_bounds)},
-               {&st->prefill, request_bounds, ARRAY_LEN(request_bounds)}, {&st->decode, request_bounds, ARRAY_LEN(request_bounds)},
-               {&st->prompt, length_bounds, ARRAY_LEN(length_bounds)}, {&st->generation, length_bounds, ARRAY_LEN(length_bounds)},
-               {&st->max_tokens, length_bounds, ARRAY_LEN(length_bounds)}, {&st->n, n_bounds, ARRAY_LEN(n_bounds)},
+    } all[] = {{&st->ttft, ttft_bounds, ARRAY_LEN(ttft_bounds)},
+               {&st->itl, token_bounds, ARRAY_LEN(token_bounds)},
+               {&st->tpot, token_bounds, ARRAY_LEN(token_bounds)},
+               {&st->e2e, request_bounds, ARRAY_LEN(request_bounds)},
+               {&st->queue, request_bounds, ARRAY_LEN(request_bounds)},
+               {&st->inference, request_bounds, ARRAY_LEN(request_bounds)},
+               {&st->prefill, request_bounds, ARRAY_LEN(request_bounds)},
+               {&st->decode, request_bounds, ARRAY_LEN(request_bounds)},
+               {&st->prompt, length_bounds, ARRAY_LEN(length_bounds)},
+               {&st->generation, length_bounds, ARRAY_LEN(length_bounds)},
+               {&st->max_tokens, length_bounds, ARRAY_LEN(length_bounds)},
+               {&st->n, n_bounds, ARRAY_LEN(n_bounds)},
                {&st->iteration, iteration_bounds, ARRAY_LEN(iteration_bounds)}};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
         all[i].h->bound = all[i].bound;
@@ -71,7 +82,8 @@ static void lora_names(struct server *s, bool running, struct buf *out)
     }
 }
 
-/* Each combination of lists is a series whose value is when it was last current; old ones stay (the oldest goes when there are too many). */
+/* Each combination of lists is a series whose value is when it was last current; old ones stay (the oldest goes when
+ * there are too many). */
 static void lora_step(struct server *s)
 {
     struct stats *st = &s->stats;
@@ -112,7 +124,8 @@ void stats_step(struct server *s)
         lora_step(s);
 }
 
-/* A Python float as prometheus_client prints it: shortest text that reads back, always with a fraction, exponents from 10^6 on. */
+/* A Python float as prometheus_client prints it: shortest text that reads back, always with a fraction, exponents from
+ * 10^6 on. */
 static void add_float(struct buf *out, double v)
 {
     char t[64], *dot;
@@ -217,9 +230,12 @@ static void cache_config(struct page *p)
 {
     const struct sim_options *o = p->s->opt;
     head(p, "vllm:cache_config_info", "gauge", "Information of the LLMEngine CacheConfig");
-    buf_addf(p->out, "vllm:cache_config_info{block_size=\"%u\",cache_dtype=\"auto\",enable_prefix_caching=\"%s\",%sgpu_memory_utilization=\"%g\","
-                     "num_cpu_blocks=\"None\",num_gpu_blocks=\"%u\",num_gpu_blocks_override=\"",
-             p->s->ep.block_size, o->prefix_caching ? "True" : "False", p->engine, o->memory_frac > 0 ? o->memory_frac : 0.9, p->s->ep.n_blocks);
+    buf_addf(p->out,
+             "vllm:cache_config_info{block_size=\"%u\",cache_dtype=\"auto\",enable_prefix_caching=\"%s\",%sgpu_memory_"
+             "utilization=\"%g\","
+             "num_cpu_blocks=\"None\",num_gpu_blocks=\"%u\",num_gpu_blocks_override=\"",
+             p->s->ep.block_size, o->prefix_caching ? "True" : "False", p->engine,
+             o->memory_frac > 0 ? o->memory_frac : 0.9, p->s->ep.n_blocks);
     if (o->n_blocks_override)
         buf_addf(p->out, "%llu", (unsigned long long)o->n_blocks_override);
     else
@@ -234,7 +250,8 @@ static void lora_info(struct page *p)
         return;
     head(p, "vllm:lora_requests_info", "gauge", "Running stats on lora requests.");
     for (unsigned i = 0; i < st->n_lora; i++) {
-        buf_addf(p->out, "vllm:lora_requests_info{max_lora=\"%llu\",running_lora_adapters=\"", (unsigned long long)p->s->opt->max_loras);
+        buf_addf(p->out, "vllm:lora_requests_info{max_lora=\"%llu\",running_lora_adapters=\"",
+                 (unsigned long long)p->s->opt->max_loras);
         label_value(p->out, str_c(st->lora[i].running));
         buf_add_str(p->out, STR("\",waiting_lora_adapters=\""));
         label_value(p->out, str_c(st->lora[i].waiting));
@@ -294,28 +311,41 @@ static void v1_page(struct page *p, const struct gauges *g, const struct engine_
     by_reason(p, g->waiting, g->deferred);
     gauge(p, "vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", g->kv);
     if (old_names)
-        gauge(p, "vllm:gpu_cache_usage_perc", "GPU KV-cache usage. 1 means 100 percent usage. DEPRECATED: use kv_cache_usage_perc.", g->kv);
+        gauge(p, "vllm:gpu_cache_usage_perc",
+              "GPU KV-cache usage. 1 means 100 percent usage. DEPRECATED: use kv_cache_usage_perc.", g->kv);
     counter(p, "vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.",
             (double)es->prefix_query_tokens);
-    counter(p, "vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.", (double)es->prefix_hit_tokens);
-    counter(p, "vllm:num_preemptions_total", "Cumulative number of preemption from the engine.", (double)es->preemptions);
+    counter(p, "vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.",
+            (double)es->prefix_hit_tokens);
+    counter(p, "vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
+            (double)es->preemptions);
     counter(p, "vllm:prompt_tokens_total", "Number of prefill tokens processed.", (double)es->prompt_tokens);
     counter(p, "vllm:generation_tokens_total", "Number of generation tokens processed.", (double)es->generation_tokens);
     finished(p);
-    histogram(p, "vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", &st->iteration, st->iteration.n);
+    histogram(p, "vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", &st->iteration,
+              st->iteration.n);
     histogram(p, "vllm:request_prompt_tokens", "Number of prefill tokens processed.", &st->prompt, st->prompt.n);
-    histogram(p, "vllm:request_generation_tokens", "Number of generation tokens processed.", &st->generation, st->generation.n);
-    histogram(p, "vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", &st->max_tokens, st->max_tokens.n);
+    histogram(p, "vllm:request_generation_tokens", "Number of generation tokens processed.", &st->generation,
+              st->generation.n);
+    histogram(p, "vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", &st->max_tokens,
+              st->max_tokens.n);
     histogram(p, "vllm:request_params_n", "Histogram of the n request parameter.", &st->n, st->n.n);
-    histogram(p, "vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", &st->ttft, st->ttft.n);
-    histogram(p, "vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", &st->itl, st->itl.n);
-    histogram(p, "vllm:request_time_per_output_token_seconds", "Histogram of time_per_output_token_seconds per request.", &st->tpot, st->tpot.n);
-    histogram(p, "vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", &st->e2e, st->e2e.n);
-    histogram(p, "vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", &st->queue, st->queue.n);
-    histogram(p, "vllm:request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.", &st->inference,
-              st->inference.n);
-    histogram(p, "vllm:request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.", &st->prefill, st->prefill.n);
-    histogram(p, "vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", &st->decode, st->decode.n);
+    histogram(p, "vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", &st->ttft,
+              st->ttft.n);
+    histogram(p, "vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", &st->itl,
+              st->itl.n);
+    histogram(p, "vllm:request_time_per_output_token_seconds",
+              "Histogram of time_per_output_token_seconds per request.", &st->tpot, st->tpot.n);
+    histogram(p, "vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", &st->e2e,
+              st->e2e.n);
+    histogram(p, "vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", &st->queue,
+              st->queue.n);
+    histogram(p, "vllm:request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.",
+              &st->inference, st->inference.n);
+    histogram(p, "vllm:request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.",
+              &st->prefill, st->prefill.n);
+    histogram(p, "vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.",
+              &st->decode, st->decode.n);
     cache_config(p);
     lora_info(p);
 }
@@ -346,20 +376,27 @@ static void v0_page(struct page *p, const struct gauges *g, const struct engine_
     }
     gauge(p, "vllm:num_requests_swapped", "Number of requests swapped to CPU.", 0);
     gauge(p, "vllm:cpu_cache_usage_perc", "CPU KV-cache usage. 1 means 100 percent usage.", 0);
-    gauge(p, "vllm:gpu_prefix_cache_hit_rate", "GPU prefix cache block hit rate.", q > 0 ? (double)es->prefix_hit_tokens / q : 0);
+    gauge(p, "vllm:gpu_prefix_cache_hit_rate", "GPU prefix cache block hit rate.",
+          q > 0 ? (double)es->prefix_hit_tokens / q : 0);
     gauge(p, "vllm:cpu_prefix_cache_hit_rate", "CPU prefix cache block hit rate.", 0);
     gauge(p, "vllm:avg_prompt_throughput_toks_per_s", "Average prefill throughput in tokens/s.", st->prompt_rate);
-    gauge(p, "vllm:avg_generation_throughput_toks_per_s", "Average generation throughput in tokens/s.", st->generation_rate);
-    histogram(p, "vllm:time_per_output_token_seconds", "Histogram of time per output token in seconds.", &st->itl, V0_TOKEN);
+    gauge(p, "vllm:avg_generation_throughput_toks_per_s", "Average generation throughput in tokens/s.",
+          st->generation_rate);
+    histogram(p, "vllm:time_per_output_token_seconds", "Histogram of time per output token in seconds.", &st->itl,
+              V0_TOKEN);
     if (!with_common)
         return;
-    counter(p, "vllm:num_preemptions_total", "Cumulative number of preemption from the engine.", (double)es->preemptions);
+    counter(p, "vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
+            (double)es->preemptions);
     counter(p, "vllm:prompt_tokens_total", "Number of prefill tokens processed.", (double)es->prompt_tokens);
     counter(p, "vllm:generation_tokens_total", "Number of generation tokens processed.", (double)es->generation_tokens);
     finished(p);
-    histogram(p, "vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", &st->ttft, V0_TTFT);
-    histogram(p, "vllm:e2e_request_latency_seconds", "Histogram of end to end request latency in seconds.", &e2e, e2e.n);
-    histogram(p, "vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", &st->queue, st->queue.n);
+    histogram(p, "vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", &st->ttft,
+              V0_TTFT);
+    histogram(p, "vllm:e2e_request_latency_seconds", "Histogram of end to end request latency in seconds.", &e2e,
+              e2e.n);
+    histogram(p, "vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", &st->queue,
+              st->queue.n);
     histogram(p, "vllm:request_params_best_of", "Histogram of the best_of request parameter.", &st->n, st->n.n);
     histogram(p, "vllm:request_params_n", "Histogram of the n request parameter.", &st->n, st->n.n);
     cache_config(p);

@@ -1,4 +1,5 @@
-/* sim/tokens.c - splits text into pieces: words with their leading blank, single digits, punctuation, blanks, wide characters. */
+/* sim/tokens.c - splits text into pieces: words with their leading blank, single digits, punctuation, blanks, wide
+ * characters. */
 #include "sim/tokens.h"
 
 #include "base/hash.h"
@@ -6,7 +7,7 @@
 #include <stdlib.h>
 
 #define FIRST_LETTERS 9 /* of a word's first piece */
-#define NEXT_LETTERS 4
+#define NEXT_LETTERS  4
 
 enum cls { LETTER, DIGIT, BLANK, NEWLINE, PUNCT, LATIN_WIDE, WIDE };
 

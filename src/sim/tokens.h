@@ -1,7 +1,7 @@
 /* sim/tokens.h - the simulated server's own tokenizer: text to pseudo tokens, by a rule of its own.
  *
- * It shares nothing with the gateway on purpose: what the gateway estimates must not agree with the server by construction. English comes
- * to about 4.5 bytes a token, digits to one, CJK to one character. Pure. */
+ * It shares nothing with the gateway on purpose: what the gateway estimates must not agree with the server by
+ * construction. English comes to about 4.5 bytes a token, digits to one, CJK to one character. Pure. */
 #ifndef SIM_TOKENS_H
 #define SIM_TOKENS_H
 
@@ -12,7 +12,9 @@ struct tokens { /* zero-initialise; free with tokens_free */
     uint32_t n, cap;
 };
 enum { /* special tokens of the chat template; texts never produce them */
-    TOKEN_START = 0x80000000u, TOKEN_STOP, TOKEN_IMAGE
+       TOKEN_START = 0x80000000u,
+       TOKEN_STOP,
+       TOKEN_IMAGE
 };
 
 void tokens_free(struct tokens *t);

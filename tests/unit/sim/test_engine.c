@@ -1,4 +1,5 @@
-/* The engine against numbers worked out by hand, its scheduling rules one by one, and a random load whose counters must end at zero. */
+/* The engine against numbers worked out by hand, its scheduling rules one by one, and a random load whose counters must
+ * end at zero. */
 #include "base/rng.h"
 #include "sim/engine.h"
 
@@ -49,13 +50,15 @@ static struct engine *make(const char *profile, uint32_t n_blocks, struct engine
     return engine_new(&p);
 }
 
-static void submit_at(struct engine *e, struct rec *r, uint32_t first, uint32_t n, uint32_t out, uint32_t lora, uint64_t now)
+static void submit_at(struct engine *e, struct rec *r, uint32_t first, uint32_t n, uint32_t out, uint32_t lora,
+                      uint64_t now)
 {
     uint32_t *tok = malloc(n * sizeof(*tok));
     for (uint32_t i = 0; i < n; i++)
         tok[i] = first + i;
     *r = (struct rec){0};
-    r->seq = engine_submit(e, &(struct engine_req){.tokens = tok, .n_tokens = n, .out_len = out, .lora = lora, .user = r}, now);
+    r->seq = engine_submit(
+        e, &(struct engine_req){.tokens = tok, .n_tokens = n, .out_len = out, .lora = lora, .user = r}, now);
     assert_non_null(r->seq);
     free(tok);
 }
@@ -87,7 +90,8 @@ static void all_free(struct engine *e)
     }
 }
 
-/* Linear profile a10: 28 ms + 250 us * 1000 + 8 ns * 1000 * 500 for the prefill, then 28 ms + 30 us + 0.12 us * context each. */
+/* Linear profile a10: 28 ms + 250 us * 1000 + 8 ns * 1000 * 500 for the prefill, then 28 ms + 30 us + 0.12 us * context
+ * each. */
 static void linear_by_hand(void **state)
 {
     (void)state;
@@ -373,7 +377,8 @@ static void cancel_in_callback(void **state)
     engine_free(e);
 }
 
-/* 2000 random requests on a small cache, some cancelled: everything ends, every counter returns to zero, twice the same. */
+/* 2000 random requests on a small cache, some cancelled: everything ends, every counter returns to zero, twice the
+ * same. */
 static uint64_t storm(uint64_t seed)
 {
     enum { N = 2000 };
@@ -391,8 +396,8 @@ static uint64_t storm(uint64_t seed)
         now += rng_below(&rng, 200000);
         while (engine_next(e, now) <= now)
             engine_advance(e, now, on_event, NULL);
-        submit_at(e, &r[i], (uint32_t)rng_below(&rng, 20) * 10000, 16 + (uint32_t)rng_below(&rng, 1500), 1 + (uint32_t)rng_below(&rng, 200),
-                  (uint32_t)rng_below(&rng, 5), now);
+        submit_at(e, &r[i], (uint32_t)rng_below(&rng, 20) * 10000, 16 + (uint32_t)rng_below(&rng, 1500),
+                  1 + (uint32_t)rng_below(&rng, 200), (uint32_t)rng_below(&rng, 5), now);
         uint32_t k = (uint32_t)rng_below(&rng, i + 1);
         if (rng_below(&rng, 10) == 0 && r[k].seq && !r[k].done) {
             engine_cancel(e, r[k].seq);

@@ -9,18 +9,23 @@
 static const struct sample {
     const char *argv[6]; /* NULL-terminated */
     enum server_kind kind;
-    const char *joined;  /* the options, separated by '|' */
+    const char *joined; /* the options, separated by '|' */
 } samples[] = {
     {{"vllm", "serve", "/m", "--port", "8000", NULL}, SERVER_VLLM, "/m|--port|8000"},
     {{"/usr/local/bin/vllm", "serve", "m", NULL}, SERVER_VLLM, "m"},
     {{"sh", "-c", "vllm serve /models/Qwen --port 8000 --enable-lora --lora-modules a=/x b=/y", NULL},
      SERVER_VLLM,
      "/models/Qwen|--port|8000|--enable-lora|--lora-modules|a=/x|b=/y"},
-    {{"/bin/bash", "-lc", "export A=1; ulimit -n 65536 && exec vllm serve 'my model' --x \"a \\\"b\\\"\" 2>&1 | tee /log", NULL},
+    {{"/bin/bash", "-lc",
+      "export A=1; ulimit -n 65536 && exec vllm serve 'my model' --x \"a \\\"b\\\"\" 2>&1 | tee /log", NULL},
      SERVER_VLLM,
      "my model|--x|a \"b\""},
-    {{"sh", "-c", "# start\nray start --head --port 6379 && vllm serve m \\\n  --tensor-parallel-size 2", NULL}, SERVER_VLLM, "m|--tensor-parallel-size|2"},
-    {{"sh", "-c", "VLLM_USE_V1=1 HF_HOME=/c nohup python3 -m vllm.entrypoints.openai.api_server --model m &", NULL}, SERVER_VLLM, "--model|m"},
+    {{"sh", "-c", "# start\nray start --head --port 6379 && vllm serve m \\\n  --tensor-parallel-size 2", NULL},
+     SERVER_VLLM,
+     "m|--tensor-parallel-size|2"},
+    {{"sh", "-c", "VLLM_USE_V1=1 HF_HOME=/c nohup python3 -m vllm.entrypoints.openai.api_server --model m &", NULL},
+     SERVER_VLLM,
+     "--model|m"},
     {{"python3", "-m", "sglang.launch_server", "--model-path", "/m", NULL}, SERVER_SGLANG, "--model-path|/m"},
     {{"sh", "-c", "python3 -u -m sglang.launch_server --tp 2", NULL}, SERVER_SGLANG, "--tp|2"},
     {{"tritonserver", "--model-repository=/models", NULL}, SERVER_TRITON, "--model-repository=/models"},
@@ -55,7 +60,8 @@ static void commands(void **state)
         assert_int_equal(r.kind, samples[i].kind);
         assert_int_equal(found, r.kind != SERVER_NONE);
         for (size_t k = 0; found && k < r.n; k++)
-            (void)snprintf(joined + strlen(joined), sizeof(joined) - strlen(joined), "%s" STR_FMT, k ? "|" : "", STR_ARG(r.argv[k]));
+            (void)snprintf(joined + strlen(joined), sizeof(joined) - strlen(joined), "%s" STR_FMT, k ? "|" : "",
+                           STR_ARG(r.argv[k]));
         assert_string_equal(joined, samples[i].joined);
         arena_free(&a);
     }

@@ -1,4 +1,5 @@
-/* The simulated server's reading of bodies, its chat template, and that a conversation's next turn begins with the tokens of the last. */
+/* The simulated server's reading of bodies, its chat template, and that a conversation's next turn begins with the
+ * tokens of the last. */
 #include "sim/body.h"
 #include "sim/words.h"
 
@@ -14,7 +15,9 @@ static void members(void **state)
     const char *error;
     bool flag = false;
     uint64_t n = 0;
-    assert_true(body_scan(STR(" {\"model\" : \"a\\u0062\" , \"n\":2,\"x\":[1e400,{\"model\":1}], \"stream\": true ,\"max_tokens\":null}\n"), &b, &error));
+    assert_true(body_scan(STR(" {\"model\" : \"a\\u0062\" , \"n\":2,\"x\":[1e400,{\"model\":1}], \"stream\": true "
+                              ",\"max_tokens\":null}\n"),
+                          &b, &error));
     struct buf s;
     buf_init(&s, 100);
     assert_true(body_string(b.raw[B_MODEL], &s));
@@ -54,12 +57,14 @@ static void plain_prompts(void **state)
     assert_int_equal(t, 3);
     assert_int_equal(plain("[[1,2],[3]]", &t), 2);
     assert_int_equal(t, 1);
-    static const char *const bad[] = {"", "[]", "[[]]", "\"\"", "{}", "[1,\"a\"]", "[-1]", "[1.5]", "[null]", "[true]", "12"};
+    static const char *const bad[] = {"",     "[]",    "[[]]",   "\"\"",   "{}", "[1,\"a\"]",
+                                      "[-1]", "[1.5]", "[null]", "[true]", "12"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_int_equal(plain(bad[i], &t), 0);
 }
 
-/* The answer's pieces, put into the next request as the assistant's message, give the very tokens the engine produced. */
+/* The answer's pieces, put into the next request as the assistant's message, give the very tokens the engine produced.
+ */
 static void next_turn_extends_the_last(void **state)
 {
     (void)state;
@@ -74,7 +79,10 @@ static void next_turn_extends_the_last(void **state)
         tokens_add(&one, tokens_one(w));
         buf_add_str(&answer, w);
     }
-    buf_addf(&body, "[{\"content\":\"tell me\",\"role\":\"user\"},{\"role\":\"assistant\",\"content\":\"%s\"},{\"role\":\"user\",\"content\":\"go on\"}]",
+    buf_addf(&body,
+             "[{\"content\":\"tell "
+             "me\",\"role\":\"user\"},{\"role\":\"assistant\",\"content\":\"%s\"},{\"role\":\"user\",\"content\":\"go "
+             "on\"}]",
              buf_cstr(&answer));
     assert_true(prompts_chat(&two, buf_str(&body), STR_NULL, STR_NULL, &error));
     assert_true(two.n > one.n);
@@ -88,7 +96,9 @@ static void next_turn_extends_the_last(void **state)
 static void bad_messages(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "[]", "{}", "[1]", "[{\"role\":1,\"content\":\"x\"}]", "[{\"role\":\"user\",\"content\":7}]", "[{}", "[[]]"};
+    static const char *const bad[] = {
+        "",    "[]",  "{}", "[1]", "[{\"role\":1,\"content\":\"x\"}]", "[{\"role\":\"user\",\"content\":7}]",
+        "[{}", "[[]]"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct tokens t = {0};
         const char *error = NULL;

@@ -35,13 +35,16 @@ static void as_the_documents_write(void **state)
     (void)state;
     struct sim_options o;
     struct errbuf err;
-    assert_int_equal(parse(&o,
-                           "/models/Qwen-2.5-7B-Instruct --port 8000 --enable_prefix_caching --trust-remote-code --served-model-name "
-                           "/model/qwen --max-model-len 8192 --gpu-memory-utilization 0.95 --enforce-eager --enable-lora --max-loras 2 "
-                           "--max-cpu-loras 4 --lora-modules travel-helper-v1=/models/Qwen-TravelHelper-Lora "
-                           "travel-helper-v2=/models/Qwen-TravelHelper-Lora-v2",
-                           &err),
-                     0);
+    assert_int_equal(
+        parse(
+            &o,
+            "/models/Qwen-2.5-7B-Instruct --port 8000 --enable_prefix_caching --trust-remote-code --served-model-name "
+            "/model/qwen --max-model-len 8192 --gpu-memory-utilization 0.95 --enforce-eager --enable-lora --max-loras "
+            "2 "
+            "--max-cpu-loras 4 --lora-modules travel-helper-v1=/models/Qwen-TravelHelper-Lora "
+            "travel-helper-v2=/models/Qwen-TravelHelper-Lora-v2",
+            &err),
+        0);
     assert_true(str_eq_c(o.model, "/models/Qwen-2.5-7B-Instruct"));
     assert_int_equal(o.n_names, 1);
     assert_true(str_eq_c(o.names[0], "/model/qwen"));
@@ -62,8 +65,10 @@ static void spellings(void **state)
     (void)state;
     struct sim_options o;
     struct errbuf err;
-    assert_int_equal(parse(&o, "--model=m --served_model_name a b --tensor-parallel-size=2 --no-enable-prefix-caching --tool-call-parser hermes "
-                               "--lora-modules {\"name\":\"x\",\"path\":\"/p\"} --enable-lora -tp 4",
+    assert_int_equal(parse(&o,
+                           "--model=m --served_model_name a b --tensor-parallel-size=2 --no-enable-prefix-caching "
+                           "--tool-call-parser hermes "
+                           "--lora-modules {\"name\":\"x\",\"path\":\"/p\"} --enable-lora -tp 4",
                            &err),
                      0);
     assert_int_equal(o.n_names, 2);
@@ -79,9 +84,13 @@ static void spellings(void **state)
 static void refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"--port 70000", "--port x", "--max-model-len", "--max-model-len --jitter", "--lora-modules a=b",
-                                      "--enable-lora --lora-modules nothing", "--metrics v2", "--gpu-memory-utilization 0", "--jitter=1",
-                                      "--gpu-memory-utilization 1.5", "--block-size 0", "--tensor-parallel-size 0", "--time-scale nan"};
+    static const char *const bad[] = {"--port 70000",       "--port x",
+                                      "--max-model-len",    "--max-model-len --jitter",
+                                      "--lora-modules a=b", "--enable-lora --lora-modules nothing",
+                                      "--metrics v2",       "--gpu-memory-utilization 0",
+                                      "--jitter=1",         "--gpu-memory-utilization 1.5",
+                                      "--block-size 0",     "--tensor-parallel-size 0",
+                                      "--time-scale nan"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct sim_options o;
         struct errbuf err = {""};

@@ -34,13 +34,15 @@ static void pieces(void **state)
 static void english_is_about_four_bytes(void **state)
 {
     (void)state;
-    const char *text = "San Francisco, a city that has long been a beacon of innovation, culture, and diversity, continues to captivate "
+    const char *text = "San Francisco, a city that has long been a beacon of innovation, culture, and diversity, "
+                       "continues to captivate "
                        "the world with its unique charm and character.";
     double per = (double)strlen(text) / count(text);
     assert_true(per > 3.5 && per < 6);
 }
 
-/* A text that begins with another one begins with its tokens, when the cut is between words: what multi-turn chats need. */
+/* A text that begins with another one begins with its tokens, when the cut is between words: what multi-turn chats
+ * need. */
 static void prefix_is_stable(void **state)
 {
     (void)state;
