@@ -40,7 +40,8 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
             sched_finish(s, q, OUT_OK, NULL, now);
         double t1 = now_s();
         ph[k % FLIGHT] =
-            (struct prefix_hashes){h + (size_t)(k % FLIGHT) * PREFIX_MAX, n_hashes, MIN(n_hashes, 128u), 64};
+            (struct prefix_hashes){
+                .h = h + (size_t)(k % FLIGHT) * PREFIX_MAX, .n = n_hashes, .n_fine = MIN(n_hashes, 128u), .block_bytes = 64};
         *q = (struct sched_req){.id = k,
                                 .prompt_bytes = 500 + rng_below(&r, 4000),
                                 .n_outputs = 1,

@@ -130,7 +130,7 @@ static void choose_least_owned(struct sched *s, struct pick *k, float limit)
         if (s->scan.cost[i] > limit)
             continue;
         n++;
-        uint64_t owned = prefix_index_blocks(s->index, i);
+        uint64_t owned = prefix_index_blocks(s->index, i) + sessions_count(s->sessions, i);
         same = owned < least ? 1 : same + (owned == least);
         if (owned < least || (owned == least && s->scan.order[i] < order)) {
             least = owned;
@@ -156,11 +156,31 @@ static bool strong(const struct sched *s, const struct pick *k, uint32_t slot, u
     return share >= HALF || prefix_index_terminal(s->index, last, slot);
 }
 
-static bool choose_holder(struct sched *s, struct pick *k, double band)
+/* How far above the least cost an endpoint keeps what is its own. */
+static float hold_limit(const struct sched *s, const struct pick *k, double band)
 {
     double full = work_prefill_s(s, k->w.tokens, k->w.tokens);
-    double reach = MAX(band, MIN(HOLD_BANDS * s->p.tie_band_s, s->p.tie_band_s + HOLD_PROMPTS * full));
-    float limit = k->least + (float)reach;
+    return k->least + (float)MAX(band, MIN(HOLD_BANDS * s->p.tie_band_s, s->p.tie_band_s + HOLD_PROMPTS * full));
+}
+
+/* The endpoint that answered the latest earlier turn of this very conversation, as the ends of messages tell. */
+static bool choose_session(struct sched *s, struct pick *k, float limit)
+{
+    const struct prefix_hashes *h = k->r->hashes;
+    for (uint32_t i = 0; i < h->n_ends; i++) {
+        struct ep_ref ep;
+        if (!sessions_get(s->sessions, h->ends[i], &ep.slot, &ep.gen))
+            continue;
+        if (!ep_of(s, ep) || s->scan.cost[ep.slot] > limit)
+            return false;
+        choose(k, ep.slot, REASON_PREFIX_HOLDER);
+        return true;
+    }
+    return false;
+}
+
+static bool choose_holder(struct sched *s, struct pick *k, float limit)
+{
     uint32_t best = NO_SLOT, len = 0;
     for (uint32_t i = 0; i < k->match->n; i++) {
         uint32_t slot = k->match->slots[i], n = k->match->len[slot];
@@ -208,12 +228,13 @@ static void choose_by_policy(struct sched *s, struct pick *k)
     }
     if (choose_explored(s, k))
         return;
-    if (s->p.policy == SCHED_DEFAULT || !k->match) {
+    if (s->p.policy == SCHED_DEFAULT || !k->r->hashes) {
         choose_in_turn(s, k, k->least * (float)(1 + DEFAULT_TIE_SHARE) + (float)DEFAULT_TIE_S);
         return;
     }
     double band = MAX(s->p.tie_band_s, TIE_SHARE * (double)k->least);
-    if (k->match->n && choose_holder(s, k, band))
+    float limit = hold_limit(s, k, band);
+    if (choose_session(s, k, limit) || (k->match && k->match->n && choose_holder(s, k, limit)))
         return;
     choose_least_owned(s, k, k->least + (float)band);
 }

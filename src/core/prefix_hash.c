@@ -2,6 +2,8 @@
 #include "core/prefix_hash.h"
 #include "base/hash.h"
 
+#define MESSAGE_END 0x1e /* of the prefix stream, api/api.h */
+
 uint64_t prefix_seed(struct str model, struct str lora, struct str cache_salt)
 {
     uint64_t h = hash_bytes(model.p, model.n, 0);
@@ -18,6 +20,20 @@ static uint32_t hash_run(const char *p, uint32_t n, size_t step, uint64_t *chain
     return n;
 }
 
+static void hash_ends(struct str stream, uint64_t seed, struct prefix_hashes *out)
+{
+    size_t bs = out->block_bytes, reach = MIN(stream.n, ((size_t)out->n_fine + 1) * bs - 1);
+    const char *at = stream.p + reach;
+    while (out->n_ends < PREFIX_ENDS && at > stream.p &&
+           (at = memrchr(stream.p, MESSAGE_END, (size_t)(at - stream.p)))) {
+        size_t n = (size_t)(at - stream.p) + 1, block = n / bs;
+        uint64_t chain = block ? out->h[block - 1] : seed;
+        if (n == stream.n)
+            out->whole = out->n_ends == 0;
+        out->ends[out->n_ends++] = hash_mix(~chain, hash_bytes(stream.p + block * bs, n - block * bs, 3));
+    }
+}
+
 void prefix_hash(struct str stream, uint64_t seed, uint32_t block_bytes, uint32_t max_fine, bool deep,
                  struct prefix_hashes *out, uint64_t *storage, uint32_t cap)
 {
@@ -29,6 +45,7 @@ void prefix_hash(struct str stream, uint64_t seed, uint32_t block_bytes, uint32_
     uint32_t n_fine = (uint32_t)MIN(blocks, (size_t)MIN(max_fine, cap));
     out->n_fine = hash_run(stream.p, n_fine, block_bytes, &chain, storage);
     out->n = out->n_fine;
+    hash_ends(stream, seed, out);
     if (!deep || n_fine < max_fine)
         return;
     size_t n_coarse = MIN((blocks - n_fine) / PREFIX_COARSE, (size_t)(cap - n_fine));

@@ -10,11 +10,18 @@
 #define PREFIX_COARSE 32  /* beyond max_fine blocks, one hash covers this many blocks */
 #define PREFIX_MAX    640 /* hashes per request: 128 fine + 512 coarse reach 1 MiB of prompt at 64-byte blocks */
 
+#define PREFIX_ENDS   8   /* ends of messages that are looked at */
+
 struct prefix_hashes {
     uint64_t *h;     /* = the storage given */
     uint32_t n;      /* hashes */
     uint32_t n_fine; /* the first n_fine cover one block each, the others PREFIX_COARSE blocks each */
     uint32_t block_bytes;
+    /* Messages hardly ever end with a block, and a short question is shorter than one: a conversation is recognised by hashes of
+     * everything up to the end (0x1e) of a message, latest first, as far as the fine blocks reach. They match no blocks. */
+    uint64_t ends[PREFIX_ENDS];
+    uint32_t n_ends;
+    bool whole; /* ends[0] is the end of the stream: what the next turn of this conversation will look for */
 };
 
 /* What must agree for two requests to share cache at all. Empty and absent are the same. */

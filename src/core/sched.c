@@ -23,6 +23,7 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     s->seed = seed;
     rng_init(&s->rng, seed);
     s->index = prefix_index_new(rng_u64(&s->rng));
+    s->sessions = sessions_new();
     s->bytes_per_token = s->p.bytes_per_token;
     s->mean_output = s->p.mean_output;
     s->mean_tokens = 500;
@@ -48,6 +49,7 @@ void sched_free(struct sched *s)
     free(c->order);
     free(s->eps);
     prefix_index_free(s->index);
+    sessions_free(s->sessions);
     free(s);
 }
 
@@ -90,8 +92,15 @@ static struct prefix_chain chain_of(const struct sched_req *r)
 void index_insert(struct sched *s, uint32_t slot, struct sched_req *r)
 {
     r->n_inserted = r->insert_stamp = 0;
-    if (s->p.policy != SCHED_PREFIX_CACHE || !r->hashes || !r->hashes->n)
+    if (s->p.policy != SCHED_PREFIX_CACHE || !r->hashes)
         return;
+    if (r->hashes->whole)
+        sessions_put(s->sessions, r->hashes->ends[0], slot, s->eps[slot].gen);
+    if (!r->hashes->n) {
+        if (r->hashes->whole)
+            event_emit(s, EV_INSERT, slot, r);
+        return;
+    }
     struct prefix_chain c = chain_of(r);
     r->n_inserted = prefix_index_insert(s->index, slot, &c, &r->insert_stamp);
     event_emit(s, EV_INSERT, slot, r);

@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "core/prefix_index.h"
 #include "core/sched.h"
+#include "core/sessions.h"
 
 #define SEC            1e6    /* microseconds */
 #define REFRESH_US     100000 /* time-dependent terms are recomputed this often, */
@@ -97,6 +98,7 @@ struct sched {
     uint32_t n_slots, cap_slots, n_used, n_ejected, n_ready, n_with_models;
     uint64_t now_us, refresh_us, late_us;
     struct prefix_index *index;
+    struct sessions *sessions;
     struct model_column columns[MODEL_COLUMNS];
     uint64_t models_version;
     /* learnt, of the pool */

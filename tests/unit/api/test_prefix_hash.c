@@ -129,10 +129,38 @@ static void prompt_to_hash_end_to_end(void **state)
     assert_true(first[0] == first[1] && first[0] != first[2]);
 }
 
+/* Ends of messages: the next turn finds the end of the last one among its own, whatever is shorter than a block. */
+static void test_ends(void **state)
+{
+    (void)state;
+    static const char turn1[] = "user\x1fHi\x1e", turn2[] = "user\x1fHi\x1e" "assistant\x1fHello.\x1e" "user\x1fWho?\x1e";
+    static const char other[] = "user\x1fHo\x1e" "assistant\x1fHello.\x1e" "user\x1fWho?\x1e";
+    struct prefix_hashes h1 = hash(turn1, sizeof turn1 - 1, 64, 128, true, ha);
+    struct prefix_hashes h2 = hash(turn2, sizeof turn2 - 1, 64, 128, true, hb);
+    assert_int_equal(h1.n, 0);
+    assert_int_equal(h1.n_ends, 1);
+    assert_true(h1.whole && h2.whole);
+    assert_int_equal(h2.n_ends, 3);
+    assert_true(h2.ends[2] == h1.ends[0]);
+    struct prefix_hashes h3 = hash(other, sizeof other - 1, 64, 128, true, hb);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_true(h3.ends[i] != h2.ends[i]);
+    struct prefix_hashes h4 = hash("no end", 6, 64, 128, true, ha);
+    assert_true(h4.n_ends == 0 && !h4.whole);
+    /* across blocks, and only as far as fine blocks reach */
+    char text[1000];
+    memset(text, 'x', sizeof text);
+    text[99] = text[199] = text[999] = 0x1e;
+    struct prefix_hashes x = hash(text, 200, 64, 128, true, ha), y = hash(text, 1000, 64, 128, true, hb);
+    assert_true(x.whole && x.n_ends == 2 && y.n_ends == 3 && x.ends[0] == y.ends[1] && x.ends[1] == y.ends[2]);
+    struct prefix_hashes z = hash(text, 1000, 64, 4, false, hb);
+    assert_true(!z.whole && z.n_ends == 2 && z.ends[0] == x.ends[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_full_blocks_count),
+        cmocka_unit_test(test_ends), cmocka_unit_test(only_full_blocks_count),
         cmocka_unit_test(shared_prefix_matches_to_the_byte),
         cmocka_unit_test(annotation_bounds_the_fine_blocks),
         cmocka_unit_test(coarse_hashes_cover_their_blocks),
