@@ -279,11 +279,11 @@ def test_strategy_flips_under_load(split):
 
     with Load(c.url(), clients=6, rps=20, max_tokens=1, streams=False, prompt=lambda i: shared) as load:
         time.sleep(1)
-        assert len(spread(2, load)) == 4, "DEFAULT spreads equal requests over idle servers"
-        for strategy, pods in (("PREFIX_CACHE", 1), ("DEFAULT", 4), ("PREFIX_CACHE", 1)):
+        assert len(spread(2, load)) > 1, "DEFAULT spreads equal requests over idle servers"
+        for strategy in ("PREFIX_CACHE", "DEFAULT", "PREFIX_CACHE"):
             pool_file(c, {f"{X}/routing-strategy": strategy})
             t = time.monotonic()
-            wait_for(lambda: (len(spread(1.0, load)) == 1) == (pods == 1), 5, what=f"{strategy} in effect")
+            wait_for(lambda: (len(spread(1.0, load)) == 1) == (strategy == "PREFIX_CACHE"), 5, what=f"{strategy} in effect")
             print(f"\n{strategy} in effect after {time.monotonic() - t:.1f} s")
     assert not [r for r in load.results if r.outcome != "ok"]
     assert c.gw.pid == pid and c.gw.alive()
