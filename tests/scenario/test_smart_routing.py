@@ -13,6 +13,8 @@ NETWORK = SMART / "gateway_networking.yaml"
 POOL = "qwen-inference-pool"
 MODEL = "/models/Qwen3-32B"
 
+FAST = ("--time-scale", "10")
+
 HELLO = """{
     "model": "/models/Qwen3-32B",
     "messages": [
@@ -157,7 +159,7 @@ def test_prefix_policy_raises_hit_rate(sandbox):
 
 def test_streaming_with_usage_passes_through(sandbox):
     """B45: chunks arrive one by one, the usage chunk is there, [DONE] is last."""
-    sb = sandbox(SMART / "workload.yaml", SMART / "inference_networking.yaml", NETWORK)
+    sb = sandbox(SMART / "workload.yaml", SMART / "inference_networking.yaml", NETWORK, options=FAST)
     body = json.loads((SMART / "round1.txt").read_text())
     answer = http("POST", sb.url(8080, "/v1/chat/completions"), body)
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -170,23 +172,39 @@ def test_streaming_with_usage_passes_through(sandbox):
     assert line["ttft_ms"] > 0
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in (SMART / "variants").glob("*.yaml")) if (SMART / "variants").exists() else ["missing"])
-def test_every_block_of_the_document_serves(sandbox, name):
-    """B6-B9, B11-B14, B30: each template of the document, with its workload, answers the printed curl (vLLM dialect)."""
-    sb = sandbox(SMART / "variants" / name, NETWORK)
+WORKLOADS = {"vllm-single": ("workload.yaml", "vllm-inference"), "vllm-distributed": ("workloads/vllm-multi-nodes.yaml", "vllm-multi-nodes"),
+             "sglang-single": ("workloads/sgl-inference.yaml", "sgl-inference"),
+             "sglang-distributed": ("workloads/sglang-multi-nodes.yaml", "sglang-multi-nodes"), "sglang-pd": ("workloads/sglang-pd.yaml", "sglang-")}
+
+
+@pytest.mark.parametrize("policy", ["default", "prefix"])
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_every_block_of_the_document_serves(sandbox, kind, policy):
+    """B6-B9, B11-B14, B30: each template of the document answers the printed curl (vLLM dialect) and picks among its own workload's pods only."""
+    workload, name = WORKLOADS[kind]
+    other = SMART / WORKLOADS["sglang-single" if kind.startswith("vllm") else "vllm-single"][0]
+    sb = sandbox(SMART / "variants" / f"{policy}-{kind}.yaml", SMART / workload, other, NETWORK, options=FAST)
     status, body = curl(sb.url(8080, "/v1/chat/completions"), "-H", "Content-Type: application/json", "-d", HELLO)
     assert status == 200, body
+    (pool,) = [p for p in sb.endpoints()["pools"] if p["kind"] == "InferencePool"]
+    assert pool["endpoints"] and all(e["pod"].startswith(name) for e in pool["endpoints"]), pool["endpoints"]
+    for _ in range(2):
+        assert chat(sb, [user("The same long question for this pool, twice. " * 10)]).status == 200
+    hit = sorted(h["prefix_hit_bytes"] for h in sb.handled(3))[-1]
+    # With P/D the policy is part of the InferenceTrafficPolicy, which this version accepts without effect.
+    assert (hit > 0) == (policy == "prefix" and kind != "sglang-pd")
 
 
 def test_leaders_only(sandbox):
     """B8, B13, B16: two groups of leader and worker: the two leaders are the endpoints; workers never get a request."""
-    (path,) = [p for p in (SMART / "variants").glob("*.yaml") if "distributed" in p.name and "vllm" in p.name and "default" in p.name]
-    sb = sandbox(path, NETWORK)
+    sb = sandbox(SMART / "variants" / "default-vllm-distributed.yaml", SMART / WORKLOADS["vllm-distributed"][0], NETWORK, options=FAST)
     (pool,) = sb.endpoints()["pools"]
-    assert len(pool["endpoints"]) == 2
+    leaders = {e["pod"] for e in pool["endpoints"]}
+    assert len(leaders) == 2
     for _ in range(10):
         assert chat(sb, [user("hello")]).status == 200
-    assert len({h["pod"] for h in sb.handled(10)}) == 2
+    assert {h["pod"] for h in sb.handled(10)} == leaders
+    assert leaders <= {p["name"] for p in sb.pods()}
 
 
 def test_documents_in_any_order(sandbox, tmp_path):

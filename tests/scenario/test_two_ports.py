@@ -1,11 +1,14 @@
 """Seed document 2: two listeners, plain Service route on 8080 and inference route on 8081 (rows C1-C4, C7-C13, C16-C20, C33)."""
-import json
 import threading
+import time
 from collections import Counter
+
+import yaml
 
 from conftest import EXAMPLES, http, wait_for
 
 TWO = EXAMPLES / "two-ports"
+FAST = ("--time-scale", "10")
 CRITIC = {"model": "/model/qwen", "max_completion_tokens": 100, "temperature": 0,
           "messages": [{"role": "user", "content": "Write as if you were a critic: San Francisco"}]}
 
@@ -16,7 +19,7 @@ def ask(sb, port, body=CRITIC, path="/v1/chat/completions", **kw):
 
 def test_both_ports_as_printed(sandbox):
     """C1, C2, C8-C12, C16, C17: both curls give the expected JSON; only the one on 8081 goes through the picker."""
-    sb = sandbox(TWO)
+    sb = sandbox(TWO, options=FAST)
     for port in (8080, 8081):
         answer = ask(sb, port)
         assert answer.status == 200
@@ -31,7 +34,7 @@ def test_both_ports_as_printed(sandbox):
 
 def test_plain_route_spreads_evenly(sandbox):
     """C1: a Service route rotates over the ready pods."""
-    sb = sandbox(TWO)
+    sb = sandbox(TWO, options=FAST)
     pods = Counter(ask(sb, 8080, {**CRITIC, "max_completion_tokens": 2}).headers["x-inference-pod"] for _ in range(40))
     assert len(pods) == len(sb.pods())
     assert max(pods.values()) - min(pods.values()) <= 2, pods
@@ -40,7 +43,7 @@ def test_plain_route_spreads_evenly(sandbox):
 
 def test_answer_and_body_pass_unchanged(sandbox):
     """C18, C19, B44: the client's body arrives byte for byte, the server's answer too (nulls, order, unknown fields)."""
-    sb = sandbox(TWO)
+    sb = sandbox(TWO, options=FAST)
     raw = b'{ "temperature":0.10, "x_unknown" : [1e400, {"a":null}], "model":"/model/qwen","max_completion_tokens": 5,\n"messages":[{"role":"user","content":"A \\u00e9 b"}]}'
     answer = http("POST", sb.url(8081, "/v1/chat/completions"), raw, {"Content-Type": "application/json"})
     assert answer.status == 200
@@ -51,7 +54,7 @@ def test_answer_and_body_pass_unchanged(sandbox):
 
 def test_completions_endpoint(sandbox):
     """C33: /v1/completions with a string, a list and token ids, streamed and not."""
-    sb = sandbox(TWO)
+    sb = sandbox(TWO, options=FAST)
     for prompt, choices in (("Hello there", 1), (["one", "two"], 2), ([1, 2, 3, 4], 1)):
         answer = ask(sb, 8081, {"model": "/model/qwen", "prompt": prompt, "max_tokens": 3}, "/v1/completions")
         assert answer.status == 200, answer.text
@@ -61,28 +64,49 @@ def test_completions_endpoint(sandbox):
     assert len(sb.handled(4)) == 4
 
 
+def edit(path, change):
+    """Applies change(document) to every document of a YAML file, replaced by rename."""
+    docs = [d for d in yaml.safe_load_all(path.read_text()) if d]
+    for d in docs:
+        change(d)
+    new = path.with_name(".new")
+    new.write_text(yaml.safe_dump_all(docs))
+    new.rename(path)
+
+
+def copy_of(tmp_path, change=lambda d: None):
+    for f in TWO.glob("*.yaml"):
+        (tmp_path / f.name).write_text(f.read_text())
+        edit(tmp_path / f.name, change)
+    return tmp_path / "inference-gateway.yaml"
+
+
 def test_section_names_bind(sandbox, tmp_path):
     """C9, C10: a route bound by sectionName is not reachable on the other listener; a listener added live serves and disturbs nobody."""
-    for f in TWO.glob("*.yaml"):
-        text = f.read_text().replace("value: /\n", "value: /v1\n", 1) if "gateway" in f.name else f.read_text()
-        (tmp_path / f.name).write_text(text)
+    def prefix(d):
+        if d["kind"] == "HTTPRoute" and d["metadata"]["name"] == "qwen-backend":
+            d["spec"]["rules"][0]["matches"][0]["path"]["value"] = "/v1"
+
+    gateway = copy_of(tmp_path, prefix)
     sb = sandbox(tmp_path)
     assert ask(sb, 8081).status == 200
-    stop, failed = threading.Event(), []
+    assert http("GET", sb.url(8081, "/health")).status == 404, "only /v1 is routed on 8081"
+    assert http("GET", sb.url(8080, "/health")).status == 200, "the other route is bound to 8080"
+    stop, failed, done = threading.Event(), [], []
 
     def load():
         while not stop.is_set():
-            if ask(sb, 8081, {**CRITIC, "max_completion_tokens": 2}).status != 200:
-                failed.append(1)
+            try:
+                status = ask(sb, 8081, {**CRITIC, "max_completion_tokens": 2}).status
+            except OSError as e:
+                status = e
+            (done if status == 200 else failed).append(status)
 
-    t = threading.Thread(target=load)
-    t.start()
-    path = next(f for f in tmp_path.glob("*.yaml") if "gateway" in f.name)
-    text = path.read_text()
-    new = tmp_path / "new.tmp"
-    new.write_text(text.replace("    port: 8081\n", "    port: 8081\n  - name: third\n    protocol: HTTP\n    port: 8082\n", 1)
-                   .replace("sectionName: llm-gw\n", "sectionName: llm-gw\n  - name: qwen-inference-gateway\n    sectionName: third\n", 1))
-    new.rename(path)
+    def third(d):
+        if d["kind"] == "Gateway":
+            d["spec"]["listeners"].append({"name": "third", "protocol": "HTTP", "port": 8082})
+        if d["kind"] == "HTTPRoute" and d["metadata"]["name"] == "qwen-backend":
+            d["spec"]["parentRefs"].append({"name": "qwen-inference-gateway", "sectionName": "third"})
 
     def third_serves():
         try:
@@ -90,26 +114,38 @@ def test_section_names_bind(sandbox, tmp_path):
         except OSError:
             return False
 
-    wait_for(third_serves, 5, what="listener 8082")
-    stop.set()
-    t.join()
-    assert not failed
+    t = threading.Thread(target=load)
+    t.start()
+    try:
+        edit(gateway, third)
+        wait_for(third_serves, 5, what="listener 8082")
+    finally:
+        stop.set()
+        t.join()
+    assert done and not failed
 
 
 def test_request_timeout(sandbox, tmp_path):
-    """C13: requestTimeout 1h lets a long generation finish on both ports; 2s gives 504 after 2 s."""
-    for f in TWO.glob("*.yaml"):
-        (tmp_path / f.name).write_text(f.read_text().replace("requestTimeout: 1h", "requestTimeout: 2s"))
+    """C13: requestTimeout set to 2s gives 504 after 2 s on both ports, and the server's work is cancelled."""
+    def shorter(d):
+        if d["kind"] == "BackendTrafficPolicy":
+            assert d["spec"]["timeout"]["http"]["requestTimeout"] == "1h"
+            d["spec"]["timeout"]["http"]["requestTimeout"] = "2s"
+
+    copy_of(tmp_path, shorter)
     sb = sandbox(tmp_path)
     for port in (8080, 8081):
+        start = time.monotonic()
         answer = ask(sb, port, {**CRITIC, "max_completion_tokens": 4000})
         assert answer.status == 504 and answer.json()["error"]["code"] == "request_timeout"
+        assert 1.9 <= time.monotonic() - start <= 3
     sb.assert_idle()
+    wait_for(lambda: all(sb.pod(p["name"], "GET", "/state").json()["jobs"] == 0 for p in sb.pods()), 3, what="the servers to be idle")
 
 
 def test_pods_come_and_go(sandbox):
     """C3, D8, B36: the endpoint set follows readiness within 2 s; an unready pod gets nothing."""
-    sb = sandbox(TWO)
+    sb = sandbox(TWO, options=FAST)
     victim = sb.pods()[0]["name"]
     sb.pod(victim, "POST", "/ready", {"ready": False})
 
@@ -126,7 +162,7 @@ def test_pods_come_and_go(sandbox):
 
 def test_engine_metrics(sandbox):
     """C20-C25: the simulated server shows the metrics that the document lists, on the port of its annotations."""
-    sb = sandbox(TWO)
+    sb = sandbox(TWO, options=FAST)
     pod = ask(sb, 8081).headers["x-inference-pod"]
     (address,) = [p["address"] for p in sb.pods() if p["name"] == pod]
     text = http("GET", f"http://{address}/metrics").text
