@@ -1,4 +1,5 @@
-/* cli/gateway.c - `penstock gateway`: the data plane with its picker, from manifests or from a list of model servers. */
+/* cli/gateway.c - `penstock gateway`: the data plane with its picker, from manifests or from a list of model servers.
+ */
 #include "admin/admin.h"
 #include "cli/cli.h"
 #include "proxy/run.h"
@@ -7,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SOURCE "--endpoint"
+#define SOURCE        "--endpoint"
 #define MAX_ENDPOINTS 1000
 
 struct options {
@@ -17,7 +18,8 @@ struct options {
     double time_scale;
 };
 
-/* --- --endpoint: manifests made of addresses -------------------------------------------------------------------------------------- */
+/* --- --endpoint: manifests made of addresses
+ * -------------------------------------------------------------------------------------- */
 
 struct target {
     char ip[64];
@@ -78,7 +80,8 @@ static void put_pod(struct buf *out, const struct target *t)
         if (*p == '.' || *p == ':')
             *p = '-';
     buf_addf(out,
-             "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: endpoint-%s-%u\n  namespace: default\n  labels:\n    app: endpoint\n"
+             "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: endpoint-%s-%u\n  namespace: default\n  labels:\n    "
+             "app: endpoint\n"
              "  annotations:\n    inference.networking.k8s.io/active-ports: \"%u\"\n"
              "status:\n  podIP: \"%s\"\n  phase: Running\n  conditions:\n  - type: Ready\n    status: \"True\"\n",
              name, t->port, t->port, t->ip);
@@ -86,19 +89,24 @@ static void put_pod(struct buf *out, const struct target *t)
 
 static void put_manifests(struct buf *out, const struct target *v, size_t n, unsigned port, const char *policy)
 {
-    buf_addf(out,
-             "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata:\n  name: penstock\n"
-             "spec:\n  controllerName: penstock.dev/gateway-controller\n"
-             "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: gateway\n  namespace: default\n"
-             "spec:\n  gatewayClassName: penstock\n  listeners:\n  - name: http\n    protocol: HTTP\n    port: %u\n"
-             "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: all\n  namespace: default\n"
-             "spec:\n  parentRefs:\n  - name: gateway\n  rules:\n  - backendRefs:\n    - group: inference.networking.k8s.io\n"
-             "      kind: InferencePool\n      name: endpoints\n"
-             "---\napiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\nmetadata:\n  name: endpoints\n  namespace: default\n"
-             "  annotations:\n    inference.networking.x-k8s.io/routing-strategy: \"%s\"\n"
-             "spec:\n  selector:\n    matchLabels:\n      app: endpoint\n  endpointPickerRef:\n    name: none\n    port:\n      number: 9002\n"
-             "  targetPorts:\n",
-             port, policy);
+    buf_addf(
+        out,
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata:\n  name: penstock\n"
+        "spec:\n  controllerName: penstock.dev/gateway-controller\n"
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: gateway\n  namespace: "
+        "default\n"
+        "spec:\n  gatewayClassName: penstock\n  listeners:\n  - name: http\n    protocol: HTTP\n    port: %u\n"
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: all\n  namespace: default\n"
+        "spec:\n  parentRefs:\n  - name: gateway\n  rules:\n  - backendRefs:\n    - group: "
+        "inference.networking.k8s.io\n"
+        "      kind: InferencePool\n      name: endpoints\n"
+        "---\napiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\nmetadata:\n  name: endpoints\n  "
+        "namespace: default\n"
+        "  annotations:\n    inference.networking.x-k8s.io/routing-strategy: \"%s\"\n"
+        "spec:\n  selector:\n    matchLabels:\n      app: endpoint\n  endpointPickerRef:\n    name: none\n    port:\n  "
+        "    number: 9002\n"
+        "  targetPorts:\n",
+        port, policy);
     put_ports(out, v, n);
     for (size_t i = 0; i < n; i++)
         put_pod(out, &v[i]);
@@ -140,7 +148,9 @@ static int endpoint_manifests(const struct options *o, struct run_opts *ro, stru
     return rc;
 }
 
-/* --- command ------------------------------------------------------------------------------------------------------------------------ */
+/* --- command
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static int take_options(const struct cli_command *cmd, const struct options *o, struct run_opts *ro)
 {
@@ -198,31 +208,50 @@ int cli_gateway(int argc, char **argv)
 {
     struct run_opts ro;
     run_opts_init(&ro);
-    struct options o = {.policy = "PREFIX_CACHE", .admin = "127.0.0.1:9090", .log_format = "logfmt",
-                        .log_level = "info", .bind = "0.0.0.0", .workers = ro.gw.workers, .seed = 1, .time_scale = 1};
+    struct options o = {.policy = "PREFIX_CACHE",
+                        .admin = "127.0.0.1:9090",
+                        .log_format = "logfmt",
+                        .log_level = "info",
+                        .bind = "0.0.0.0",
+                        .workers = ro.gw.workers,
+                        .seed = 1,
+                        .time_scale = 1};
     const struct cli_opt opts[] = {
-        {"file", 'f', "FILE|DIR", "manifests, YAML or JSON, watched for changes; may be given several times", CLI_LIST, &o.files},
-        {"endpoint", 0, "http://HOST:PORT", "a model server, instead of manifests; may be given several times", CLI_LIST, &o.endpoints},
+        {"file", 'f', "FILE|DIR", "manifests, YAML or JSON, watched for changes; may be given several times", CLI_LIST,
+         &o.files},
+        {"endpoint", 0, "http://HOST:PORT", "a model server, instead of manifests; may be given several times",
+         CLI_LIST, &o.endpoints},
         {"listen", 0, "ADDR:PORT", "where to listen with --endpoint (default port 8080 of --bind)", CLI_STR, &o.listen},
-        {"policy", 0, "DEFAULT|PREFIX_CACHE", "routing strategy with --endpoint (default PREFIX_CACHE)", CLI_STR, &o.policy},
+        {"policy", 0, "DEFAULT|PREFIX_CACHE", "routing strategy with --endpoint (default PREFIX_CACHE)", CLI_STR,
+         &o.policy},
         {"bind", 0, "ADDR", "address of the listeners (default 0.0.0.0)", CLI_STR, &o.bind},
-        {"admin", 0, "ADDR:PORT", "metrics, health, debug; \"off\" for none (default 127.0.0.1:9090)", CLI_STR, &o.admin},
+        {"admin", 0, "ADDR:PORT", "metrics, health, debug; \"off\" for none (default 127.0.0.1:9090)", CLI_STR,
+         &o.admin},
         {"workers", 0, "N", "worker threads (default: one per core)", CLI_U64, &o.workers},
         {"log-format", 0, "json|logfmt", "form of the log on stderr (default logfmt)", CLI_STR, &o.log_format},
         {"log-level", 0, "LEVEL", "debug, info, warn, error or off (default info)", CLI_STR, &o.log_level},
         {"seed", 0, "N", "seed of every random choice (default 1)", CLI_U64, &o.seed},
-        {"time-scale", 0, "X", "run the clock X times as fast, timeouts included (default 1)", CLI_DOUBLE, &o.time_scale},
-        {"connect-timeout", 0, "DURATION", "connecting to an endpoint (default 2s)", CLI_DURATION, &ro.gw.connect_timeout_us},
-        {"first-byte-timeout", 0, "DURATION", "first byte of an answer; 0s: only the request's own limit", CLI_DURATION, &ro.gw.first_byte_us},
-        {"stream-idle-timeout", 0, "DURATION", "silence within an answer; 0s: only the request's own limit (default)", CLI_DURATION, &ro.gw.stream_idle_us},
-        {"client-stall-timeout", 0, "DURATION", "how long a client may take nothing of its answer (default 5m)", CLI_DURATION, &ro.gw.client_stall_us},
-        {"request-timeout", 0, "DURATION", "whole request where no policy says otherwise (default 1h)", CLI_DURATION, &ro.gw.request_timeout_us},
-        {"drain-timeout", 0, "DURATION", "how long SIGTERM waits for requests under way (default 30s)", CLI_DURATION, &ro.gw.drain_us},
-        {"scrape-interval", 0, "DURATION", "how often a server's metrics are read (default 1s)", CLI_DURATION, &ro.gw.ports.scrape_interval_us},
+        {"time-scale", 0, "X", "run the clock X times as fast, timeouts included (default 1)", CLI_DOUBLE,
+         &o.time_scale},
+        {"connect-timeout", 0, "DURATION", "connecting to an endpoint (default 2s)", CLI_DURATION,
+         &ro.gw.connect_timeout_us},
+        {"first-byte-timeout", 0, "DURATION", "first byte of an answer; 0s: only the request's own limit", CLI_DURATION,
+         &ro.gw.first_byte_us},
+        {"stream-idle-timeout", 0, "DURATION", "silence within an answer; 0s: only the request's own limit (default)",
+         CLI_DURATION, &ro.gw.stream_idle_us},
+        {"client-stall-timeout", 0, "DURATION", "how long a client may take nothing of its answer (default 5m)",
+         CLI_DURATION, &ro.gw.client_stall_us},
+        {"request-timeout", 0, "DURATION", "whole request where no policy says otherwise (default 1h)", CLI_DURATION,
+         &ro.gw.request_timeout_us},
+        {"drain-timeout", 0, "DURATION", "how long SIGTERM waits for requests under way (default 30s)", CLI_DURATION,
+         &ro.gw.drain_us},
+        {"scrape-interval", 0, "DURATION", "how often a server's metrics are read (default 1s)", CLI_DURATION,
+         &ro.gw.ports.scrape_interval_us},
         {0},
     };
     const struct cli_command cmd = {"gateway -f FILE|DIR... | --endpoint http://HOST:PORT... [OPTION...]",
-                                    "Routes requests to model servers as the manifests say, or over a plain list of servers. SIGHUP and changed files\n"
+                                    "Routes requests to model servers as the manifests say, or over a plain list of "
+                                    "servers. SIGHUP and changed files\n"
                                     "reload the configuration; SIGTERM finishes what is under way and ends.",
                                     opts};
     int rc = cli_parse(&cmd, argc, argv, NULL);

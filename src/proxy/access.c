@@ -1,4 +1,5 @@
-/* access.c - one line per request: "Request Handled" for pools at info, "Request Proxied" for Services at debug. Never prompts or answers.
+/* access.c - one line per request: "Request Handled" for pools at info, "Request Proxied" for Services at debug. Never
+ * prompts or answers.
  *
  * costs: what each endpoint would have cost at the moment of the (last) pick, in seconds. */
 #include "proxy/impl.h"

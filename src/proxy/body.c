@@ -1,10 +1,11 @@
-/* body.c - request bodies: one buffer each, grown as bytes arrive, counted against the gateway's total; recycled by size class. */
+/* body.c - request bodies: one buffer each, grown as bytes arrive, counted against the gateway's total; recycled by
+ * size class. */
 #include "proxy/impl.h"
 
 #include <malloc.h>
 #include <stdlib.h>
 
-#define TRIM_AFTER (4 << 20) /* bytes of buffers given back to malloc */
+#define TRIM_AFTER    (4 << 20) /* bytes of buffers given back to malloc */
 #define TRIM_EVERY_US 1000000
 
 static const size_t class_size[4] = {16 << 10, 64 << 10, 256 << 10, 1 << 20};
@@ -40,8 +41,8 @@ static void give_buffer(struct worker *w, char *p, size_t cap)
     }
 }
 
-/* What long-lived requests allocated between bodies keeps the bodies' memory from going back by itself: their pages are given back at ease. (A
- * mapping for each body would do so at once, and cost a large body half as much again.) */
+/* What long-lived requests allocated between bodies keeps the bodies' memory from going back by itself: their pages are
+ * given back at ease. (A mapping for each body would do so at once, and cost a large body half as much again.) */
 void body_trim(struct worker *w, uint64_t now_us)
 {
     if (w->freed < TRIM_AFTER || now_us < w->trimmed_us + TRIM_EVERY_US)

@@ -1,7 +1,8 @@
 /* client.c - the server's side of HTTP/1.1: heads in, one request at a time, keep-alive, deadlines.
  *
- * Input behind the request under way (pipelining) is kept up to one read and then the connection is paused. A client that closes its side
- * is taken to be gone: the request is cancelled at once, GPU time is worth more than the rare half-closed client. */
+ * Input behind the request under way (pipelining) is kept up to one read and then the connection is paused. A client
+ * that closes its side is taken to be gone: the request is cancelled at once, GPU time is worth more than the rare
+ * half-closed client. */
 #include "proxy/impl.h"
 
 #include <stdio.h>
@@ -9,7 +10,8 @@
 
 static void client_feed(struct client *c, struct str data);
 
-/* --- deadlines ---------------------------------------------------------------------------------------------------------------- */
+/* --- deadlines
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t deadline_us(const struct client *c)
 {
@@ -51,7 +53,9 @@ static void on_timer(struct timer *t)
     worker_leave(c->w);
 }
 
-/* --- end ---------------------------------------------------------------------------------------------------------------------- */
+/* --- end
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 static void drop(struct client *c)
 {
@@ -90,14 +94,20 @@ static void gone(struct client *c)
     client_close(c);
 }
 
-/* --- input -------------------------------------------------------------------------------------------------------------------- */
+/* --- input
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static void refuse_head(struct client *c, const struct h1_error *e)
 {
     static const struct {
         unsigned status;
         const char *code;
-    } codes[] = {{414, "uri_too_long"}, {417, "expectation_failed"}, {431, "headers_too_large"}, {501, "not_implemented"}, {505, "http_version"}};
+    } codes[] = {{414, "uri_too_long"},
+                 {417, "expectation_failed"},
+                 {431, "headers_too_large"},
+                 {501, "not_implemented"},
+                 {505, "http_version"}};
     const char *code = "bad_request";
     for (size_t i = 0; i < ARRAY_LEN(codes); i++)
         if (codes[i].status == e->status)
@@ -105,7 +115,8 @@ static void refuse_head(struct client *c, const struct h1_error *e)
     char text[256];
     int n = snprintf(text, sizeof text, "The request is not valid HTTP/1.1: %s.", e->what);
     metrics_rejected(c->w, code);
-    errors_write(c, API_OTHER, false, false, e->status, code, (struct str){text, MIN((size_t)MAX(n, 0), sizeof text - 1)});
+    errors_write(c, API_OTHER, false, false, e->status, code,
+                 (struct str){text, MIN((size_t)MAX(n, 0), sizeof text - 1)});
     client_close(c);
 }
 
@@ -131,12 +142,17 @@ static void keep_rest(struct client *c, struct str data)
     if (!c->in.n)
         c->since_us = worker_now_us(c->w);
     if (!buf_add_str(&c->in, data)) { /* cannot happen: a head that long was refused, and reading is paused before */
-        client_abort(c);
+        gone(c);
         return;
     }
-    if (c->rq || conn_pending(c->conn))
-        conn_pause(c->conn, true);
     client_arm(c);
+}
+
+/* Nothing is read while input waits that cannot be used yet: what a client sends ahead is bounded by one read. */
+static void follow_flow(struct client *c)
+{
+    if (!c->dead)
+        conn_pause(c->conn, c->in.n && (c->rq ? c->rq->state != REQ_READ_BODY : conn_pending(c->conn) > 0));
 }
 
 /* Runs as far as the input goes. Returns what it could not use yet. */
@@ -181,6 +197,7 @@ static void client_feed(struct client *c, struct str data)
         buf_free(&c->in);
     if (!c->dead && c->close && !c->rq)
         client_close(c);
+    follow_flow(c);
     c->feeding = false;
 }
 
@@ -223,9 +240,12 @@ static void on_drain(struct conn *conn)
     worker_leave(w);
 }
 
-static const struct conn_ops client_ops = {.on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error};
+static const struct conn_ops client_ops = {
+    .on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error};
 
-/* --- life --------------------------------------------------------------------------------------------------------------------- */
+/* --- life
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 void client_accept(struct worker *w, uint16_t port, struct conn *conn)
 {

@@ -28,7 +28,11 @@ void gateway_opts_init(struct gateway_opts *o)
         .retry_budget = 0.2,
         .upstream_idle = 512,
         .upstream_idle_us = 4000000,
-        .ports = {.time_scale = 1, .seed = 1, .scrape_interval_us = 1000000, .scrape_timeout_us = 1000000, .probe_ejected_us = 250000},
+        .ports = {.time_scale = 1,
+                  .seed = 1,
+                  .scrape_interval_us = 1000000,
+                  .scrape_timeout_us = 1000000,
+                  .probe_ejected_us = 250000},
     };
 }
 
@@ -74,7 +78,8 @@ static int check_new_ports(struct gateway *g, const struct plane *p, const struc
         struct addr at;
         bool known = old && plane_find_port(old, p->ports[i].port);
         if (!known && addr_parse(g->o.bind, p->ports[i].port, &at) && addr_in_use(&at))
-            rc = err_set(err, "Port %u of " STR_FMT " is already in use by another program.", p->ports[i].port, STR_ARG(g->o.bind));
+            rc = err_set(err, "Port %u of " STR_FMT " is already in use by another program.", p->ports[i].port,
+                         STR_ARG(g->o.bind));
     }
     return rc;
 }

@@ -1,4 +1,5 @@
-/* headers.c - heads out: to the endpoint and back to the client, with what is ours, what belongs to one hop, and the route's filters. */
+/* headers.c - heads out: to the endpoint and back to the client, with what is ours, what belongs to one hop, and the
+ * route's filters. */
 #include "proxy/impl.h"
 
 #include <stdio.h>
@@ -44,7 +45,8 @@ static void put(struct buf *out, struct str name, struct str value)
 static bool filter_may_write(struct str name)
 {
     enum h1_name id = h1_name_id(name);
-    return id != H_CONTENT_LENGTH && id != H_TRANSFER_ENCODING && id != H_CONNECTION && id != H_EXPECT && id != H_TRAILER && id != H_UPGRADE;
+    return id != H_CONTENT_LENGTH && id != H_TRANSFER_ENCODING && id != H_CONNECTION && id != H_EXPECT &&
+           id != H_TRAILER && id != H_UPGRADE;
 }
 
 static void mod_writes(const struct conf_header_mod *m, struct buf *out)
@@ -57,12 +59,16 @@ static void mod_writes(const struct conf_header_mod *m, struct buf *out)
             put(out, m->add[i].name, m->add[i].value);
 }
 
-/* --- request ---------------------------------------------------------------------------------------------------------------------- */
+/* --- request
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 /* Names with which a client could steer the picker or the servers. */
 static bool is_control(struct str name)
 {
-    static const struct str names[] = {{"x-gateway-inference-", 20}, {"x-gateway-model-name", 20}, {"x-gateway-destination-endpoint", 30},
+    static const struct str names[] = {{"x-gateway-inference-", 20},
+                                       {"x-gateway-model-name", 20},
+                                       {"x-gateway-destination-endpoint", 30},
                                        {"x-prefiller-host-port", 21}};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (name.n >= names[i].n && str_ieq(str_first(name, names[i].n), names[i]))
@@ -116,8 +122,9 @@ static void put_forwarded_for(struct request *rq, struct buf *out)
 static struct str new_request_id(struct request *rq)
 {
     uint64_t a = rng_u64(&rq->w->rng), b = rng_u64(&rq->w->rng); /* the form of a UUID of version 4 */
-    return str_c(arena_printf(&rq->arena, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32), (unsigned)(a >> 16 & 0xffff),
-                              (unsigned)(a & 0xfff), (unsigned)(0x8000 | (b >> 48 & 0x3fff)), (unsigned long long)(b & 0xffffffffffffull)));
+    return str_c(arena_printf(&rq->arena, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32),
+                              (unsigned)(a >> 16 & 0xffff), (unsigned)(a & 0xfff),
+                              (unsigned)(0x8000 | (b >> 48 & 0x3fff)), (unsigned long long)(b & 0xffffffffffffull)));
 }
 
 static void put_request_id(struct request *rq, struct buf *out)
@@ -197,7 +204,9 @@ struct str headers_request(struct request *rq, uint64_t content_length)
     return buf_str(out);
 }
 
-/* --- response --------------------------------------------------------------------------------------------------------------------- */
+/* --- response
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 static void put_status(struct buf *out, const struct h1_head *head)
 {
@@ -234,7 +243,9 @@ struct str headers_response(struct request *rq, const struct h1_head *head)
     return buf_str(out);
 }
 
-/* --- redirect ----------------------------------------------------------------------------------------------------------------------- */
+/* --- redirect
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
 struct str headers_location(struct request *rq, const struct conf_redirect *rd)
 {
@@ -248,6 +259,7 @@ struct str headers_location(struct request *rq, const struct conf_redirect *rd)
     char number[8] = "";
     if (!usual)
         snprintf(number, sizeof number, ":%u", port & 0xffff);
-    return str_c(arena_printf(&rq->arena, STR_FMT "://" STR_FMT "%s" STR_FMT "%s" STR_FMT, STR_ARG(scheme), STR_ARG(host), number,
-                              STR_ARG(path), rq->head->query.p ? "?" : "", STR_ARG(rq->head->query)));
+    return str_c(arena_printf(&rq->arena, STR_FMT "://" STR_FMT "%s" STR_FMT "%s" STR_FMT, STR_ARG(scheme),
+                              STR_ARG(host), number, STR_ARG(path), rq->head->query.p ? "?" : "",
+                              STR_ARG(rq->head->query)));
 }

@@ -1,4 +1,5 @@
-/* metrics.c - every family the data plane exports: the names operators have dashboards for (gie-protocol.md 5) and our own under penstock_. */
+/* metrics.c - every family the data plane exports: the names operators have dashboards for (gie-protocol.md 5) and our
+ * own under penstock_. */
 #include "proxy/impl.h"
 
 #include <stdio.h>
@@ -6,14 +7,18 @@
 
 #define MAX_MODELS 256 /* label values that clients choose */
 
-static const double b_gen[] = {.005, .025, .05, .1, .2, .4, .6, .8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60, 120, 180, 240, 300,
-                               360, 480, 600, 900, 1200, 1800, 2700, 3600};
+static const double b_gen[] = {.005, .025, .05, .1,  .2,  .4,  .6,  .8,   1,    1.25, 1.5, 2,
+                               3,    4,    5,   6,   8,   10,  15,  20,   30,   45,   60,  120,
+                               180,  240,  300, 360, 480, 600, 900, 1200, 1800, 2700, 3600};
 static const double b_fast[] = {.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1};
 static const double b_ours[] = {.00001, .00002, .00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5};
-static const double b_reqsz[] = {64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576, 2097152,
-                                 4194304, 8388608, 16777216, 33554432, 67108864, 134217728, 268435456, 536870912, 1073741824};
+static const double b_reqsz[] = {64,        128,       256,       512,       1024,     2048,     4096,
+                                 8192,      16384,     32768,     65536,     131072,   262144,   524288,
+                                 1048576,   2097152,   4194304,   8388608,   16777216, 33554432, 67108864,
+                                 134217728, 268435456, 536870912, 1073741824};
 static const double b_rspsz[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32778, 65536};
-static const double b_tokin[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32778, 65536, 131072, 262144, 524288, 1048576};
+static const double b_tokin[] = {1,    8,    16,    32,    64,    128,    256,    512,    1024,   2048,
+                                 4096, 8192, 16384, 32778, 65536, 131072, 262144, 524288, 1048576};
 static const double b_tokout[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
 static const double b_ntpot[] = {.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10};
 static const double b_ratio[] = {0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1};
@@ -21,11 +26,14 @@ static const double b_hitb[] = {0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 
 
 struct proxy_metrics {
     struct gateway *g;
-    struct metric_family *m_requests, *m_errors, *m_duration, *m_reqsz, *m_rspsz, *m_in, *m_out, *m_cached, *m_running, *m_ntpot, *m_ttft;
+    struct metric_family *m_requests, *m_errors, *m_duration, *m_reqsz, *m_rspsz, *m_in, *m_out, *m_cached, *m_running,
+        *m_ntpot, *m_ttft;
     struct metric_family *pool_kv, *pool_queue, *pool_running, *pool_ready, *pod_queue;
-    struct metric_family *requests, *retries, *failures, *ttft, *duration, *rejected, *ep_inflight, *ep_ejected, *ep_picks, *pool_inflight,
-        *pool_queued, *pool_index_bytes, *pool_endpoints, *pool_demand, *ep_speed, *ejections;
-    struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *index_size, *added, *clients, *body_bytes;
+    struct metric_family *requests, *retries, *failures, *ttft, *duration, *rejected, *ep_inflight, *ep_ejected,
+        *ep_picks, *pool_inflight, *pool_queued, *pool_index_bytes, *pool_endpoints, *pool_demand, *ep_speed,
+        *ejections;
+    struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *index_size, *added, *clients,
+        *body_bytes;
     struct map shown; /* "pool\npod" -> struct shown_ep */
     uint64_t round;
 };
@@ -35,10 +43,10 @@ struct shown_ep {
     uint64_t round, ejections;
 };
 
-#define LABELS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define LABELS(...)                      ((const char *const[]){__VA_ARGS__, NULL})
 #define HIST(name, help, labels, b, max) metric_family(m, METRIC_HISTOGRAM, name, help, labels, b, ARRAY_LEN(b), max)
 #define COUNTER(name, help, labels, max) metric_family(m, METRIC_COUNTER, name, help, labels, NULL, 0, max)
-#define GAUGE(name, help, labels, max) metric_family(m, METRIC_GAUGE, name, help, labels, NULL, 0, max)
+#define GAUGE(name, help, labels, max)   metric_family(m, METRIC_GAUGE, name, help, labels, NULL, 0, max)
 
 static void model_families(struct proxy_metrics *pm, struct metrics *m)
 {
@@ -47,34 +55,45 @@ static void model_families(struct proxy_metrics *pm, struct metrics *m)
                              LABELS("model_name", "target_model_name", "priority"), 3 * MAX_MODELS);
     pm->m_errors = COUNTER("inference_objective_request_error_total", "Requests that ended with an error.",
                            LABELS("model_name", "target_model_name", "error_code"), 4 * MAX_MODELS);
-    pm->m_duration = HIST("inference_objective_request_duration_seconds", "From the request to the end of its answer.", M, b_gen, MAX_MODELS);
+    pm->m_duration = HIST("inference_objective_request_duration_seconds", "From the request to the end of its answer.",
+                          M, b_gen, MAX_MODELS);
     pm->m_reqsz = HIST("inference_objective_request_sizes", "Request body bytes.", M, b_reqsz, MAX_MODELS);
     pm->m_rspsz = HIST("inference_objective_response_sizes", "Response body bytes.", M, b_rspsz, MAX_MODELS);
     pm->m_in = HIST("inference_objective_input_tokens", "Prompt tokens.", M, b_tokin, MAX_MODELS);
     pm->m_out = HIST("inference_objective_output_tokens", "Completion tokens.", M, b_tokout, MAX_MODELS);
-    pm->m_cached = HIST("inference_objective_prompt_cached_tokens", "Prompt tokens the server had cached.", M, b_tokin, MAX_MODELS);
-    pm->m_running = GAUGE("inference_objective_running_requests", "Requests under way.", LABELS("model_name"), MAX_MODELS);
-    pm->m_ntpot = HIST("inference_objective_normalized_time_per_output_token_seconds", "Duration over completion tokens.", M, b_ntpot, MAX_MODELS);
-    pm->m_ttft = HIST("inference_objective_request_ttft_seconds", "Time to the first byte of streamed answers.", M, b_gen, MAX_MODELS);
+    pm->m_cached = HIST("inference_objective_prompt_cached_tokens", "Prompt tokens the server had cached.", M, b_tokin,
+                        MAX_MODELS);
+    pm->m_running =
+        GAUGE("inference_objective_running_requests", "Requests under way.", LABELS("model_name"), MAX_MODELS);
+    pm->m_ntpot = HIST("inference_objective_normalized_time_per_output_token_seconds",
+                       "Duration over completion tokens.", M, b_ntpot, MAX_MODELS);
+    pm->m_ttft = HIST("inference_objective_request_ttft_seconds", "Time to the first byte of streamed answers.", M,
+                      b_gen, MAX_MODELS);
 }
 
 static void pool_families(struct proxy_metrics *pm, struct metrics *m)
 {
     const char *const *N = LABELS("name");
-    pm->pool_kv = GAUGE("inference_pool_average_kv_cache_utilization", "Mean KV-cache use of the pool's endpoints, 0 to 1.", N, 0);
+    pm->pool_kv = GAUGE("inference_pool_average_kv_cache_utilization",
+                        "Mean KV-cache use of the pool's endpoints, 0 to 1.", N, 0);
     pm->pool_queue = GAUGE("inference_pool_average_queue_size", "Mean waiting requests of the pool's endpoints.", N, 0);
-    pm->pool_running = GAUGE("inference_pool_average_running_requests", "Mean running requests of the pool's endpoints.", N, 0);
+    pm->pool_running =
+        GAUGE("inference_pool_average_running_requests", "Mean running requests of the pool's endpoints.", N, 0);
     pm->pool_ready = GAUGE("inference_pool_ready_pods", "Ready endpoints.", N, 0);
-    pm->pod_queue = GAUGE("inference_pool_per_pod_queue_size", "Waiting requests of an endpoint.", LABELS("name", "model_server_pod"), 0);
+    pm->pod_queue = GAUGE("inference_pool_per_pod_queue_size", "Waiting requests of an endpoint.",
+                          LABELS("name", "model_server_pod"), 0);
     pm->pool_inflight = GAUGE("penstock_pool_inflight", "Requests of this gateway in flight at the pool.", N, 0);
     pm->pool_queued = GAUGE("penstock_pool_queued", "Requests that wait in the gateway.", N, 0);
-    pm->pool_demand = GAUGE("penstock_pool_demand", "Queued and running requests per ready endpoint, for autoscalers.", N, 0);
+    pm->pool_demand =
+        GAUGE("penstock_pool_demand", "Queued and running requests per ready endpoint, for autoscalers.", N, 0);
     pm->pool_index_bytes = GAUGE("penstock_prefix_index_bytes", "Memory of the prefix index.", N, 0);
     pm->pool_endpoints = GAUGE("penstock_pool_endpoints", "Endpoints, ready or not.", N, 0);
-    pm->ep_inflight = GAUGE("penstock_endpoint_inflight", "Requests of this gateway in flight at the endpoint.", LABELS("pool", "pod"), 0);
+    pm->ep_inflight = GAUGE("penstock_endpoint_inflight", "Requests of this gateway in flight at the endpoint.",
+                            LABELS("pool", "pod"), 0);
     pm->ep_ejected = GAUGE("penstock_endpoint_ejected", "1 while the endpoint is ejected.", LABELS("pool", "pod"), 0);
     pm->ep_picks = GAUGE("penstock_endpoint_picks", "Requests given to the endpoint so far.", LABELS("pool", "pod"), 0);
-    pm->ep_speed = GAUGE("penstock_endpoint_speed", "Learnt slowness relative to the pool's prior.", LABELS("pool", "pod"), 0);
+    pm->ep_speed =
+        GAUGE("penstock_endpoint_speed", "Learnt slowness relative to the pool's prior.", LABELS("pool", "pod"), 0);
     pm->ejections = COUNTER("penstock_endpoint_ejections_total", "Ejections.", LABELS("pool", "pod"), 0);
 }
 
@@ -86,27 +105,39 @@ static struct metric *single(struct metric_family *f)
 static void own_families(struct proxy_metrics *pm, struct metrics *m)
 {
     static const char *const none[] = {NULL};
-    pm->requests = COUNTER("penstock_requests_total", "Requests by backend and status of the answer.", LABELS("backend", "status"), 0);
+    pm->requests = COUNTER("penstock_requests_total", "Requests by backend and status of the answer.",
+                           LABELS("backend", "status"), 0);
     pm->retries = COUNTER("penstock_retries_total", "Requests sent to another endpoint.", LABELS("backend"), 0);
-    pm->failures = COUNTER("penstock_upstream_failures_total", "Attempts that failed, by kind.", LABELS("backend", "kind"), 0);
-    pm->ttft = HIST("penstock_ttft_seconds", "From the request to the first byte of the answer's body.", LABELS("backend"), b_gen, 0);
-    pm->duration = HIST("penstock_request_duration_seconds", "From the request to the end of the answer.", LABELS("backend"), b_gen, 0);
-    pm->rejected = COUNTER("penstock_rejected_total", "Requests the gateway answered with an error, by code.", LABELS("code"), 200);
-    pm->added = single(HIST("penstock_added_seconds", "From the complete request to its last byte sent to the endpoint.", none, b_ours, 0));
+    pm->failures =
+        COUNTER("penstock_upstream_failures_total", "Attempts that failed, by kind.", LABELS("backend", "kind"), 0);
+    pm->ttft = HIST("penstock_ttft_seconds", "From the request to the first byte of the answer's body.",
+                    LABELS("backend"), b_gen, 0);
+    pm->duration = HIST("penstock_request_duration_seconds", "From the request to the end of the answer.",
+                        LABELS("backend"), b_gen, 0);
+    pm->rejected = COUNTER("penstock_rejected_total", "Requests the gateway answered with an error, by code.",
+                           LABELS("code"), 200);
+    pm->added = single(HIST("penstock_added_seconds",
+                            "From the complete request to its last byte sent to the endpoint.", none, b_ours, 0));
     pm->clients = single(GAUGE("penstock_client_connections", "Open client connections.", none, 0));
     pm->body_bytes = single(GAUGE("penstock_body_bytes_held", "Memory of request bodies under way.", none, 0));
-    pm->sched_e2e = single(HIST("inference_extension_scheduler_e2e_duration_seconds", "Time of a pick.", none, b_fast, 0));
-    pm->hit_ratio = single(HIST("inference_extension_prefix_indexer_hit_ratio", "Matched share of the prompt.", none, b_ratio, 0));
-    pm->hit_bytes = single(HIST("inference_extension_prefix_indexer_hit_bytes", "Matched bytes of the prompt.", none, b_hitb, 0));
+    pm->sched_e2e =
+        single(HIST("inference_extension_scheduler_e2e_duration_seconds", "Time of a pick.", none, b_fast, 0));
+    pm->hit_ratio =
+        single(HIST("inference_extension_prefix_indexer_hit_ratio", "Matched share of the prompt.", none, b_ratio, 0));
+    pm->hit_bytes =
+        single(HIST("inference_extension_prefix_indexer_hit_bytes", "Matched bytes of the prompt.", none, b_hitb, 0));
     pm->index_size = single(GAUGE("inference_extension_prefix_indexer_size", "Entries of the prefix index.", none, 0));
-    struct metric_family *attempts = COUNTER("inference_extension_scheduler_attempts_total", "Picks by result.", LABELS("status"), 0);
+    struct metric_family *attempts =
+        COUNTER("inference_extension_scheduler_attempts_total", "Picks by result.", LABELS("status"), 0);
     pm->attempts_ok = metric_series(attempts, (struct str[]){STR("success")});
     pm->attempts_failed = metric_series(attempts, (struct str[]){STR("failure")});
-    struct metric_family *info = GAUGE("inference_extension_info", "Build of this program.", LABELS("commit", "build_ref"), 0);
+    struct metric_family *info =
+        GAUGE("inference_extension_info", "Build of this program.", LABELS("commit", "build_ref"), 0);
     metric_set(metric_series(info, (struct str[]){STR(""), STR(PENSTOCK_VERSION)}), 1);
 }
 
-/* --- collector: gauges from live state -------------------------------------------------------------------------------------------- */
+/* --- collector: gauges from live state
+ * -------------------------------------------------------------------------------------------- */
 
 struct pool_sums {
     struct proxy_metrics *pm;
@@ -179,10 +210,12 @@ static void show_port(void *ctx, struct port *p)
 
 static void hide_gone(struct proxy_metrics *pm)
 {
-    struct metric_family *const per_ep[] = {pm->ep_inflight, pm->ep_ejected, pm->ep_picks, pm->ep_speed, pm->pod_queue, pm->ejections};
+    struct metric_family *const per_ep[] = {pm->ep_inflight, pm->ep_ejected, pm->ep_picks,
+                                            pm->ep_speed,    pm->pod_queue,  pm->ejections};
     for (bool found = true; found;) {
         struct shown_ep *gone = NULL;
-        MAP_EACH(slot, &pm->shown) {
+        MAP_EACH(slot, &pm->shown)
+        {
             gone = slot->val;
             if (gone->round != pm->round) {
                 map_del(&pm->shown, (struct str){slot->key, slot->key_n});
@@ -221,7 +254,9 @@ static void collect(void *ctx)
     hide_gone(pm);
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------------------- */
+/* --- life
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
 struct proxy_metrics *proxy_metrics_new(struct gateway *g)
 {
@@ -237,7 +272,8 @@ struct proxy_metrics *proxy_metrics_new(struct gateway *g)
 
 void proxy_metrics_free(struct proxy_metrics *pm)
 {
-    MAP_EACH(slot, &pm->shown) {
+    MAP_EACH(slot, &pm->shown)
+    {
         struct shown_ep *s = slot->val;
         free(s->pool);
         free(s->pod);
@@ -294,7 +330,8 @@ struct model_metrics *metrics_model(struct worker *w, struct str model, struct s
 
 void metrics_free_models(struct worker *w)
 {
-    MAP_EACH(slot, &w->models) {
+    MAP_EACH(slot, &w->models)
+    {
         struct model_metrics *mm = slot->val;
         char *p[2];
         memcpy(&p[0], &mm->model.p, sizeof p[0]);
@@ -305,7 +342,9 @@ void metrics_free_models(struct worker *w)
     }
 }
 
-/* --- events ------------------------------------------------------------------------------------------------------------------------ */
+/* --- events
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static double seconds(uint64_t from_us, uint64_t to_us)
 {
@@ -376,8 +415,14 @@ void metrics_retry(struct request *rq)
 void metrics_upstream_failure(struct request *rq, enum sched_outcome how)
 {
     static const char *const names[] = {
-        [OUT_OK] = "ok",           [OUT_CANCELLED] = "cancelled", [OUT_CONNECT_FAILED] = "connect",     [OUT_RESET] = "reset",
-        [OUT_GARBAGE] = "garbage", [OUT_TIMEOUT] = "timeout",     [OUT_SERVER_ERROR] = "server_error",  [OUT_MODEL_MISSING] = "model_missing",
+        [OUT_OK] = "ok",
+        [OUT_CANCELLED] = "cancelled",
+        [OUT_CONNECT_FAILED] = "connect",
+        [OUT_RESET] = "reset",
+        [OUT_GARBAGE] = "garbage",
+        [OUT_TIMEOUT] = "timeout",
+        [OUT_SERVER_ERROR] = "server_error",
+        [OUT_MODEL_MISSING] = "model_missing",
         [OUT_STALE_CONN] = "stale_conn",
     };
     struct metric *s = atomic_load_explicit(&rq->backend->failures[how], memory_order_relaxed);

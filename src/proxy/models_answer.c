@@ -1,4 +1,5 @@
-/* models_answer.c - GET /v1/models of a pool: what its endpoints serve and what its InferenceModels promise, once each. */
+/* models_answer.c - GET /v1/models of a pool: what its endpoints serve and what its InferenceModels promise, once each.
+ */
 #include "proxy/impl.h"
 
 #include "base/json.h"

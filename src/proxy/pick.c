@@ -38,7 +38,8 @@ static void rejected(struct request *rq)
 {
     uint64_t now_us = worker_now_us(rq->w);
     if (rq->fail_status) { /* a retry found nobody: the first failure is the answer */
-        request_fail(rq, rq->fail_status, rq->fail_code, "No endpoint could answer the request (%u tried).", rq->attempts);
+        request_fail(rq, rq->fail_status, rq->fail_code, "No endpoint could answer the request (%u tried).",
+                     rq->attempts);
         return;
     }
     if (rq->pick.core.d.reject == REJECT_SHED) {

@@ -1,4 +1,5 @@
-/* plane.c - a configuration snapshot with what belongs to it at run time: backends with their ports and metrics, listeners by TCP port. */
+/* plane.c - a configuration snapshot with what belongs to it at run time: backends with their ports and metrics,
+ * listeners by TCP port. */
 #include "proxy/impl.h"
 
 #include <stdlib.h>
@@ -49,7 +50,8 @@ static int hostname_rank(const struct conf_listener *l)
 
 static int cmp_listener(const void *a, const void *b)
 {
-    const struct conf_listener *x = *(const struct conf_listener *const *)a, *y = *(const struct conf_listener *const *)b;
+    const struct conf_listener *x = *(const struct conf_listener *const *)a,
+                               *y = *(const struct conf_listener *const *)b;
     return hostname_rank(y) - hostname_rank(x);
 }
 

@@ -1,8 +1,9 @@
-/* relay.c - the answer on its way to the client: bytes as they come, framing scanned only to find the end, nothing collected.
+/* relay.c - the answer on its way to the client: bytes as they come, framing scanned only to find the end, nothing
+ * collected.
  *
- * The head is held until the first byte of the body: a server that dies "after a 200" can still be replaced, and so can one whose first event says
- * that it is overloaded (model-servers.md 2.5). Then each read of the upstream is one write to the client; while the client's socket is full the
- * upstream is not read. */
+ * The head is held until the first byte of the body: a server that dies "after a 200" can still be replaced, and so can
+ * one whose first event says that it is overloaded (model-servers.md 2.5). Then each read of the upstream is one write
+ * to the client; while the client's socket is full the upstream is not read. */
 #include "proxy/impl.h"
 
 #include <stdio.h>
@@ -16,7 +17,9 @@ struct piece {
     enum scan scan;
 };
 
-/* --- scanning ------------------------------------------------------------------------------------------------------------------- */
+/* --- scanning
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static void see_payload(struct request *rq, struct piece *p, struct str bytes)
 {
@@ -71,7 +74,9 @@ static struct piece scan(struct request *rq, struct str data)
     return p;
 }
 
-/* --- writing -------------------------------------------------------------------------------------------------------------------- */
+/* --- writing
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static struct iovec span(struct str s)
 {
@@ -114,7 +119,8 @@ void relay_client_drained(struct request *rq)
     conn_pause(rq->up, false);
 }
 
-/* --- the first byte ------------------------------------------------------------------------------------------------------------- */
+/* --- the first byte
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static void learn_response_id(struct request *rq, struct str payload)
 {
@@ -172,7 +178,9 @@ static bool hold_back(struct request *rq, const struct piece *p)
     return code >= 500 && request_try_elsewhere(rq, OUT_SERVER_ERROR);
 }
 
-/* --- the end -------------------------------------------------------------------------------------------------------------------- */
+/* --- the end
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static void finish(struct request *rq, bool keep)
 {
@@ -215,7 +223,9 @@ void relay_eof(struct request *rq)
     finish(rq, false);
 }
 
-/* --- the head ------------------------------------------------------------------------------------------------------------------- */
+/* --- the head
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool is_event_stream(const struct h1_head *head)
 {

@@ -3,12 +3,14 @@
  *   NEW -> READ_BODY -> ROUTE -> WAIT_PICK -> CONNECT -> SEND -> WAIT_HEAD -> RELAY -> DONE
  *    |                  ^  |        ^  |         |  ^      |          |
  *    +--- no body ------+  |        |  +- kept --|--|----->+          |  (kept: an idle connection is at hand)
- *                          |        |   conn     |  +------+----------+  (stale: a reused connection was closed under us)
- *                          |        +------------+---------+----------+  (retry on another endpoint, before the first byte)
- *                          +--> DONE (error, redirect, model list)         any state -> DONE (error, client gone, deadline)
+ *                          |        |   conn     |  +------+----------+  (stale: a reused connection was closed under
+ * us) |        +------------+---------+----------+  (retry on another endpoint, before the first byte)
+ *                          +--> DONE (error, redirect, model list)         any state -> DONE (error, client gone,
+ * deadline)
  *
- * A request holds: its client (borrowed; the client outlives it), a reservation at its port (`reserved`, given back exactly once), a connection to the
- * endpoint (`up`), its body until the first byte of the answer, the world until the answer's head is written. */
+ * A request holds: its client (borrowed; the client outlives it), a reservation at its port (`reserved`, given back
+ * exactly once), a connection to the endpoint (`up`), its body until the first byte of the answer, the world until the
+ * answer's head is written. */
 #include "proxy/impl.h"
 
 #include "http/uri.h"
@@ -48,7 +50,8 @@ void request_move(struct request *rq, enum req_state to)
     rq->state = to;
 }
 
-/* --- beginning ---------------------------------------------------------------------------------------------------------------- */
+/* --- beginning
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static struct request *request_alloc(struct worker *w)
 {
@@ -72,7 +75,8 @@ static void rebase(struct str *s, const char *from, const char *to)
         s->p = to + (s->p - from);
 }
 
-/* Copies the head that w->head describes, with its spans, into the arena; headers beyond n_headers do not exist in the copy. */
+/* Copies the head that w->head describes, with its spans, into the arena; headers beyond n_headers do not exist in the
+ * copy. */
 static void keep_head(struct request *rq, struct str bytes)
 {
     const struct h1_head *head = &rq->w->head;
@@ -132,7 +136,8 @@ static struct str host_of(struct request *rq)
     return (struct str){lower, end};
 }
 
-/* Resolves "." and ".." segments (RFC 3986 5.2.4), so that what is matched is what the server sees. Escaped dots are not resolved but refused. */
+/* Resolves "." and ".." segments (RFC 3986 5.2.4), so that what is matched is what the server sees. Escaped dots are
+ * not resolved but refused. */
 static struct str without_dots(struct arena *a, struct str path)
 {
     if (str_find(path, STR("/.")) < 0)
@@ -160,7 +165,8 @@ static bool start_checks(struct request *rq)
 {
     const struct h1_head *h = rq->head;
     if (h->method == H1_CONNECT || h->method == H1_TRACE) {
-        request_fail(rq, 405, "method_not_allowed", "The method " STR_FMT " is not served here.", STR_ARG(h->method_str));
+        request_fail(rq, 405, "method_not_allowed", "The method " STR_FMT " is not served here.",
+                     STR_ARG(h->method_str));
         return false;
     }
     rq->path = without_dots(&rq->arena, h->path);
@@ -206,7 +212,9 @@ void request_start(struct request *rq)
     client_arm(rq->c);
 }
 
-/* --- body --------------------------------------------------------------------------------------------------------------------- */
+/* --- body
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool body_ok(struct request *rq, enum body_result r)
 {
@@ -274,7 +282,8 @@ struct str request_read_body(struct request *rq, struct str data)
     return rq->head->framing == H1_BODY_CHUNKED ? read_chunked(rq, data) : read_length(rq, data);
 }
 
-/* --- deadlines ---------------------------------------------------------------------------------------------------------------- */
+/* --- deadlines
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t earlier(uint64_t a, uint64_t b) /* 0 = none */
 {
@@ -349,7 +358,9 @@ void request_expired(struct request *rq, uint64_t now_us)
     }
 }
 
-/* --- end ---------------------------------------------------------------------------------------------------------------------- */
+/* --- end
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 void request_drop_upstream(struct request *rq)
 {
@@ -406,7 +417,8 @@ void request_release(struct request *rq)
 static bool body_unread(const struct request *rq)
 {
     const struct h1_head *h = rq->head;
-    return rq->state <= REQ_READ_BODY && h->framing != H1_BODY_NONE && !(h->framing == H1_BODY_LENGTH && !h->content_length);
+    return rq->state <= REQ_READ_BODY && h->framing != H1_BODY_NONE &&
+           !(h->framing == H1_BODY_LENGTH && !h->content_length);
 }
 
 void request_fail(struct request *rq, unsigned status, const char *code, const char *fmt, ...)
@@ -431,7 +443,8 @@ void request_fail(struct request *rq, unsigned status, const char *code, const c
         return;
     }
     rq->status = status;
-    errors_write(c, rq->kind, rq->to_head, !c->close, status, code, (struct str){text, MIN((size_t)MAX(n, 0), sizeof text - 1)});
+    errors_write(c, rq->kind, rq->to_head, !c->close, status, code,
+                 (struct str){text, MIN((size_t)MAX(n, 0), sizeof text - 1)});
     end(rq, NULL);
     client_request_done(c);
 }

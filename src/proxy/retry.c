@@ -1,8 +1,8 @@
 /* retry.c - what happens when an endpoint fails a request: another try before the first relayed byte, or the end.
  *
- * Bounds: attempts per request, the backend's retry budget, and the number of endpoints that may die with the request in flight (a prompt that
- * crashes engines must not walk through the pool). What is not an inference request is repeated only when that is safe (RFC 9110 9.2.2), or when
- * nothing of it was sent. */
+ * Bounds: attempts per request, the backend's retry budget, and the number of endpoints that may die with the request
+ * in flight (a prompt that crashes engines must not walk through the pool). What is not an inference request is
+ * repeated only when that is safe (RFC 9110 9.2.2), or when nothing of it was sent. */
 #include "proxy/impl.h"
 
 #include "base/hash.h"
@@ -54,8 +54,9 @@ static void set_failure(struct request *rq, enum sched_outcome how)
         unsigned status;
         const char *code;
     } answers[] = {
-        [OUT_CANCELLED] = {503, "endpoint_ejected"},  [OUT_CONNECT_FAILED] = {503, "upstream_unavailable"}, [OUT_RESET] = {502, "upstream_reset"},
-        [OUT_GARBAGE] = {502, "upstream_garbage"},    [OUT_TIMEOUT] = {504, "first_byte_timeout"},          [OUT_SERVER_ERROR] = {502, "upstream_error"},
+        [OUT_CANCELLED] = {503, "endpoint_ejected"},    [OUT_CONNECT_FAILED] = {503, "upstream_unavailable"},
+        [OUT_RESET] = {502, "upstream_reset"},          [OUT_GARBAGE] = {502, "upstream_garbage"},
+        [OUT_TIMEOUT] = {504, "first_byte_timeout"},    [OUT_SERVER_ERROR] = {502, "upstream_error"},
         [OUT_MODEL_MISSING] = {404, "model_not_found"},
     };
     rq->fail_status = answers[how].status;
@@ -75,7 +76,8 @@ static void count_retry(struct request *rq)
 /* A kept connection that the server closed just as we used it: the same endpoint, once, on a connection of its own. */
 static bool was_stale(const struct request *rq, enum sched_outcome how)
 {
-    return how == OUT_RESET && !rq->fresh && !rq->head_seen && rq->up_in.n == 0 && conn_is_reused(rq->up) && (rq->is_model_kind || idempotent(rq->head->method));
+    return how == OUT_RESET && !rq->fresh && !rq->head_seen && rq->up_in.n == 0 && conn_is_reused(rq->up) &&
+           (rq->is_model_kind || idempotent(rq->head->method));
 }
 
 /* The server went away with the whole request in its hands. */
@@ -108,7 +110,8 @@ void upstream_failed(struct request *rq, enum sched_outcome how, const char *cod
         conn_pool_drop(rq->w->pool, &rq->ep->addr);
     reset_attempt(rq);
     if (!again) {
-        request_fail(rq, rq->fail_status, rq->fail_code, "The endpoint failed (%s) and the request cannot be tried elsewhere.", code);
+        request_fail(rq, rq->fail_status, rq->fail_code,
+                     "The endpoint failed (%s) and the request cannot be tried elsewhere.", code);
         return;
     }
     note_tried(rq);

@@ -1,5 +1,5 @@
-/* proxy/retry.h - the retry budget of one backend: retries may be a share of the requests of the last ten seconds, plus ten per second.
- * Shared by all workers; approximate at the edges of a second. */
+/* proxy/retry.h - the retry budget of one backend: retries may be a share of the requests of the last ten seconds, plus
+ * ten per second. Shared by all workers; approximate at the edges of a second. */
 #ifndef PROXY_RETRY_H
 #define PROXY_RETRY_H
 

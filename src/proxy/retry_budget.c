@@ -3,7 +3,8 @@
 
 #define FLOOR_PER_SECOND 10
 
-/* The slot of this second, emptied when it still held an older one. Two workers may both empty it: a few counts are lost. */
+/* The slot of this second, emptied when it still held an older one. Two workers may both empty it: a few counts are
+ * lost. */
 static unsigned slot_at(struct retry_budget *b, uint64_t second)
 {
     unsigned i = (unsigned)(second % RETRY_SLOTS);

@@ -1,4 +1,5 @@
-/* route.c - where a request goes: listener and route, backend by weight, and for pools what the picker and the server must know of the body. */
+/* route.c - where a request goes: listener and route, backend by weight, and for pools what the picker and the server
+ * must know of the body. */
 #include "proxy/impl.h"
 
 #include "base/hash.h"
@@ -87,8 +88,8 @@ static bool draw_backend(struct routing *r)
     struct request *rq = r->rq;
     const struct conf_backend_ref *ref = conf_draw_backend(rq->rule, rng_unit(&rq->w->rng));
     if (!ref || ref->backend == CONF_NO_BACKEND) {
-        request_fail(rq, 500, "backend_unresolved", "The route's backend does not resolve%s" STR_FMT ".", ref && ref->problem.n ? ": " : "",
-                     STR_ARG(ref ? ref->problem : STR("")));
+        request_fail(rq, 500, "backend_unresolved", "The route's backend does not resolve%s" STR_FMT ".",
+                     ref && ref->problem.n ? ": " : "", STR_ARG(ref ? ref->problem : STR("")));
         return false;
     }
     struct plane *p = rq->world->plane;
@@ -99,7 +100,9 @@ static bool draw_backend(struct routing *r)
     return true;
 }
 
-/* --- pools ------------------------------------------------------------------------------------------------------------------------ */
+/* --- pools
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool body_acceptable(struct routing *r)
 {
@@ -140,7 +143,8 @@ static void hash_prefix(struct routing *r)
     if (!rq->parsed || !rq->is_model_kind || sp->policy != SCHED_PREFIX_CACHE)
         return;
     uint64_t seed = prefix_seed(rq->target, STR_NULL, r->body.cache_salt);
-    prefix_hash(r->body.stream_bytes, seed, sp->block_bytes, sp->max_blocks, sp->deep, &rq->hashes, rq->w->hashes, PREFIX_MAX);
+    prefix_hash(r->body.stream_bytes, seed, sp->block_bytes, sp->max_blocks, sp->deep, &rq->hashes, rq->w->hashes,
+                PREFIX_MAX);
     uint64_t *h = arena_alloc(&rq->arena, rq->hashes.n * sizeof *h);
     memcpy(h, rq->w->hashes, rq->hashes.n * sizeof *h);
     rq->hashes.h = h;
@@ -181,8 +185,9 @@ static void build_parts(struct routing *r)
     rq->n_parts = 1;
     size_t length = body.n;
     size_t cap = rq->target.n * 6 + 8;
-    bool replaced = rq->parsed && !str_eq(rq->target, rq->model) &&
-                    api_splice_model(body, &r->body, rq->target, arena_alloc(&rq->arena, cap), cap, &head, &name, &tail);
+    bool replaced =
+        rq->parsed && !str_eq(rq->target, rq->model) &&
+        api_splice_model(body, &r->body, rq->target, arena_alloc(&rq->arena, cap), cap, &head, &name, &tail);
     if (replaced) {
         rq->parts[1] = span(head);
         rq->parts[2] = span(name);

@@ -36,7 +36,8 @@ static struct run *signal_run;
 static struct signal_mail stop_mail, hup_mail;
 static atomic_uint stop_signals;
 
-/* --- log and process ---------------------------------------------------------------------------------------------------------- */
+/* --- log and process
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static void stderr_sink(const char *line, size_t n)
 {
@@ -73,7 +74,9 @@ void run_process_setup(void)
     }
 }
 
-/* --- signals ------------------------------------------------------------------------------------------------------------------- */
+/* --- signals
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static void post_signal(struct signal_mail *m)
 {
@@ -149,11 +152,14 @@ static void release_signals(void)
     signal_run = NULL;
 }
 
-/* --- reload -------------------------------------------------------------------------------------------------------------------- */
+/* --- reload
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static void log_note(const struct conf_note *n)
 {
-    static const enum log_level levels[] = {[CONF_INFO] = LOG_DEBUG, [CONF_WARNING] = LOG_WARN, [CONF_ERROR] = LOG_ERROR};
+    static const enum log_level levels[] = {
+        [CONF_INFO] = LOG_DEBUG, [CONF_WARNING] = LOG_WARN, [CONF_ERROR] = LOG_ERROR};
     struct logline l;
     if (!log_on(levels[n->severity]) || !log_begin(&l, levels[n->severity], "Configuration"))
         return;
@@ -242,7 +248,9 @@ static void on_poll(struct timer *t)
     timer_set(r->loop, t, loop_now_us(r->loop) + POLL_US);
 }
 
-/* --- life ---------------------------------------------------------------------------------------------------------------------- */
+/* --- life
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 void run_opts_init(struct run_opts *o)
 {
@@ -330,7 +338,9 @@ void run_free(struct run *r)
     free(r);
 }
 
-/* --- parts --------------------------------------------------------------------------------------------------------------------- */
+/* --- parts
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 struct loop *run_loop(struct run *r)
 {

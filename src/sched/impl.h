@@ -1,7 +1,8 @@
 /* sched/impl.h - what the files of src/sched share. Private to the folder.
  *
- * Locks: ports->lock guards the table of ports; port->lock guards the core scheduler, the endpoint list and the model lists. ports->lock may be
- * held while taking a port->lock, never the other way round. A scraper belongs to the scraping thread alone. */
+ * Locks: ports->lock guards the table of ports; port->lock guards the core scheduler, the endpoint list and the model
+ * lists. ports->lock may be held while taking a port->lock, never the other way round. A scraper belongs to the
+ * scraping thread alone. */
 #ifndef SCHED_IMPL_H
 #define SCHED_IMPL_H
 
@@ -11,13 +12,13 @@
 #include <pthread.h>
 
 struct scraper;
-struct ep { /* an endpoint with what only this layer knows */
-    struct endpoint pub;   /* first member: struct endpoint * and struct ep * convert */
-    struct list link;      /* port->eps; under port->lock */
-    char **models;         /* ids its /v1/models gave; under port->lock */
+struct ep {              /* an endpoint with what only this layer knows */
+    struct endpoint pub; /* first member: struct endpoint * and struct ep * convert */
+    struct list link;    /* port->eps; under port->lock */
+    char **models;       /* ids its /v1/models gave; under port->lock */
     uint32_t n_models;
     bool models_known;
-    bool probed;           /* had its first probe result; under port->lock */
+    bool probed; /* had its first probe result; under port->lock */
     atomic_bool models_asked;
     _Atomic int last_failure; /* enum sched_outcome of the newest failure a worker reported */
     struct scraper *scraper;  /* scraping thread only */
@@ -28,12 +29,12 @@ struct port {
     struct ports *owner;
     char *key, *name, *ns;
     bool pool;
-    _Atomic int dialect;   /* enum prom_dialect */
+    _Atomic int dialect; /* enum prom_dialect */
     pthread_mutex_t lock;
     struct sched *sched;
     struct list eps;
     uint32_t n_unprobed;
-    uint64_t *model_set;   /* sorted hashes of every model some endpoint told of */
+    uint64_t *model_set; /* sorted hashes of every model some endpoint told of */
     uint32_t n_model_set;
     struct recall recall;
 };
@@ -42,7 +43,7 @@ struct scrape;
 struct ports {
     struct ports_opts o;
     pthread_mutex_t lock;
-    struct map table;      /* key -> struct port, one reference each */
+    struct map table; /* key -> struct port, one reference each */
     struct scrape *scrape;
 };
 
@@ -64,7 +65,8 @@ void scrape_ask_models(struct scrape *s, struct ep *e);
 
 /* models.c: one reading of GET /v1/models. done is called once, on the scraping thread. */
 struct models_read;
-struct models_read *models_read_start(struct loop *l, struct ep *e, uint64_t timeout_us, void (*done)(void *ctx, bool ok), void *ctx);
+struct models_read *models_read_start(struct loop *l, struct ep *e, uint64_t timeout_us,
+                                      void (*done)(void *ctx, bool ok), void *ctx);
 void models_read_free(struct models_read *m); /* also before its end */
 
 #endif

@@ -63,7 +63,8 @@ static void on_answer(void *ctx, unsigned status, const char *err)
     m->done(m->ctx, ok);
 }
 
-struct models_read *models_read_start(struct loop *l, struct ep *e, uint64_t timeout_us, void (*done)(void *ctx, bool ok), void *ctx)
+struct models_read *models_read_start(struct loop *l, struct ep *e, uint64_t timeout_us,
+                                      void (*done)(void *ctx, bool ok), void *ctx)
 {
     struct models_read *m = xcalloc(1, sizeof *m);
     m->ep = e;
@@ -71,8 +72,12 @@ struct models_read *models_read_start(struct loop *l, struct ep *e, uint64_t tim
     m->ctx = ctx;
     buf_init(&m->page, MAX_PAGE);
     m->client = httpc_new(l, &e->pub.addr);
-    struct httpc_call call = {.method = STR("GET"), .target = STR("/v1/models"), .timeout_us = timeout_us, .on_body = on_page,
-                              .on_done = on_answer, .ctx = m};
+    struct httpc_call call = {.method = STR("GET"),
+                              .target = STR("/v1/models"),
+                              .timeout_us = timeout_us,
+                              .on_body = on_page,
+                              .on_done = on_answer,
+                              .ctx = m};
     CHECK(httpc_start(m->client, &call));
     return m;
 }

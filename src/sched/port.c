@@ -83,7 +83,8 @@ bool port_warming(struct port *p)
     return warming;
 }
 
-/* --- endpoints ------------------------------------------------------------------------------------------------------------- */
+/* --- endpoints
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static void copy_name(char *out, size_t cap, struct str s)
 {
@@ -127,11 +128,12 @@ static void rebuild_model_set(struct port *p)
 {
     uint32_t n = 0;
     LIST_EACH(it, &p->eps)
-        n += CONTAINER_OF(it, struct ep, link)->n_models;
+    n += CONTAINER_OF(it, struct ep, link)->n_models;
     free(p->model_set);
     p->model_set = n ? xmalloc(n * sizeof *p->model_set) : NULL;
     p->n_model_set = 0;
-    LIST_EACH(it, &p->eps) {
+    LIST_EACH(it, &p->eps)
+    {
         struct ep *e = CONTAINER_OF(it, struct ep, link);
         for (uint32_t i = 0; i < e->n_models; i++)
             p->model_set[p->n_model_set++] = hash_bytes(e->models[i], strlen(e->models[i]), 0);
@@ -184,7 +186,8 @@ void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
         atomic_fetch_add_explicit(&e->pub.epoch, 1, memory_order_release);
     pthread_mutex_unlock(&p->lock);
     if (ejected)
-        logf_msg(LOG_WARN, "endpoint %s (%s) of %s no longer answers probes: ejected", e->pub.name, e->pub.address, p->key);
+        logf_msg(LOG_WARN, "endpoint %s (%s) of %s no longer answers probes: ejected", e->pub.name, e->pub.address,
+                 p->key);
 }
 
 void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n)
@@ -208,7 +211,8 @@ void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n)
     free(hashes);
 }
 
-/* --- verbs ----------------------------------------------------------------------------------------------------------------- */
+/* --- verbs
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static void deliver_late(struct mail *m)
 {
@@ -232,7 +236,8 @@ static void post_decided(struct port *p)
     }
 }
 
-/* A model that no endpoint is known to serve restricts nothing: the server's own 404 is the best answer. Under the lock. */
+/* A model that no endpoint is known to serve restricts nothing: the server's own 404 is the best answer. Under the
+ * lock. */
 static void forget_unknown_model(const struct port *p, struct sched_req *r)
 {
     if (r->model && !(p->n_model_set && bsearch(&r->model, p->model_set, p->n_model_set, sizeof r->model, cmp_u64)))
@@ -281,7 +286,8 @@ void port_first_token(struct port *p, struct port_req *r)
 
 static bool is_failure(enum sched_outcome how)
 {
-    return how == OUT_CONNECT_FAILED || how == OUT_RESET || how == OUT_GARBAGE || how == OUT_TIMEOUT || how == OUT_SERVER_ERROR;
+    return how == OUT_CONNECT_FAILED || how == OUT_RESET || how == OUT_GARBAGE || how == OUT_TIMEOUT ||
+           how == OUT_SERVER_ERROR;
 }
 
 void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u)
@@ -297,7 +303,8 @@ void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, con
     r->ep = NULL;
 }
 
-/* --- views ----------------------------------------------------------------------------------------------------------------- */
+/* --- views
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 void port_stats(struct port *p, struct sched_stats *out)
 {
@@ -310,7 +317,8 @@ void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, c
 {
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
-    LIST_EACH(it, &p->eps) {
+    LIST_EACH(it, &p->eps)
+    {
         const struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
         struct ep_view v;
         if (sched_ep_view(p->sched, e->ref.slot, now_us, &v))
@@ -328,7 +336,8 @@ bool port_ep_name(struct port *p, struct ep_ref ref, char *out, size_t cap)
 {
     bool found = false;
     pthread_mutex_lock(&p->lock);
-    LIST_EACH(it, &p->eps) {
+    LIST_EACH(it, &p->eps)
+    {
         const struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
         if (same_ref(e->ref, ref)) {
             copy_name(out, cap, str_c(e->name));
@@ -363,7 +372,8 @@ uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried
     uint32_t n = 0;
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
-    LIST_EACH(it, &p->eps) {
+    LIST_EACH(it, &p->eps)
+    {
         const struct ep *e = CONTAINER_OF(it, struct ep, link);
         struct ep_view v;
         if (among(e->pub.ref, tried, n_tried) || !may_serve(e, model))
@@ -380,7 +390,8 @@ bool port_models(struct port *p, void (*fn)(void *ctx, const char *id), void *ct
     struct map seen;
     map_init(&seen, 1);
     pthread_mutex_lock(&p->lock);
-    LIST_EACH(it, &p->eps) {
+    LIST_EACH(it, &p->eps)
+    {
         struct ep *e = CONTAINER_OF(it, struct ep, link);
         known |= e->models_known;
         for (uint32_t i = 0; i < e->n_models; i++) {

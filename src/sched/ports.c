@@ -35,10 +35,10 @@ void ports_free(struct ports *ps)
     if (!ps)
         return;
     MAP_EACH(slot, &ps->table)
-        empty_port(slot->val);
+    empty_port(slot->val);
     scrape_stop(ps->scrape);
     MAP_EACH(slot, &ps->table)
-        port_unref(slot->val);
+    port_unref(slot->val);
     map_free(&ps->table);
     pthread_mutex_destroy(&ps->lock);
     free(ps);
@@ -72,7 +72,8 @@ static struct port *port_new(struct ports *ps, const struct conf_backend *b)
 }
 
 /* What makes an endpoint the same one across snapshots. */
-static struct str endpoint_key(char *out, size_t cap, struct str ns, struct str pod, const struct addr *a, uint16_t metrics_port)
+static struct str endpoint_key(char *out, size_t cap, struct str ns, struct str pod, const struct addr *a,
+                               uint16_t metrics_port)
 {
     char at[64];
     addr_format(a, at, sizeof at);
@@ -90,7 +91,8 @@ static struct str conf_endpoint_key(char *out, size_t cap, const struct conf_end
                         ce->metrics_port ? ce->metrics_port : ce->port);
 }
 
-/* Adds what is new and removes what is gone; an endpoint that stays is not touched. Control thread, so p->eps changes under nobody's feet. */
+/* Adds what is new and removes what is gone; an endpoint that stays is not touched. Control thread, so p->eps changes
+ * under nobody's feet. */
 static void apply_endpoints(struct port *p, const struct conf_backend *b)
 {
     char key[512];
@@ -101,10 +103,11 @@ static void apply_endpoints(struct port *p, const struct conf_backend *b)
         if (k.n)
             map_put(&wanted, k, &b->endpoints[i]);
     }
-    LIST_EACH_SAFE(it, next, &p->eps) {
+    LIST_EACH_SAFE(it, next, &p->eps)
+    {
         struct ep *e = CONTAINER_OF(it, struct ep, link);
-        struct str k =
-            endpoint_key(key, sizeof key, str_c(e->pub.ns), str_c(e->pub.name), &e->pub.addr, addr_port(&e->pub.metrics_addr));
+        struct str k = endpoint_key(key, sizeof key, str_c(e->pub.ns), str_c(e->pub.name), &e->pub.addr,
+                                    addr_port(&e->pub.metrics_addr));
         if (!map_del(&wanted, k))
             port_remove_endpoint(p, e);
     }
@@ -160,7 +163,8 @@ static struct port *take_unwanted(struct ports *ps, const struct conf *c)
 {
     struct port *gone = NULL;
     pthread_mutex_lock(&ps->lock);
-    MAP_EACH(slot, &ps->table) {
+    MAP_EACH(slot, &ps->table)
+    {
         struct port *p = slot->val;
         if (!wanted(c, p)) {
             gone = p;
@@ -189,7 +193,7 @@ bool ports_ready(struct ports *ps)
     bool ready = true;
     pthread_mutex_lock(&ps->lock);
     MAP_EACH(slot, &ps->table)
-        ready &= !port_warming(slot->val);
+    ready &= !port_warming(slot->val);
     pthread_mutex_unlock(&ps->lock);
     return ready;
 }
@@ -210,7 +214,7 @@ void ports_each(struct ports *ps, void (*fn)(void *ctx, struct port *p), void *c
     struct port **v = xcalloc(ps->table.n + 1, sizeof(struct port *));
     size_t n = 0;
     MAP_EACH(slot, &ps->table)
-        v[n++] = port_ref(slot->val);
+    v[n++] = port_ref(slot->val);
     pthread_mutex_unlock(&ps->lock);
     for (size_t i = 0; i < n; i++) {
         fn(ctx, v[i]);

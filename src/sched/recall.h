@@ -1,5 +1,5 @@
-/* sched/recall.h - which endpoint gave a response id (previous_response_id): bounded memory, oldest forgotten. Only a 64-bit hash of the id is kept.
- * Not thread-safe; grows with use up to RECALL_MAX entries of 24 bytes. */
+/* sched/recall.h - which endpoint gave a response id (previous_response_id): bounded memory, oldest forgotten. Only a
+ * 64-bit hash of the id is kept. Not thread-safe; grows with use up to RECALL_MAX entries of 24 bytes. */
 #ifndef SCHED_RECALL_H
 #define SCHED_RECALL_H
 

@@ -1,8 +1,9 @@
 /* scrape.c - the scraping thread: it alone asks endpoints how they are, and ticks the schedulers.
  *
- * A pool's endpoint: GET /metrics every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of others is seen there, and every
- * probe_ejected_us while it is new or ejected. Any answer below 500 means alive; a page that cannot be had (404) only leaves the load unknown.
- * A Service's endpoint is judged by its traffic alone; an ejected one is tried by a TCP connect, unless it had accepted and then hung. */
+ * A pool's endpoint: GET /metrics every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of others is
+ * seen there, and every probe_ejected_us while it is new or ejected. Any answer below 500 means alive; a page that
+ * cannot be had (404) only leaves the load unknown. A Service's endpoint is judged by its traffic alone; an ejected one
+ * is tried by a TCP connect, unless it had accepted and then hung. */
 #include "sched/impl.h"
 
 #include "core/promtext.h"
@@ -29,10 +30,10 @@ struct scraper {
     struct ep *ep;
     struct list link;
     struct timer timer, models_timer;
-    struct httpc *client;      /* pools: kept connection to metrics_addr */
+    struct httpc *client; /* pools: kept connection to metrics_addr */
     struct models_read *models;
-    struct prom *prom;         /* during a scrape */
-    struct conn *knock;        /* Services: TCP probe under way */
+    struct prom *prom;  /* during a scrape */
+    struct conn *knock; /* Services: TCP probe under way */
     uint64_t asked_us;
 };
 
@@ -78,7 +79,8 @@ static uint64_t next_interval_us(struct scraper *sc, bool failed)
     return o->scrape_interval_us;
 }
 
-/* --- pools: the metrics page ------------------------------------------------------------------------------------------------- */
+/* --- pools: the metrics page
+ * ------------------------------------------------------------------------------------------------- */
 
 static bool on_page(void *ctx, struct str piece)
 {
@@ -127,8 +129,12 @@ static void start_scrape(struct scraper *sc)
     sc->prom = xmalloc(sizeof *sc->prom);
     prom_init(sc->prom, (enum prom_dialect)atomic_load(&sc->ep->pub.port->dialect));
     sc->asked_us = loop_clock_us(sc->s->loop);
-    struct httpc_call call = {.method = STR("GET"), .target = STR("/metrics"), .timeout_us = sc->s->ps->o.scrape_timeout_us,
-                              .on_body = on_page, .on_done = on_scraped, .ctx = sc};
+    struct httpc_call call = {.method = STR("GET"),
+                              .target = STR("/metrics"),
+                              .timeout_us = sc->s->ps->o.scrape_timeout_us,
+                              .on_body = on_page,
+                              .on_done = on_scraped,
+                              .ctx = sc};
     if (!httpc_start(sc->client, &call)) {
         free(sc->prom);
         sc->prom = NULL;
@@ -136,7 +142,8 @@ static void start_scrape(struct scraper *sc)
     }
 }
 
-/* --- Services: a knock at the door -------------------------------------------------------------------------------------------- */
+/* --- Services: a knock at the door
+ * -------------------------------------------------------------------------------------------- */
 
 static void end_knock(struct scraper *sc, bool ok)
 {
@@ -188,7 +195,9 @@ static void service_due(struct scraper *sc)
     schedule(sc, sc->s->ps->o.probe_ejected_us);
 }
 
-/* --- models ------------------------------------------------------------------------------------------------------------------- */
+/* --- models
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static void on_models(void *ctx, bool ok)
 {
@@ -211,7 +220,9 @@ static void models_due(struct timer *t)
     sc->models = models_read_start(sc->s->loop, sc->ep, 2 * sc->s->ps->o.scrape_timeout_us, on_models, sc);
 }
 
-/* --- life --------------------------------------------------------------------------------------------------------------------- */
+/* --- life
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 static void on_due(struct timer *t)
 {
@@ -341,7 +352,7 @@ void scrape_stop(struct scrape *s)
     post_cmd(s, CMD_STOP, NULL); /* mails run in order: everything posted before is done by then */
     pthread_join(s->thread, NULL);
     LIST_EACH_SAFE(it, next, &s->scrapers)
-        drop_scraper(CONTAINER_OF(it, struct scraper, link));
+    drop_scraper(CONTAINER_OF(it, struct scraper, link));
     loop_free(s->loop);
     free(s);
 }

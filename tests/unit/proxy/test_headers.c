@@ -34,7 +34,8 @@ static int setup(void **state)
     if (!addr_parse(STR("127.0.0.9"), 9, &at))
         return -1;
     client = (struct client){.w = w, .conn = conn_connect(w->loop, &at, &no_ops, NULL)};
-    rq = (struct request){.w = w, .c = &client, .rule = &rule, .match = &match, .listener = &listener, .backend = &backend};
+    rq = (struct request){
+        .w = w, .c = &client, .rule = &rule, .match = &match, .listener = &listener, .backend = &backend};
     rule = (struct conf_rule){0};
     match = (struct conf_match){0};
     mod = (struct conf_header_mod){0};
@@ -68,15 +69,18 @@ static const char *sent(uint64_t length)
     return buf_cstr(&w->text);
 }
 
-#define HAS(text, what) assert_non_null(strstr(text, what))
+#define HAS(text, what)     assert_non_null(strstr(text, what))
 #define HAS_NOT(text, what) assert_null(strstr(text, what))
 
 static void test_strips_hops_and_what_is_ours(void **state)
 {
     (void)state;
-    parse("POST /v1/completions?x=1 HTTP/1.1\r\nHost: Example.com\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
-          "Expect: 100-continue\r\nContent-Length: 5\r\nX-Gateway-Model-Name: forged\r\nx-gateway-destination-endpoint: 10.0.0.1:80\r\n"
-          "X-Gateway-Inference-Objective: high\r\nX-Prefiller-Host-Port: a:1\r\nX-Forwarded-For: 1.2.3.4\r\nX-Request-Id: id-1\r\n"
+    parse("POST /v1/completions?x=1 HTTP/1.1\r\nHost: Example.com\r\nConnection: keep-alive, X-Hop\r\nX-Hop: "
+          "1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
+          "Expect: 100-continue\r\nContent-Length: 5\r\nX-Gateway-Model-Name: "
+          "forged\r\nx-gateway-destination-endpoint: 10.0.0.1:80\r\n"
+          "X-Gateway-Inference-Objective: high\r\nX-Prefiller-Host-Port: a:1\r\nX-Forwarded-For: "
+          "1.2.3.4\r\nX-Request-Id: id-1\r\n"
           "Authorization: Bearer k\r\nTraceparent: 00-1\r\n\r\n");
     rq.model = STR("qwen");
     const char *t = sent(7);
@@ -87,7 +91,8 @@ static void test_strips_hops_and_what_is_ours(void **state)
     HAS(t, "Authorization: Bearer k\r\n");
     HAS(t, "Traceparent: 00-1\r\n");
     HAS(t, "Content-Length: 7\r\n\r\n");
-    static const char *const gone[] = {"forged", "10.0.0.1", "high", "a:1", "X-Hop", "Keep-Alive", "TE:", "Expect", "Content-Length: 5", "Connection"};
+    static const char *const gone[] = {
+        "forged", "10.0.0.1", "high", "a:1", "X-Hop", "Keep-Alive", "TE:", "Expect", "Content-Length: 5", "Connection"};
     for (size_t i = 0; i < ARRAY_LEN(gone); i++)
         HAS_NOT(t, gone[i]);
     assert_true(str_eq(rq.request_id, STR("id-1")));
@@ -134,7 +139,8 @@ static void test_rewrite(void **state)
     parse("GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n");
     match.path_type = MATCH_PREFIX;
     match.path = STR("/v1");
-    rewrite = (struct conf_rewrite){.hostname = STR("up.example"), .path = STR("/compatible-mode/v1"), .path_type = PATH_PREFIX};
+    rewrite = (struct conf_rewrite){
+        .hostname = STR("up.example"), .path = STR("/compatible-mode/v1"), .path_type = PATH_PREFIX};
     rule.rewrite = &rewrite;
     HAS(sent(0), "GET /compatible-mode/v1/models HTTP/1.1\r\nHost: up.example\r\n");
     rewrite.path = STR("/");
@@ -149,9 +155,14 @@ static void test_replace_prefix(void **state)
     (void)state;
     static const struct {
         const char *path, *prefix, *to, *want;
-    } v[] = {{"/foo/bar", "/foo", "/xyz", "/xyz/bar"}, {"/foo/bar", "/foo", "/xyz/", "/xyz/bar"}, {"/foo/bar", "/foo/", "/xyz", "/xyz/bar"},
-             {"/foo", "/foo", "/xyz", "/xyz"},         {"/foo/", "/foo", "/xyz", "/xyz/"},        {"/foo/bar", "/foo", "/", "/bar"},
-             {"/foo", "/foo", "/", "/"},               {"/foo/bar", "/", "/xyz", "/xyz/foo/bar"}};
+    } v[] = {{"/foo/bar", "/foo", "/xyz", "/xyz/bar"},
+             {"/foo/bar", "/foo", "/xyz/", "/xyz/bar"},
+             {"/foo/bar", "/foo/", "/xyz", "/xyz/bar"},
+             {"/foo", "/foo", "/xyz", "/xyz"},
+             {"/foo/", "/foo", "/xyz", "/xyz/"},
+             {"/foo/bar", "/foo", "/", "/bar"},
+             {"/foo", "/foo", "/", "/"},
+             {"/foo/bar", "/", "/xyz", "/xyz/foo/bar"}};
     for (size_t i = 0; i < ARRAY_LEN(v); i++) {
         struct str got = headers_replace_prefix(&rq.arena, str_c(v[i].path), str_c(v[i].prefix), str_c(v[i].to));
         assert_true(str_eq_c(got, v[i].want));

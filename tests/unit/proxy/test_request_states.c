@@ -46,7 +46,9 @@ static void test_names(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_state_may_end), cmocka_unit_test(test_only_before_the_first_byte_there_is_another_try),
-                                       cmocka_unit_test(test_nothing_is_relayed_that_was_not_sent), cmocka_unit_test(test_names)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_state_may_end),
+                                       cmocka_unit_test(test_only_before_the_first_byte_there_is_another_try),
+                                       cmocka_unit_test(test_nothing_is_relayed_that_was_not_sent),
+                                       cmocka_unit_test(test_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

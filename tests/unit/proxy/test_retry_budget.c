@@ -51,7 +51,8 @@ static void test_old_requests_do_not_count(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_floor_without_requests), cmocka_unit_test(test_share_of_requests),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_floor_without_requests),
+                                       cmocka_unit_test(test_share_of_requests),
                                        cmocka_unit_test(test_old_requests_do_not_count)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Ports against small servers on loopback: first probe, models, picks, endpoints that stay across snapshots, death and return. */
+/* Ports against small servers on loopback: first probe, models, picks, endpoints that stay across snapshots, death and
+ * return. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,10 +42,12 @@ static void handle(void *ctx, struct httpd_req *rq)
     }
     if (str_eq(rq->head->path, STR("/metrics"))) {
         atomic_fetch_add(&s->scrapes, 1);
-        httpd_respond(rq, 200, "text/plain", NULL, STR("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.1\n"));
+        httpd_respond(rq, 200, "text/plain", NULL,
+                      STR("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.1\n"));
         return;
     }
-    int n = snprintf(text, sizeof text, "{\"object\":\"list\",\"data\":[{\"id\":\"%s\"},{\"id\":\"common\"}]}", s->model);
+    int n =
+        snprintf(text, sizeof text, "{\"object\":\"list\",\"data\":[{\"id\":\"%s\"},{\"id\":\"common\"}]}", s->model);
     httpd_respond(rq, 200, "application/json", NULL, (struct str){text, (size_t)n});
 }
 
@@ -114,8 +117,10 @@ static struct conf *make_conf(unsigned which)
     b->endpoints = arena_zalloc(&c->arena, N_SERVERS * sizeof *b->endpoints);
     for (unsigned i = 0; i < N_SERVERS; i++)
         if (which & BIT(i))
-            b->endpoints[b->n_endpoints++] = (struct conf_endpoint){
-                .ns = STR("default"), .pod = str_c(arena_printf(&c->arena, "pod-%u", i)), .host = STR("127.0.0.1"), .port = servers[i].port};
+            b->endpoints[b->n_endpoints++] = (struct conf_endpoint){.ns = STR("default"),
+                                                                    .pod = str_c(arena_printf(&c->arena, "pod-%u", i)),
+                                                                    .host = STR("127.0.0.1"),
+                                                                    .port = servers[i].port};
     return c;
 }
 
@@ -127,7 +132,11 @@ static void free_conf(struct conf *c)
 
 static struct ports *start(unsigned which)
 {
-    struct ports_opts o = {.time_scale = 1, .seed = 1, .scrape_interval_us = 100000, .scrape_timeout_us = 200000, .probe_ejected_us = 50000};
+    struct ports_opts o = {.time_scale = 1,
+                           .seed = 1,
+                           .scrape_interval_us = 100000,
+                           .scrape_timeout_us = 200000,
+                           .probe_ejected_us = 50000};
     struct ports *ps = ports_new(&o);
     struct conf *c = make_conf(which);
     ports_apply(ps, c);
@@ -186,7 +195,8 @@ static void test_first_probe_and_models(void **state)
 
 static struct port_req request(const char *model)
 {
-    struct port_req r = {.core = {.n_outputs = 1, .prompt_bytes = 100, .model = model ? hash_bytes(model, strlen(model), 0) : 0}};
+    struct port_req r = {
+        .core = {.n_outputs = 1, .prompt_bytes = 100, .model = model ? hash_bytes(model, strlen(model), 0) : 0}};
     return r;
 }
 

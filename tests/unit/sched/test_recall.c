@@ -47,6 +47,7 @@ static void test_oldest_is_forgotten_at_the_bound(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_remembers_and_replaces), cmocka_unit_test(test_oldest_is_forgotten_at_the_bound)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_remembers_and_replaces),
+                                       cmocka_unit_test(test_oldest_is_forgotten_at_the_bound)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
