@@ -284,9 +284,10 @@ void client_request_done(struct client *c)
         client_arm(c);
         return; /* on_drain comes here again */
     }
-    conn_pause(c->conn, false);
     if (!c->feeding && c->in.n)
         client_feed(c, STR_NULL);
+    else if (!c->feeding) /* else client_feed goes on */
+        follow_flow(c);
     if (!c->dead)
         client_arm(c);
 }

@@ -425,10 +425,10 @@ void metrics_upstream_failure(struct request *rq, enum sched_outcome how)
         [OUT_MODEL_MISSING] = "model_missing",
         [OUT_STALE_CONN] = "stale_conn",
     };
-    struct metric *s = atomic_load_explicit(&rq->backend->failures[how], memory_order_relaxed);
+    struct metric *s = atomic_load_explicit(&rq->backend->failures[how], memory_order_acquire);
     if (!s) {
         s = metric_series(rq->w->g->pm->failures, (struct str[]){rq->backend->key, str_c(names[how])});
-        atomic_store_explicit(&rq->backend->failures[how], s, memory_order_relaxed);
+        atomic_store_explicit(&rq->backend->failures[how], s, memory_order_release);
     }
     metric_add(s, rq->w->index, 1);
 }
@@ -441,12 +441,12 @@ void metrics_rejected(struct worker *w, const char *code)
 static void count_status(struct request *rq)
 {
     unsigned status = MIN(rq->status, 599u);
-    struct metric *s = atomic_load_explicit(&rq->backend->by_status[status], memory_order_relaxed);
+    struct metric *s = atomic_load_explicit(&rq->backend->by_status[status], memory_order_acquire);
     if (!s) {
         char text[8];
         int n = snprintf(text, sizeof text, "%u", status);
         s = metric_series(rq->w->g->pm->requests, (struct str[]){rq->backend->key, {text, (size_t)n}});
-        atomic_store_explicit(&rq->backend->by_status[status], s, memory_order_relaxed);
+        atomic_store_explicit(&rq->backend->by_status[status], s, memory_order_release);
     }
     metric_add(s, rq->w->index, 1);
 }
