@@ -173,16 +173,21 @@ static struct str host_out(const struct request *rq)
     return rq->head->host.n ? rq->head->host : str_c(port_name(rq->backend->port));
 }
 
+struct str headers_path(struct request *rq)
+{
+    const struct conf_rewrite *rw = rq->rule->rewrite;
+    return rw ? new_path(rq, rw->path_type, rw->path) : rq->path;
+}
+
 struct str headers_request(struct request *rq, uint64_t content_length)
 {
     const struct h1_head *head = rq->head;
     const struct conf_header_mod *mod = rq->rule->req_mod;
-    const struct conf_rewrite *rw = rq->rule->rewrite;
     struct buf *out = &rq->w->text;
     buf_clear(out);
     buf_add_str(out, head->method_str);
     buf_add(out, " ", 1);
-    buf_add_str(out, rw ? new_path(rq, rw->path_type, rw->path) : rq->path);
+    buf_add_str(out, headers_path(rq));
     if (head->query.p) {
         buf_add(out, "?", 1);
         buf_add_str(out, head->query);

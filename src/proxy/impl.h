@@ -286,6 +286,7 @@ void models_answer(struct request *rq, const struct conf_backend *pool); /* mode
 bool models_known(struct request *rq, const struct conf_backend *pool);
 
 /* headers.c: both write to w->text and return it */
+struct str headers_path(struct request *rq); /* of the request as the endpoint gets it: the route's rewrite applied */
 struct str headers_request(struct request *rq, uint64_t content_length);
 struct str headers_response(struct request *rq, const struct h1_head *head);
 struct str headers_replace_prefix(struct arena *a, struct str path, struct str prefix, struct str replacement);

@@ -231,15 +231,35 @@ static void to_service(struct routing *r)
     request_pick(rq);
 }
 
+static void set_kind(struct request *rq, enum api_kind kind)
+{
+    rq->kind = kind;
+    rq->is_model_kind = kind != API_OTHER && kind != API_MODELS;
+}
+
+/* A path that says nothing about the API may be rewritten to one that does. */
+static void classify_rewritten(struct routing *r)
+{
+    struct request *rq = r->rq;
+    if (rq->kind != API_OTHER || !rq->rule->rewrite)
+        return;
+    enum api_kind kind = api_classify(rq->head->method == H1_GET, rq->head->method == H1_POST, headers_path(rq));
+    if (kind == API_OTHER)
+        return;
+    set_kind(rq, kind);
+    r->tried = r->failed = rq->parsed = false; /* the body is looked at again, by the rules of its API */
+}
+
 void request_route(struct request *rq)
 {
     struct routing r = {.rq = rq};
-    rq->is_model_kind = rq->kind != API_OTHER && rq->kind != API_MODELS;
+    set_kind(rq, rq->kind);
     if (!find_route(&r)) {
         request_fail(rq, 404, "route_not_found", "No route matches the request.");
         return;
     }
     set_deadline(rq);
+    classify_rewritten(&r);
     if (rq->rule->redirect) {
         redirect(rq);
         return;
