@@ -2,12 +2,14 @@
 import http.server
 import json
 import threading
+import time
 from collections import Counter
 
 import pytest
 
 import manifests
 from conftest import EXAMPLES, fresh_ip, http as request, wait_for
+from rawhttp import Raw
 from resources import PREFIX, UNKNOWN_MODEL, chat_body, many, model, ok, world  # noqa: F401
 
 
@@ -230,13 +232,30 @@ def test_forbidden_fields(world):
     assert w.captured("pod-0") == []
 
 
+ODD = (b'{ "who" : "%s" ,"prompt_logprobs":null,"choices":[ {"index":0,"message":{"role":"assistant","content":"h\\u0069\\/"},"finish_reason":"stop"}],\n'
+       b'"unknown":[1.0,-0.0,1e400,12345678901234567890,{"a":null,"a":2}],"model":"x","usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n')
+
+
 class Foreign(http.server.BaseHTTPRequestHandler):
-    """The least an OpenAI-compatible server can be: no metrics, no model list, HTTP/1.0."""
+    """The least an OpenAI-compatible server can be: no metrics, no model list, HTTP/1.0. Streams an event when it is told to."""
+    go = threading.Semaphore(0)
+    sent = []
+
+    def stream(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for i in range(6):
+            assert self.go.acquire(timeout=10)
+            self.sent.append(time.monotonic())
+            self.wfile.write(b'data: {"choices":[{"index":0,"delta":{"content":"%d"}}]}\n\n' % i if i < 5 else b"data: [DONE]\n\n")
+            self.wfile.flush()
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        answer = json.dumps({"id": "x", "object": "chat.completion", "model": body["model"], "who": self.server.server_address[0],
-                             "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}).encode()
+        if json.loads(self.rfile.read(int(self.headers["Content-Length"]))).get("stream"):
+            return self.stream()
+        time.sleep(0.03)  # or the scheduling of this process's threads would look like slow servers
+        answer = ODD % self.server.server_address[0].encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -250,26 +269,57 @@ class Foreign(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_any_compatible_server(gateway, tmp_path):
-    """C38: servers without metrics or model list, of other make, serve all the same, and evenly."""
-    ips = [fresh_ip() for _ in range(3)]
-    servers = [http.server.ThreadingHTTPServer((ip, 8000), Foreign) for ip in ips]
-    for s in servers:
-        threading.Thread(target=s.serve_forever, daemon=True).start()
-    try:
-        conf = tmp_path / "conf.yaml"
-        manifests.write(conf, manifests.world({f"foreign-{i}": ip for i, ip in enumerate(ips)}))
-        gw = gateway(conf)
-        served = Counter(json.loads(o.body)["who"] for o in ok(many(gw.url(8080, "/v1/chat/completions"), 60, 6)))
-        assert set(served) == set(ips) and max(served.values()) - min(served.values()) <= 12, served
-        (pool,) = gw.endpoints()["pools"]
-        assert all(e["state"] in ("ready", "slow start") for e in pool["endpoints"])
-        assert all(e["load"]["kv_frac"] is None and e["load"]["waiting"] is None for e in pool["endpoints"])
-        gw.stop()
-    finally:
+@pytest.fixture
+def foreign():
+    """foreign(n) -> addresses of n such servers."""
+    servers = []
+
+    def start(n):
+        servers.extend(http.server.ThreadingHTTPServer((fresh_ip(), 8000), Foreign) for _ in range(n))
         for s in servers:
-            s.shutdown()
-            s.server_close()
+            threading.Thread(target=s.serve_forever, daemon=True).start()
+        return [s.server_address[0] for s in servers]
+
+    yield start
+    for s in servers:
+        s.shutdown()
+        s.server_close()
+
+
+def test_any_compatible_server(gateway, tmp_path, foreign):
+    """C18, C38, B44: servers without metrics or model list, of other make, serve evenly, and their answers arrive byte for byte."""
+    ips = foreign(3)
+    conf = tmp_path / "conf.yaml"
+    manifests.write(conf, manifests.world({f"foreign-{i}": ip for i, ip in enumerate(ips)}))
+    gw = gateway(conf)
+    outcomes = ok(many(gw.url(8080, "/v1/chat/completions"), 60, 6))
+    served = Counter(ips[k] for o in outcomes for k in range(3) if o.body == ODD % ips[k].encode())
+    assert sum(served.values()) == 60, "every answer is its server's, to the byte"
+    assert max(served.values()) - min(served.values()) <= 12, served
+    (pool,) = gw.endpoints()["pools"]
+    assert all(e["state"] in ("ready", "slow start") for e in pool["endpoints"])
+    assert all(e["load"]["kv_frac"] is None and e["load"]["waiting"] is None for e in pool["endpoints"])
+
+
+def test_chunks_arrive_as_produced(gateway, tmp_path, foreign):
+    """B45: an event reaches the client before the server produces the next, and within 20 ms."""
+    (ip,) = foreign(1)
+    conf = tmp_path / "conf.yaml"
+    manifests.write(conf, manifests.world({"foreign": ip}))
+    gw = gateway(conf)
+    body = json.dumps(chat_body(stream=True))
+    delays = []
+    Foreign.sent.clear()
+    with Raw(gw.ip, 8080) as c:
+        c.send(f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}")
+        for i in range(6):
+            Foreign.go.release()
+            want = b'"content":"%d"' % i if i < 5 else b"[DONE]"
+            while want not in c.buf:
+                assert c.more(), c.buf
+            delays.append(time.monotonic() - Foreign.sent[i])
+    assert sorted(delays)[2] <= 0.02, delays
+    wait_for(lambda: gw.handled(1)[0]["ttft_ms"] > 0, 5)
 
 
 def test_example_queueing_lists_both_models(sandbox):

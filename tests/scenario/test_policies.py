@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 import manifests
-from conftest import http, wait_for
+from conftest import EXAMPLES, http, wait_for
 from manifests import ENV
 from resources import (PREFIX, Steady, chat_body, httproute, many, model, path, per_pod, pool_ref, rule, text_of, world)  # noqa: F401
 
@@ -125,6 +125,24 @@ def test_affinity_yields_to_load(world):
     w.fix_metrics(home, waiting=40, running=60, kv=0.99)
     moved = http("POST", w.url(), {"model": "qwen", "max_tokens": 4, "messages": messages}).headers["x-inference-pod"]
     assert moved != home
+
+
+@pytest.mark.parametrize("options", [(), ("--jitter",)], ids=["steady", "jitter"])
+def test_two_rounds_with_stale_metrics(world, options):
+    """B11, B42: a second round finds the pod of its first 100 times of 100, though metrics are read once in a minute and others use the pods, too."""
+    w = world.serve(4, "--time-scale", "10", *options).start_pool(PREFIX, options=("--scrape-interval", "60s"))
+    round1, round2 = (json.loads((EXAMPLES / "smart-routing" / n).read_text()) for n in ("round1.txt", "round2.txt"))
+    with Steady(w.url(), clients=3, body=lambda i: chat_body(text_of(150, i), max_tokens=8)):
+        split = 0
+        for i in range(100):
+            pods = set()
+            for body in (round1, round2):
+                text = json.dumps({**body, "model": "qwen", "max_tokens": 2}).replace("For user 3", f"For user {i} of {i * 7919 % 1009}")
+                answer = http("POST", w.url(), text, {"Content-Type": "application/json"})
+                assert answer.status == 200, answer.text
+                pods.add(answer.headers["x-inference-pod"])
+            split += len(pods) > 1
+    assert split == 0
 
 
 # --- saturation ------------------------------------------------------------------------------------------------------------------------

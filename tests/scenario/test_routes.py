@@ -1,4 +1,5 @@
 """HTTPRoutes: matches and their precedence, filters, weights, listeners (rows B40, C9-C13, X4, X8, X24)."""
+import json
 import time
 from collections import Counter
 
@@ -7,7 +8,7 @@ import pytest
 import manifests
 from conftest import EXAMPLES, http, wait_for
 from rawhttp import exchange
-from resources import (Steady, chat_body, header, httproute, many, model, ok, path, pool_ref, rule, service, service_ref, world)  # noqa: F401
+from resources import (PREFIX, Steady, chat_body, header, httproute, many, model, ok, path, pool_ref, rule, service, service_ref, world)  # noqa: F401
 
 
 def tag(value):
@@ -248,6 +249,131 @@ def test_example_canary(sandbox):
     lines = sb.handled(600)
     assert 0.06 <= sum(o.pod.startswith("qwen-canary") for o in outcomes) / 600 <= 0.14
     assert 0.75 <= sum(h["target_model"] == "travel-helper-v1" for h in lines) / 600 <= 0.85
+
+
+# --- time limits and references -------------------------------------------------------------------------------------------------------
+
+
+def test_route_timeouts(world):
+    """timeouts.request ends a request whatever it does; timeouts.backendRequest ends one attempt: then another pod may answer."""
+    w = world.serve(2)
+    w.start(manifests.pool(), httproute(rule(pool_ref(), matches=[path("/a")], timeouts={"request": "700ms"}, filters=[whole()]),
+                                        rule(pool_ref(), matches=[path("/b")], timeouts={"request": "20s", "backendRequest": "1s"}, filters=[whole()]),
+                                        rule(pool_ref(), matches=[path("/c")], timeouts={"request": "0s"}, filters=[whole()])))
+    start = time.monotonic()
+    answer = http("POST", w.url("/a"), chat_body(max_tokens=3000))
+    assert answer.status == 504 and answer.json()["error"]["code"] == "request_timeout", answer.text
+    assert 0.6 <= time.monotonic() - start <= 1.5
+    assert http("POST", w.url("/c"), chat_body(max_tokens=60)).status == 200, "0s is no limit"
+    w.control("pod-0", "POST", "/fault", {"kind": "slow", "factor": 500})
+    for _ in range(4):
+        answer = http("POST", w.url("/b"), chat_body(max_tokens=4))
+        assert answer.status == 200 and answer.headers["x-inference-pod"] == "pod-1", answer.text
+    w.gw.assert_idle()
+
+
+def test_rewritten_paths_are_scheduled(world):
+    """A path of its own that is rewritten to one of the API: model, prefix and tokens are seen as if the client had asked for that."""
+    w = world.serve(3, "--time-scale", "10")
+    w.start(manifests.pool(annotations=PREFIX), model("alias", ["qwen"]), httproute(rule(pool_ref(), matches=[path("/ask")], filters=[whole()])))
+    body = {**chat_body("the same question again " * 20, "alias")}
+    lines = [w.line(lambda: http("POST", w.url("/ask"), body))[0] for _ in range(3)]
+    assert len({h["pod"] for h in lines}) == 1 and lines[1]["prefix_hit"] > 0.8, lines
+    assert all(h["target_model"] == "qwen" and h["completion_tokens"] == 2 for h in lines)
+
+
+def whole(to="/v1/chat/completions"):
+    return {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": to}}}
+
+
+def test_other_namespaces_need_a_grant(plain):
+    """A backend in another namespace answers 500 until a ReferenceGrant there allows it."""
+    far = service("far")
+    far["metadata"]["namespace"] = "models"
+    pod = manifests.pod("far-pod", plain.servers["pod-0"].ip)
+    pod["metadata"]["namespace"] = "models"
+    route = httproute(rule(service_ref("far", namespace="models"), filters=[tag("far")]))
+    w = plain.start(far, pod, route)
+    assert http("GET", w.url("/version")).status == 500
+    grant = {"apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "g", "namespace": "models"},
+             "spec": {"from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "default"}],
+                      "to": [{"group": "", "kind": "Service"}]}}
+    w.apply(far, pod, route, grant)
+    assert http("GET", w.url("/version")).status == 200
+    w.apply(far, pod, route, {**grant, "metadata": {"name": "g", "namespace": "default"}})
+    assert http("GET", w.url("/version")).status == 500
+
+
+def test_gateway_classes(plain):
+    """B38, C8, decision 9: all three controller names are ours; a Gateway of another controller is not served."""
+    for name in ("inference.networking.x-k8s.io/gateway-controller", "gateway.envoyproxy.io/gatewayclass-controller", "penstock.dev/gateway-controller"):
+        if not plain.gw:
+            plain.start(service(), httproute(tagged("yes", path("/"))))
+        objects = manifests.gateway(8080)
+        objects[0]["spec"]["controllerName"] = name
+        plain.apply(*objects, file="gateway")
+        assert which(plain, "/") == "yes"
+    objects[0]["spec"]["controllerName"] = "example.com/other"
+    plain.apply(*objects, file="gateway")
+    with pytest.raises(OSError):
+        wait_for(lambda: which(plain, "/") != "yes", 3)
+
+
+def test_service_endpoints_from_slices(plain):
+    """C11: EndpointSlices, where there are any, say what is behind a Service; named target ports are looked up in the pods."""
+    ip = plain.servers["pod-0"].ip
+    slices = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+              "metadata": manifests.meta("svc-1", labels={"kubernetes.io/service-name": "svc"}), "addressType": "IPv4",
+              "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
+              "endpoints": [{"addresses": [ip], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": "pod-0"}},
+                            {"addresses": ["127.0.0.1"], "conditions": {"ready": False}}]}
+    w = plain.start(service(target_port="elsewhere"), slices, httproute(tagged("slice", path("/"))))
+    assert [http("GET", w.url("/version")).status for _ in range(6)] == [200] * 6
+    named = manifests.pod("pod-0", ip)
+    named["spec"]["containers"][0]["ports"][0]["name"] = "web"
+    w.put("pods", named)
+    w.apply(service(target_port="web"), httproute(tagged("named", path("/"))))
+    assert [http("GET", w.url("/version")).status for _ in range(3)] == [200] * 3
+    w.apply(service(target_port="absent"), httproute(tagged("none", path("/"))))
+    answer = http("GET", w.url("/version"))
+    assert answer.status == 503 and answer.json()["error"]["code"] == "no_endpoint" and answer.headers["Retry-After"]
+
+
+def test_pools_of_version_1(world):
+    """InferencePool v1 beside v1alpha2: selector.matchLabels, several targetPorts, one endpoint for each; active-ports of a pod."""
+    w = world
+    ip = w.server("one", labels={"app": "new"}).ip
+    w.server("one-b", labels={"app": "new", "spare": "yes"}, ip=ip, port=8001)
+    w.server("old")
+    v1 = {"apiVersion": "inference.networking.k8s.io/v1", "kind": "InferencePool", "metadata": manifests.meta("new"),
+          "spec": {"selector": {"matchLabels": {"app": "new"}}, "targetPorts": [{"number": 8000}, {"number": 8001}],
+                   "endpointPickerRef": {"name": "epp", "port": {"number": 9002}}}}
+    to_v1 = {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": "new"}
+    route = httproute(rule(to_v1, matches=[path("/new")], filters=[whole()]), rule(pool_ref(), matches=[path("/")]))
+    w.start(v1, manifests.pool(), route)
+    pod = manifests.pod("one", ip, {"app": "new"})
+    w.apply(pod, manifests.pod("old", w.servers["old"].ip), file="pods")
+    assert {e["address"] for e in w.backend("new")["endpoints"]} == {f"{ip}:8000", f"{ip}:8001"}
+    assert set(Counter(o.pod for o in ok(many(w.url("/new"), 20, 4)))) == {"one", "one-b"}
+    assert {o.pod for o in ok(many(w.url(), 10, 4))} == {"old"}
+    pod["metadata"]["annotations"] = {"inference.networking.k8s.io/active-ports": "8001"}
+    w.apply(pod, manifests.pod("old", w.servers["old"].ip), file="pods")
+    wait_for(lambda: {e["address"] for e in w.backend("new")["endpoints"]} == {f"{ip}:8001"}, 2)
+    assert {o.pod for o in ok(many(w.url("/new"), 10, 4))} == {"one-b"}
+
+
+def test_lists_and_json(plain):
+    """Manifests as `kubectl get -o yaml` and `-o json` print them: kind List, status and server-side fields included."""
+    objects = [service(), httproute(tagged("list", path("/")))]
+    for o in objects:
+        o["metadata"].update(uid="5e1f", resourceVersion="7", managedFields=[{"manager": "x"}], creationTimestamp="2025-01-01T00:00:00Z")
+        o["status"] = {"conditions": []}
+    w = plain.start({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": objects})
+    assert which(w, "/") == "list"
+    before = w.gw.config()["generation"]
+    (w.dir / "objects.yaml").unlink()
+    (w.dir / "objects.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [objects[0], httproute(tagged("json", path("/")))]}))
+    wait_for(lambda: w.gw.config()["generation"] > before and which(w, "/") == "json", 5)
 
 
 # --- listeners -----------------------------------------------------------------------------------------------------------------------
