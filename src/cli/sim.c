@@ -97,8 +97,7 @@ static int open_control(struct sim_app *a, struct str at, struct errbuf *err)
     a->control = httpd_open(a->loop, &addr, 1u << 20, on_control, a, err);
     if (!a->control)
         return -1;
-    struct str host = str_first(at, (size_t)MAX(str_find(at, STR(":")), 0));
-    (void)snprintf(text, sizeof(text), STR_FMT ":%u", STR_ARG(host), httpd_port(a->control));
+    (void)addr_format(httpd_addr(a->control), text, sizeof(text));
     fprintf(stderr, "penstock sim: control on http://%s/sim/\n", text);
     return 0;
 }

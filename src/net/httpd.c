@@ -521,6 +521,11 @@ void httpd_set_idle(struct httpd *d, uint64_t idle_us)
     d->idle_us = idle_us;
 }
 
+const struct addr *httpd_addr(const struct httpd *d)
+{
+    return &d->at;
+}
+
 uint16_t httpd_port(const struct httpd *d)
 {
     return addr_port(&d->at);

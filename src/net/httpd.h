@@ -22,6 +22,7 @@ struct httpd *httpd_open(struct loop *l, const struct addr *at, size_t max_body,
 /* Connections without a request under way are closed after this long without a byte (default 60 s; 0: never). */
 void httpd_set_idle(struct httpd *d, uint64_t idle_us);
 uint16_t httpd_port(const struct httpd *d);
+const struct addr *httpd_addr(const struct httpd *d); /* with the real port */
 void httpd_close(struct httpd *d); /* listener and connections; on_abort is called for requests under way */
 /* headers: complete lines "Name: value\r\n..." or NULL. Content-Length and Date are added. */
 void httpd_respond(struct httpd_req *rq, unsigned status, const char *content_type, const char *headers, struct str body);

@@ -544,9 +544,9 @@ void cluster_free(struct cluster *c)
     close_all(c);
 }
 
-uint16_t cluster_control_port(const struct cluster *c)
+const struct addr *cluster_control(const struct cluster *c)
 {
-    return httpd_port(c->control);
+    return httpd_addr(c->control);
 }
 
 const char *cluster_subnet(const struct cluster *c)

@@ -31,7 +31,7 @@ void cluster_free(struct cluster *c);
 int cluster_sync(struct cluster *c, const struct conf_workload *w, uint32_t n, struct buf *pods, struct errbuf *err);
 /* Writes one line per pod: name, address, what it serves. */
 void cluster_describe(struct cluster *c, struct buf *out);
-uint16_t cluster_control_port(const struct cluster *c);
-const char *cluster_subnet(const struct cluster *c); /* "127.23.42.0/24" */
+const struct addr *cluster_control(const struct cluster *c); /* with the real port */
+const char *cluster_subnet(const struct cluster *c);         /* "127.23.42.0/24" */
 
 #endif

@@ -120,13 +120,8 @@ static void applied(struct run *r)
 
 static void tell_start(const struct sandbox *s, const struct sandbox_opts *o)
 {
-    struct addr at;
-    char control[64] = "";
-    if (addr_parse_hostport(o->cluster.control, 0, &at)) {
-        struct str host = str_first(o->cluster.control, (size_t)MAX(str_find(o->cluster.control, STR(":")), 0));
-        (void)snprintf(control, sizeof(control), STR_FMT ":%u", STR_ARG(host.n ? host : STR("127.0.0.1")),
-                       cluster_control_port(s->cluster));
-    }
+    char control[64];
+    (void)addr_format(cluster_control(s->cluster), control, sizeof(control));
     fprintf(stderr, "Sandbox: seed %llu, time scale %g, pods on %s\n", (unsigned long long)o->cluster.seed,
             o->cluster.time_scale, cluster_subnet(s->cluster));
     fprintf(stderr, "Control: http://%s/sim/pods\n", control);

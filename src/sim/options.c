@@ -105,9 +105,10 @@ static const struct option *find(struct str name)
 {
     static const struct {
         const char *alias, *name;
-    } aliases[] = {{"tp", "tensor-parallel-size"},      {"tensor-parallel", "tensor-parallel-size"},
-                   {"tp-size", "tensor-parallel-size"}, {"model-path", "model"},
-                   {"context-length", "max-model-len"}, {"mem-fraction-static", "gpu-memory-utilization"}};
+    } aliases[] = {{"tp", "tensor-parallel-size"},           {"tensor-parallel", "tensor-parallel-size"},
+                   {"tp-size", "tensor-parallel-size"},      {"model-path", "model"},
+                   {"context-length", "max-model-len"},      {"mem-fraction-static", "gpu-memory-utilization"},
+                   {"max-running-requests", "max-num-seqs"}, {"max-queued-requests", "max-num-queued-reqs"}};
     for (size_t i = 0; i < ARRAY_LEN(aliases); i++)
         if (name_is(name, aliases[i].alias))
             name = str_c(aliases[i].name);

@@ -1,10 +1,12 @@
 /* sim/server.c - life of a simulated server: start, routing, the engine's timer, hanging, death and return. */
 #include "sim/server_priv.h"
 
-#include <math.h>
+#include "base/hash.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---- the engine's clock and pump ---- */
 
@@ -184,13 +186,7 @@ static int listen_now(struct server *s, struct errbuf *err)
         return -1;
     httpd_on_head(s->http, fault_on_head);
     httpd_set_idle(s->http, 5000000); /* as uvicorn */
-    uint16_t port = httpd_port(s->http);
-    char host[64];
-    (void)addr_format(&s->addr, host, sizeof(host));
-    if (addr_port(&s->addr) != port) { /* any free port was asked for: from now on this one */
-        struct str h = s->opt->host;
-        CHECK(addr_parse(h, port, &s->addr));
-    }
+    s->addr = *httpd_addr(s->http);   /* when any free port was asked for: from now on this one */
     server_check_ready(s);
     return 0;
 }
@@ -276,7 +272,9 @@ struct server *server_new(struct loop *l, const struct sim_options *o, const str
         s->hooks = *hooks;
     list_init(&s->jobs);
     list_init(&s->held);
-    rng_init(&s->rng, o->seed ^ (uint64_t)time(NULL) << 20); /* ids only: they must differ between runs */
+    /* Ids must differ between runs and between servers, whatever their seeds. */
+    rng_init(&s->rng, hash_mix(hash_mix(o->seed, (uint64_t)time(NULL)),
+                               hash_mix((uint64_t)getpid(), hash_bytes(o->host.p, o->host.n, o->port))));
     stats_init(&s->stats);
     s->fault = (struct fault){.factor = 1, .status = 500};
     s->created = (uint64_t)time(NULL);
