@@ -18,8 +18,7 @@ struct options {
     double time_scale;
 };
 
-/* --- --endpoint: manifests made of addresses
- * -------------------------------------------------------------------------------------- */
+/* --- --endpoint: manifests made of addresses ----------------------------------------------------------------- */
 
 struct target {
     char ip[64];
@@ -148,9 +147,7 @@ static int endpoint_manifests(const struct options *o, struct run_opts *ro, stru
     return rc;
 }
 
-/* --- command
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- command ------------------------------------------------------------------------------------------------- */
 
 static int take_options(const struct cli_command *cmd, const struct options *o, struct run_opts *ro)
 {

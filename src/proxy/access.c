@@ -44,6 +44,13 @@ static void on_view(void *ctx, const struct ep_view *v, const struct endpoint *e
             memcpy(names->name[i], e->name, sizeof e->name);
 }
 
+/* Names of Kubernetes objects need no escaping; what else a manifest may say must not break the line. */
+static void put_name(struct buf *out, const char *name)
+{
+    for (const char *p = name; *p; p++)
+        buf_add(out, *p == '"' || *p == '\\' || (unsigned char)*p < 0x20 ? "_" : p, 1);
+}
+
 static void put_costs(struct buf *out, struct request *rq)
 {
     struct names names = {.x = rq->explain};
@@ -54,7 +61,7 @@ static void put_costs(struct buf *out, struct request *rq)
     for (uint32_t i = 0; i < rq->explain->n; i++) {
         const struct sched_cost *c = &rq->explain->cost[i];
         buf_add_str(out, i ? STR(",{\"name\":\"") : STR("{\"name\":\""));
-        buf_add_str(out, str_c(names.name[i])); /* names of Kubernetes objects need no escaping */
+        put_name(out, names.name[i]);
         buf_add(out, "\"", 1);
         if (c->skip != SKIP_NONE) {
             buf_add_str(out, STR(",\"skip\":\""));

@@ -10,8 +10,7 @@
 
 static void client_feed(struct client *c, struct str data);
 
-/* --- deadlines
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- deadlines ----------------------------------------------------------------------------------------------- */
 
 static uint64_t deadline_us(const struct client *c)
 {
@@ -53,9 +52,7 @@ static void on_timer(struct timer *t)
     worker_leave(c->w);
 }
 
-/* --- end
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- end ----------------------------------------------------------------------------------------------------- */
 
 static void drop(struct client *c)
 {
@@ -85,6 +82,17 @@ void client_abort(struct client *c)
     drop(c);
 }
 
+/* The last answer first: a slow reader gets all of it. on_drain comes back to client_request_done. */
+static void close_when_sent(struct client *c)
+{
+    if (!conn_pending(c->conn)) {
+        client_close(c);
+        return;
+    }
+    c->since_us = worker_now_us(c->w);
+    client_arm(c);
+}
+
 static void gone(struct client *c)
 {
     if (c->dead)
@@ -94,9 +102,7 @@ static void gone(struct client *c)
     client_close(c);
 }
 
-/* --- input
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* --- input --------------------------------------------------------------------------------------------------- */
 
 static void refuse_head(struct client *c, const struct h1_error *e)
 {
@@ -196,7 +202,7 @@ static void client_feed(struct client *c, struct str data)
     if (!c->dead && !c->in.n)
         buf_free(&c->in);
     if (!c->dead && c->close && !c->rq)
-        client_close(c);
+        close_when_sent(c);
     follow_flow(c);
     c->feeding = false;
 }
@@ -243,9 +249,7 @@ static void on_drain(struct conn *conn)
 static const struct conn_ops client_ops = {
     .on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error};
 
-/* --- life
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- life ---------------------------------------------------------------------------------------------------- */
 
 void client_accept(struct worker *w, uint16_t port, struct conn *conn)
 {
@@ -276,7 +280,7 @@ void client_request_done(struct client *c)
     if (c->close || c->w->draining) {
         c->close = true;
         if (!c->feeding)
-            client_close(c);
+            close_when_sent(c);
         return;
     }
     c->since_us = worker_now_us(c->w);

@@ -59,9 +59,7 @@ static void mod_writes(const struct conf_header_mod *m, struct buf *out)
             put(out, m->add[i].name, m->add[i].value);
 }
 
-/* --- request
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- request ------------------------------------------------------------------------------------------------- */
 
 /* Names with which a client could steer the picker or the servers. */
 static bool is_control(struct str name)
@@ -209,9 +207,7 @@ struct str headers_request(struct request *rq, uint64_t content_length)
     return buf_str(out);
 }
 
-/* --- response
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- response ------------------------------------------------------------------------------------------------ */
 
 static void put_status(struct buf *out, const struct h1_head *head)
 {
@@ -248,9 +244,7 @@ struct str headers_response(struct request *rq, const struct h1_head *head)
     return buf_str(out);
 }
 
-/* --- redirect
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* --- redirect ------------------------------------------------------------------------------------------------ */
 
 struct str headers_location(struct request *rq, const struct conf_redirect *rd)
 {

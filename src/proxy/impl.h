@@ -32,7 +32,7 @@ struct request;
 struct proxy_metrics;
 struct model_metrics;
 
-/* --- configuration at run time (plane.c) ---------------------------------------------------------------------------------- */
+/* --- configuration at run time (plane.c) --------------------------------------------------------------------- */
 
 struct backend { /* a pool or Service as requests see it; lives across snapshots while its port does */
     atomic_uint refs;
@@ -70,7 +70,7 @@ struct world { /* worker-local */
 };
 void world_unref(struct world *w);
 
-/* --- gateway and workers ---------------------------------------------------------------------------------------------------- */
+/* --- gateway and workers ------------------------------------------------------------------------------------- */
 
 struct gateway {
     struct gateway_opts o;
@@ -142,7 +142,7 @@ const char *worker_date(struct worker *w); /* value of a Date header */
 void gateway_worker_applied(struct gateway *g, const struct errbuf *err);
 void gateway_worker_drained(struct gateway *g);
 
-/* --- bodies (body.c) ---------------------------------------------------------------------------------------------------------- */
+/* --- bodies (body.c) ----------------------------------------------------------------------------------------- */
 
 struct body {
     char *p;
@@ -156,7 +156,7 @@ void body_free(struct worker *w, struct body *b);
 void body_cache_free(struct body_cache *c);
 void body_trim(struct worker *w, uint64_t now_us); /* now and then: unused memory goes back to the system */
 
-/* --- clients (client.c) --------------------------------------------------------------------------------------------------------- */
+/* --- clients (client.c) -------------------------------------------------------------------------------------- */
 
 struct client {
     struct worker *w;
@@ -177,7 +177,7 @@ void client_arm(struct client *c);   /* after anything that may have brought the
 void client_request_done(struct client *c); /* its request has ended and its answer is written */
 void client_continue(struct client *c);     /* sends 100 Continue */
 
-/* --- requests (request.c and others) --------------------------------------------------------------------------------------------- */
+/* --- requests (request.c and others) ------------------------------------------------------------------------- */
 
 enum req_state { REQ_NEW, REQ_READ_BODY, REQ_ROUTE, REQ_WAIT_PICK, REQ_CONNECT, REQ_SEND, REQ_WAIT_HEAD, REQ_RELAY, REQ_DONE, REQ_N_STATES };
 const char *req_state_name(enum req_state s);
@@ -295,7 +295,7 @@ struct str headers_location(struct request *rq, const struct conf_redirect *rd);
 void errors_write(struct client *c, enum api_kind kind, bool to_head, bool keep, unsigned status, const char *code, struct str message); /* errors.c */
 void access_log(struct request *rq, const struct api_usage *u, uint64_t now_us); /* access.c */
 
-/* --- metrics (metrics.c) ----------------------------------------------------------------------------------------------------------- */
+/* --- metrics (metrics.c) ------------------------------------------------------------------------------------- */
 
 struct model_metrics {
     struct str model, target;

@@ -136,8 +136,7 @@ static void own_families(struct proxy_metrics *pm, struct metrics *m)
     metric_set(metric_series(info, (struct str[]){STR(""), STR(PENSTOCK_VERSION)}), 1);
 }
 
-/* --- collector: gauges from live state
- * -------------------------------------------------------------------------------------------- */
+/* --- collector: gauges from live state ----------------------------------------------------------------------- */
 
 struct pool_sums {
     struct proxy_metrics *pm;
@@ -214,8 +213,7 @@ static void hide_gone(struct proxy_metrics *pm)
                                             pm->ep_speed,    pm->pod_queue,  pm->ejections};
     for (bool found = true; found;) {
         struct shown_ep *gone = NULL;
-        MAP_EACH(slot, &pm->shown)
-        {
+        MAP_EACH (slot, &pm->shown) {
             gone = slot->val;
             if (gone->round != pm->round) {
                 map_del(&pm->shown, (struct str){slot->key, slot->key_n});
@@ -254,9 +252,7 @@ static void collect(void *ctx)
     hide_gone(pm);
 }
 
-/* --- life
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* --- life ---------------------------------------------------------------------------------------------------- */
 
 struct proxy_metrics *proxy_metrics_new(struct gateway *g)
 {
@@ -272,8 +268,7 @@ struct proxy_metrics *proxy_metrics_new(struct gateway *g)
 
 void proxy_metrics_free(struct proxy_metrics *pm)
 {
-    MAP_EACH(slot, &pm->shown)
-    {
+    MAP_EACH (slot, &pm->shown) {
         struct shown_ep *s = slot->val;
         free(s->pool);
         free(s->pod);
@@ -330,8 +325,7 @@ struct model_metrics *metrics_model(struct worker *w, struct str model, struct s
 
 void metrics_free_models(struct worker *w)
 {
-    MAP_EACH(slot, &w->models)
-    {
+    MAP_EACH (slot, &w->models) {
         struct model_metrics *mm = slot->val;
         char *p[2];
         memcpy(&p[0], &mm->model.p, sizeof p[0]);
@@ -342,9 +336,7 @@ void metrics_free_models(struct worker *w)
     }
 }
 
-/* --- events
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- events -------------------------------------------------------------------------------------------------- */
 
 static double seconds(uint64_t from_us, uint64_t to_us)
 {

@@ -17,9 +17,7 @@ struct piece {
     enum scan scan;
 };
 
-/* --- scanning
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- scanning ------------------------------------------------------------------------------------------------ */
 
 static void see_payload(struct request *rq, struct piece *p, struct str bytes)
 {
@@ -74,9 +72,7 @@ static struct piece scan(struct request *rq, struct str data)
     return p;
 }
 
-/* --- writing
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* --- writing ------------------------------------------------------------------------------------------------- */
 
 static struct iovec span(struct str s)
 {
@@ -119,8 +115,7 @@ void relay_client_drained(struct request *rq)
     conn_pause(rq->up, false);
 }
 
-/* --- the first byte
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- the first byte ------------------------------------------------------------------------------------------ */
 
 static void learn_response_id(struct request *rq, struct str payload)
 {
@@ -178,9 +173,7 @@ static bool hold_back(struct request *rq, const struct piece *p)
     return code >= 500 && request_try_elsewhere(rq, OUT_SERVER_ERROR);
 }
 
-/* --- the end
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* --- the end ------------------------------------------------------------------------------------------------- */
 
 static void finish(struct request *rq, bool keep)
 {
@@ -223,9 +216,7 @@ void relay_eof(struct request *rq)
     finish(rq, false);
 }
 
-/* --- the head
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- the head ------------------------------------------------------------------------------------------------ */
 
 static bool is_event_stream(const struct h1_head *head)
 {

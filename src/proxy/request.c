@@ -50,8 +50,7 @@ void request_move(struct request *rq, enum req_state to)
     rq->state = to;
 }
 
-/* --- beginning
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- beginning ----------------------------------------------------------------------------------------------- */
 
 static struct request *request_alloc(struct worker *w)
 {
@@ -212,9 +211,7 @@ void request_start(struct request *rq)
     client_arm(rq->c);
 }
 
-/* --- body
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- body ---------------------------------------------------------------------------------------------------- */
 
 static bool body_ok(struct request *rq, enum body_result r)
 {
@@ -282,8 +279,7 @@ struct str request_read_body(struct request *rq, struct str data)
     return rq->head->framing == H1_BODY_CHUNKED ? read_chunked(rq, data) : read_length(rq, data);
 }
 
-/* --- deadlines
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- deadlines ----------------------------------------------------------------------------------------------- */
 
 static uint64_t earlier(uint64_t a, uint64_t b) /* 0 = none */
 {
@@ -358,9 +354,7 @@ void request_expired(struct request *rq, uint64_t now_us)
     }
 }
 
-/* --- end
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- end ----------------------------------------------------------------------------------------------------- */
 
 void request_drop_upstream(struct request *rq)
 {

@@ -63,8 +63,7 @@ void request_connect(struct request *rq)
     client_arm(rq->c);
 }
 
-/* --- the answer's head
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- the answer's head --------------------------------------------------------------------------------------- */
 
 /* Takes heads from the start of `in`, 1xx ones too. Returns what is behind the final head in *rest and its description
  * in w->resp: 1; 0 when it is not whole (*rest: what to keep); -1 when it is no HTTP. */
@@ -114,9 +113,7 @@ static void head_input(struct request *rq, struct str data)
     buf_free(&kept);
 }
 
-/* --- events
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- events -------------------------------------------------------------------------------------------------- */
 
 /* Errors of connect() that say something about this machine and nothing about the endpoint. */
 static bool is_ours(int err)

@@ -65,8 +65,7 @@ void worker_leave(struct worker *w)
         worker_check_drained(w);
 }
 
-/* --- listeners
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- listeners ----------------------------------------------------------------------------------------------- */
 
 static void on_accept(struct listener *ln, struct conn *conn)
 {
@@ -84,8 +83,7 @@ static void on_accept(struct listener *ln, struct conn *conn)
 
 static struct wlistener *find_wlistener(struct worker *w, uint16_t port)
 {
-    LIST_EACH(it, &w->listeners)
-    {
+    LIST_EACH (it, &w->listeners) {
         struct wlistener *wl = CONTAINER_OF(it, struct wlistener, link);
         if (wl->port == port)
             return wl;
@@ -118,8 +116,7 @@ static int open_wlistener(struct worker *w, uint16_t port, struct errbuf *err)
 
 static int follow_listeners(struct worker *w, const struct plane *p, struct errbuf *err)
 {
-    LIST_EACH_SAFE(it, next, &w->listeners)
-    {
+    LIST_EACH_SAFE (it, next, &w->listeners) {
         struct wlistener *wl = CONTAINER_OF(it, struct wlistener, link);
         if (!plane_find_port(p, wl->port))
             close_wlistener(wl);
@@ -134,8 +131,7 @@ static int follow_listeners(struct worker *w, const struct plane *p, struct errb
 /* Idle connections to a port that is gone have nothing to wait for. */
 static void close_orphans(struct worker *w, bool all)
 {
-    LIST_EACH_SAFE(it, next, &w->clients)
-    {
+    LIST_EACH_SAFE (it, next, &w->clients) {
         struct client *c = CONTAINER_OF(it, struct client, link);
         if (!all && plane_find_port(w->world->plane, c->port))
             continue;
@@ -145,9 +141,7 @@ static void close_orphans(struct worker *w, bool all)
     }
 }
 
-/* --- orders
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- orders -------------------------------------------------------------------------------------------------- */
 
 static void run_adopt(struct mail *m)
 {
@@ -194,8 +188,7 @@ static void drain_over(struct timer *t)
 {
     struct worker *w = CONTAINER_OF(t, struct worker, drain_timer);
     worker_enter(w);
-    LIST_EACH_SAFE(it, next, &w->clients)
-    {
+    LIST_EACH_SAFE (it, next, &w->clients) {
         struct client *c = CONTAINER_OF(it, struct client, link);
         if (c->rq)
             request_client_gone(c->rq);
@@ -211,8 +204,8 @@ static void run_drain(struct mail *m)
     free(wm);
     worker_enter(w);
     w->draining = true;
-    LIST_EACH_SAFE(it, next, &w->listeners)
-    close_wlistener(CONTAINER_OF(it, struct wlistener, link));
+    LIST_EACH_SAFE (it, next, &w->listeners)
+        close_wlistener(CONTAINER_OF(it, struct wlistener, link));
     close_orphans(w, true);
     timer_set(w->loop, &w->drain_timer, worker_now_us(w) + w->g->o.drain_us);
     worker_leave(w);
@@ -223,8 +216,7 @@ void worker_drain(struct worker *w)
     post_order(w, run_drain, NULL);
 }
 
-/* --- waiting requests
- * --------------------------------------------------------------------------------------------------------- */
+/* --- waiting requests ---------------------------------------------------------------------------------------- */
 
 static void sweep(struct timer *t)
 {
@@ -244,9 +236,7 @@ static void sweep(struct timer *t)
     worker_leave(w);
 }
 
-/* --- life
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- life ---------------------------------------------------------------------------------------------------- */
 
 static void *worker_main(void *arg)
 {
@@ -291,10 +281,9 @@ static void run_stop_order(struct mail *m)
     free(wm);
     worker_enter(w);
     w->draining = true;
-    LIST_EACH_SAFE(it, next, &w->listeners)
-    close_wlistener(CONTAINER_OF(it, struct wlistener, link));
-    LIST_EACH_SAFE(it, next, &w->clients)
-    {
+    LIST_EACH_SAFE (it, next, &w->listeners)
+        close_wlistener(CONTAINER_OF(it, struct wlistener, link));
+    LIST_EACH_SAFE (it, next, &w->clients) {
         struct client *c = CONTAINER_OF(it, struct client, link);
         if (c->rq)
             request_client_gone(c->rq);

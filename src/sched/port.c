@@ -83,8 +83,7 @@ bool port_warming(struct port *p)
     return warming;
 }
 
-/* --- endpoints
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- endpoints ----------------------------------------------------------------------------------------------- */
 
 static void copy_name(char *out, size_t cap, struct str s)
 {
@@ -127,13 +126,12 @@ static int cmp_u64(const void *a, const void *b)
 static void rebuild_model_set(struct port *p)
 {
     uint32_t n = 0;
-    LIST_EACH(it, &p->eps)
-    n += CONTAINER_OF(it, struct ep, link)->n_models;
+    LIST_EACH (it, &p->eps)
+        n += CONTAINER_OF(it, struct ep, link)->n_models;
     free(p->model_set);
     p->model_set = n ? xmalloc(n * sizeof *p->model_set) : NULL;
     p->n_model_set = 0;
-    LIST_EACH(it, &p->eps)
-    {
+    LIST_EACH (it, &p->eps) {
         struct ep *e = CONTAINER_OF(it, struct ep, link);
         for (uint32_t i = 0; i < e->n_models; i++)
             p->model_set[p->n_model_set++] = hash_bytes(e->models[i], strlen(e->models[i]), 0);
@@ -211,8 +209,7 @@ void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n)
     free(hashes);
 }
 
-/* --- verbs
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- verbs --------------------------------------------------------------------------------------------------- */
 
 static void deliver_late(struct mail *m)
 {
@@ -303,8 +300,7 @@ void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, con
     r->ep = NULL;
 }
 
-/* --- views
- * ----------------------------------------------------------------------------------------------------------------- */
+/* --- views --------------------------------------------------------------------------------------------------- */
 
 void port_stats(struct port *p, struct sched_stats *out)
 {
@@ -317,8 +313,7 @@ void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, c
 {
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
-    LIST_EACH(it, &p->eps)
-    {
+    LIST_EACH (it, &p->eps) {
         const struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
         struct ep_view v;
         if (sched_ep_view(p->sched, e->ref.slot, now_us, &v))
@@ -336,8 +331,7 @@ bool port_ep_name(struct port *p, struct ep_ref ref, char *out, size_t cap)
 {
     bool found = false;
     pthread_mutex_lock(&p->lock);
-    LIST_EACH(it, &p->eps)
-    {
+    LIST_EACH (it, &p->eps) {
         const struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
         if (same_ref(e->ref, ref)) {
             copy_name(out, cap, str_c(e->name));
@@ -372,8 +366,7 @@ uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried
     uint32_t n = 0;
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
-    LIST_EACH(it, &p->eps)
-    {
+    LIST_EACH (it, &p->eps) {
         const struct ep *e = CONTAINER_OF(it, struct ep, link);
         struct ep_view v;
         if (among(e->pub.ref, tried, n_tried) || !may_serve(e, model))
@@ -390,8 +383,7 @@ bool port_models(struct port *p, void (*fn)(void *ctx, const char *id), void *ct
     struct map seen;
     map_init(&seen, 1);
     pthread_mutex_lock(&p->lock);
-    LIST_EACH(it, &p->eps)
-    {
+    LIST_EACH (it, &p->eps) {
         struct ep *e = CONTAINER_OF(it, struct ep, link);
         known |= e->models_known;
         for (uint32_t i = 0; i < e->n_models; i++) {

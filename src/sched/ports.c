@@ -34,11 +34,11 @@ void ports_free(struct ports *ps)
 {
     if (!ps)
         return;
-    MAP_EACH(slot, &ps->table)
-    empty_port(slot->val);
+    MAP_EACH (slot, &ps->table)
+        empty_port(slot->val);
     scrape_stop(ps->scrape);
-    MAP_EACH(slot, &ps->table)
-    port_unref(slot->val);
+    MAP_EACH (slot, &ps->table)
+        port_unref(slot->val);
     map_free(&ps->table);
     pthread_mutex_destroy(&ps->lock);
     free(ps);
@@ -103,8 +103,7 @@ static void apply_endpoints(struct port *p, const struct conf_backend *b)
         if (k.n)
             map_put(&wanted, k, &b->endpoints[i]);
     }
-    LIST_EACH_SAFE(it, next, &p->eps)
-    {
+    LIST_EACH_SAFE (it, next, &p->eps) {
         struct ep *e = CONTAINER_OF(it, struct ep, link);
         struct str k = endpoint_key(key, sizeof key, str_c(e->pub.ns), str_c(e->pub.name), &e->pub.addr,
                                     addr_port(&e->pub.metrics_addr));
@@ -163,8 +162,7 @@ static struct port *take_unwanted(struct ports *ps, const struct conf *c)
 {
     struct port *gone = NULL;
     pthread_mutex_lock(&ps->lock);
-    MAP_EACH(slot, &ps->table)
-    {
+    MAP_EACH (slot, &ps->table) {
         struct port *p = slot->val;
         if (!wanted(c, p)) {
             gone = p;
@@ -192,8 +190,8 @@ bool ports_ready(struct ports *ps)
 {
     bool ready = true;
     pthread_mutex_lock(&ps->lock);
-    MAP_EACH(slot, &ps->table)
-    ready &= !port_warming(slot->val);
+    MAP_EACH (slot, &ps->table)
+        ready &= !port_warming(slot->val);
     pthread_mutex_unlock(&ps->lock);
     return ready;
 }
@@ -213,8 +211,8 @@ void ports_each(struct ports *ps, void (*fn)(void *ctx, struct port *p), void *c
     pthread_mutex_lock(&ps->lock);
     struct port **v = xcalloc(ps->table.n + 1, sizeof(struct port *));
     size_t n = 0;
-    MAP_EACH(slot, &ps->table)
-    v[n++] = port_ref(slot->val);
+    MAP_EACH (slot, &ps->table)
+        v[n++] = port_ref(slot->val);
     pthread_mutex_unlock(&ps->lock);
     for (size_t i = 0; i < n; i++) {
         fn(ctx, v[i]);

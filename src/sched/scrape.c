@@ -6,6 +6,7 @@
  * is tried by a TCP connect, unless it had accepted and then hung. */
 #include "sched/impl.h"
 
+#include "base/rng.h"
 #include "core/promtext.h"
 #include "net/httpc.h"
 
@@ -23,6 +24,7 @@ struct scrape {
     pthread_t thread;
     struct timer tick;
     struct list scrapers;
+    struct rng rng;
 };
 
 struct scraper {
@@ -74,13 +76,11 @@ static uint64_t next_interval_us(struct scraper *sc, bool failed)
     struct pace pace = endpoint_pace(sc->ep);
     if (pace.suspect || failed)
         return MIN(o->probe_ejected_us, o->scrape_interval_us);
-    if (pace.others)
-        return MAX(MIN_INTERVAL_US, o->scrape_interval_us / 5);
-    return o->scrape_interval_us;
+    uint64_t interval_us = pace.others ? MAX(MIN_INTERVAL_US, o->scrape_interval_us / 5) : o->scrape_interval_us;
+    return interval_us - interval_us / 20 + rng_below(&sc->s->rng, interval_us / 10 + 1); /* spread: not all at once */
 }
 
-/* --- pools: the metrics page
- * ------------------------------------------------------------------------------------------------- */
+/* --- pools: the metrics page --------------------------------------------------------------------------------- */
 
 static bool on_page(void *ctx, struct str piece)
 {
@@ -142,8 +142,7 @@ static void start_scrape(struct scraper *sc)
     }
 }
 
-/* --- Services: a knock at the door
- * -------------------------------------------------------------------------------------------- */
+/* --- Services: a knock at the door --------------------------------------------------------------------------- */
 
 static void end_knock(struct scraper *sc, bool ok)
 {
@@ -195,9 +194,7 @@ static void service_due(struct scraper *sc)
     schedule(sc, sc->s->ps->o.probe_ejected_us);
 }
 
-/* --- models
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- models -------------------------------------------------------------------------------------------------- */
 
 static void on_models(void *ctx, bool ok)
 {
@@ -220,9 +217,7 @@ static void models_due(struct timer *t)
     sc->models = models_read_start(sc->s->loop, sc->ep, 2 * sc->s->ps->o.scrape_timeout_us, on_models, sc);
 }
 
-/* --- life
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- life ---------------------------------------------------------------------------------------------------- */
 
 static void on_due(struct timer *t)
 {
@@ -335,6 +330,7 @@ struct scrape *scrape_start(struct ports *ps)
     struct scrape *s = xcalloc(1, sizeof *s);
     s->ps = ps;
     s->loop = loop_new(ps->o.time_scale);
+    rng_init(&s->rng, ps->o.seed);
     s->tick.fn = on_tick;
     list_init(&s->scrapers);
     timer_set(s->loop, &s->tick, loop_now_us(s->loop) + TICK_US);
@@ -351,8 +347,8 @@ void scrape_stop(struct scrape *s)
 {
     post_cmd(s, CMD_STOP, NULL); /* mails run in order: everything posted before is done by then */
     pthread_join(s->thread, NULL);
-    LIST_EACH_SAFE(it, next, &s->scrapers)
-    drop_scraper(CONTAINER_OF(it, struct scraper, link));
+    LIST_EACH_SAFE (it, next, &s->scrapers)
+        drop_scraper(CONTAINER_OF(it, struct scraper, link));
     loop_free(s->loop);
     free(s);
 }
