@@ -213,6 +213,7 @@ static const struct family vllm[] = {
 #define SEEN_COUNTS (BIT(0) | BIT(1))
 #define SEEN_ALL    (SEEN_COUNTS | BIT(2) | BIT(3) | BIT(4)) /* the v0 name counts only without the v1 name */
 #define SEEN_KV     (BIT(2) | BIT(5)) /* in ascending order both names of the KV utilisation precede the counts */
+#define SEEN_CAPACITY BIT(3)
 #define NAME_MIN    (sizeof(PREFIX "cache_config_info") - 1)
 
 /* The wanted family whose name begins the text and ends there (brace, blank or end of text), or NULL. */
@@ -290,8 +291,8 @@ static bool on_comment(struct prom *p, struct str line)
     }
     if ((p->seen & SEEN_ALL) == SEEN_ALL)
         return true;
-    /* Without KV seen an order so far means nothing: vLLM's own page begins with running, waiting, waiting_by_reason. */
-    return p->sorted && (p->seen & SEEN_KV) && (p->seen & SEEN_COUNTS) == SEEN_COUNTS && str_cmp(name, vllm[LAST_SORTED].name) > 0;
+    /* Without KV and capacity seen an order so far means nothing: vLLM's own page begins with running, waiting, waiting_by_reason. */
+    return p->sorted && (p->seen & SEEN_KV) && (p->seen & SEEN_CAPACITY) && (p->seen & SEEN_COUNTS) == SEEN_COUNTS && str_cmp(name, vllm[LAST_SORTED].name) > 0;
 }
 
 static bool on_line(struct prom *p, struct str line)

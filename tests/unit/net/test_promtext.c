@@ -281,6 +281,23 @@ static void test_does_not_stop_too_soon(void **state UNUSED)
     assert_int_equal(p.load.n_running_lora, 1);
 }
 
+/* vLLM's own order begins like a sorted page; what comes after it must still be read. */
+static void test_ascending_beginning_is_no_sorted_page(void **state UNUSED)
+{
+    static const char page[] = "# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.5\n"
+                               "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 3\n"
+                               "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 1\n"
+                               "# TYPE vllm:num_requests_waiting_by_reason gauge\nvllm:num_requests_waiting_by_reason{reason=\"capacity\"} 1\n"
+                               "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.25\n"
+                               "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"100\"} 1\n";
+    struct prom p;
+    prom_init(&p, PROM_VLLM);
+    (void)prom_feed(&p, str_c(page));
+    prom_end(&p);
+    assert_true(p.load.has_kv && p.load.kv_frac == 0.25);
+    assert_true(p.load.has_blocks && p.load.kv_tokens == 1600);
+}
+
 static void test_other_dialects_find_nothing(void **state UNUSED)
 {
     struct prom p;
@@ -306,6 +323,7 @@ int main(void)
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_stops_after_all_five),
         cmocka_unit_test(test_does_not_stop_too_soon),
+        cmocka_unit_test(test_ascending_beginning_is_no_sorted_page),
         cmocka_unit_test(test_other_dialects_find_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
