@@ -1,7 +1,0 @@
-#include "cli/cli.h"
-int cli_sandbox(int argc, char **argv)
-{
-    (void)argc;
-    (void)argv;
-    return 2;
-}
