@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from conftest import http, parse_metrics, wait_for
-from rawhttp import Closed, Raw, exchange, post
+import manifests
+from conftest import fresh_ip, http, parse_metrics, wait_for
+from rawhttp import Closed, Raw, Truncated, exchange, post
 
 CHAT = "/v1/chat/completions"
 MIB = 1 << 20
@@ -307,7 +308,6 @@ def test_huge_heads(quick):
 
 def test_slow_heads_and_bodies(sandbox, tmp_path):
     """A head that does not come whole, a body that stops, an idle connection: 408 or a silent end in time; slow but steady is served."""
-    import manifests
     f = tmp_path / "all.yaml"
     f.write_text(manifests.dump(*manifests.gateway(), manifests.route(), manifests.pool(), manifests.deployment(replicas=1)))
     scale = 10  # 10 s for a head, 30 s between bytes of a body, 75 s idle
@@ -478,6 +478,120 @@ def test_half_closed_and_vanishing_clients(quick):
     check_alive(quick, "cut requests")
     quick.gw.assert_idle()
     wait_for(lambda: quick.gw.metric("penstock_client_connections") <= 1, 5, what="connections to be gone")
+
+
+# --- servers that answer oddly ---------------------------------------------------------------------------------------------------
+
+
+class OddServer:
+    """A server that sends the bytes it is told to, whatever is asked; its other pages answer 404."""
+
+    def __init__(self, ip, port=8000):
+        self.answer, self.close = b"", True
+        self.sock = socket.create_server((ip, port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
+
+    def _serve(self, conn):
+        buf = b""
+        try:
+            while True:
+                while b"\r\n\r\n" not in buf:
+                    data = conn.recv(65536)
+                    if not data:
+                        return
+                    buf += data
+                head, _, buf = buf.partition(b"\r\n\r\n")
+                if head.startswith(b"GET /"):
+                    conn.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                    continue
+                n = next((int(v) for k, _, v in (x.partition(b":") for x in head.lower().split(b"\r\n")) if k == b"content-length"), 0)
+                while len(buf) < n:
+                    buf += conn.recv(65536)
+                buf = buf[n:]
+                conn.sendall(self.answer)
+                if self.close:
+                    return
+        except OSError:
+            pass
+        finally:
+            conn.close()
+
+
+def test_odd_answers_of_servers(gateway, tmp_path):
+    """Answers that two parsers may read differently are 502, never passed on; odd but good ones are translated; bytes behind an answer never
+    reach another client."""
+    ip = fresh_ip()
+    server = OddServer(ip)
+    f = tmp_path / "world.yaml"
+    f.write_text(manifests.world({"pod-0": ip}))
+    gw = gateway(f)
+    body = b'{"ok":1}'
+    ok = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    bad = [
+        ("no status line", b"hello\r\n\r\n"), ("HTTP/0.9", body), ("HTTP/2", b"HTTP/2 200 OK\r\n\r\n"), ("status 99", b"HTTP/1.1 99 X\r\n\r\n"),
+        ("status 1000", b"HTTP/1.1 1000 X\r\n\r\n"), ("status abc", b"HTTP/1.1 abc X\r\n\r\n"), ("unasked 101", b"HTTP/1.1 101 Switching\r\n\r\n"),
+        ("CL and TE", ok + b"Content-Length: 8\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n" + body + b"\r\n0\r\n\r\n"),
+        ("two CL", ok + b"Content-Length: 8\r\nContent-Length: 9\r\n\r\n" + body), ("bad CL", ok + b"Content-Length: 8x\r\n\r\n" + body),
+        ("TE gzip", ok + b"Transfer-Encoding: gzip\r\n\r\n" + body), ("bare LF", ok.replace(b"\r\n", b"\n") + b"Content-Length: 8\n\n" + body),
+        ("folded", ok + b"X: a\r\n b\r\nContent-Length: 8\r\n\r\n" + body), ("NUL", ok + b"X: a\0\r\nContent-Length: 8\r\n\r\n" + body),
+        ("blank before colon", ok + b"Content-Length : 8\r\n\r\n" + body), ("endless head", ok + b"X: y\r\n" * 20000),
+        ("endless interim answers", b"HTTP/1.1 102 Processing\r\n\r\n" * 1000 + b"x\r\n\r\n"),
+        ("closed at once", b""), ("closed in the head", ok), ("bad chunk first", ok + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        ("TLS", b"\x15\x03\x01\x00\x02\x02\x0a"),
+    ]
+    good = [
+        ("plain", ok + b"Content-Length: 8\r\n\r\n" + body), ("chunked", ok + b"Transfer-Encoding: chunked\r\n\r\n8;x\r\n" + body + b"\r\n0\r\nT: 1\r\n\r\n"),
+        ("until the end", ok + b"\r\n" + body), ("HTTP/1.0", ok.replace(b"1.1", b"1.0") + b"\r\n" + body),
+        ("interim", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + ok + b"Content-Length: 8\r\n\r\n" + body),
+        ("no reason", b"HTTP/1.1 200 \r\nContent-Length: 8\r\n\r\n" + body), ("hop headers", ok + b"Connection: X\r\nX: 1\r\nContent-Length: 8\r\n\r\n" + body),
+        ("bytes behind", ok + b"Content-Length: 8\r\n\r\n" + body + ok + b"Content-Length: 6\r\n\r\nPOISON"),
+    ]
+    cut = [("CL too long", ok + b"Content-Length: 80\r\n\r\n" + body), ("chunks cut", ok + b"Transfer-Encoding: chunked\r\n\r\n8\r\n" + body + b"\r\n"),
+           ("bad chunk later", ok + b"Transfer-Encoding: chunked\r\n\r\n8\r\n" + body + b"\r\nzz\r\nPOISON")]
+    wrong = []
+    for close in (True, False):
+        server.close = close
+        for name, data in good:
+            if not close and name in ("until the end", "HTTP/1.0"):
+                continue
+            server.answer = data
+            with Raw(gw.ip, 8080, timeout=5) as r:
+                for i in range(3):
+                    a = r.send(GOOD).answer("POST")
+                    if a.status != 200 or a.body != body or a.get("x") or r.buf:
+                        wrong.append(f"{name} {i}: {a.status} {a.headers} {a.body}")
+    server.close = True
+    for name, data in bad:
+        server.answer = data
+        answers = exchange(gw.ip, 8080, GOOD, timeout=5)
+        if [a.status for a in answers] != [502] or b"error" not in answers[0].body:
+            wrong.append(f"{name}: {[(a.status, a.body[:80]) for a in answers]}")
+    for name, data in cut:
+        server.answer = data
+        with Raw(gw.ip, 8080, timeout=5) as r:
+            try:
+                a = r.send(GOOD).answer("POST")
+                if a.status != 502:
+                    wrong.append(f"{name}: {a.status} ended in order: {a.body}")
+            except Truncated as t:
+                if b"POISON" in t.answer.body:
+                    wrong.append(f"{name}: {t.answer.body}")
+    for status in (204, 304):
+        server.answer = b"HTTP/1.1 %d X\r\nETag: 1\r\n\r\n" % status
+        (a,) = exchange(gw.ip, 8080, GOOD, timeout=5)
+        if a.status != status or a.body:
+            wrong.append(f"{status}: {a.status} {a.body}")
+    server.sock.close()
+    assert not wrong, "\n".join(wrong)
+    gw.assert_idle()
 
 
 # --- memory: the optimised build ------------------------------------------------------------------------------------------------
