@@ -166,9 +166,12 @@ static void conn_read(struct conn *c, uint32_t ev)
             deliver_eof(c);
             return;
         }
+        bool into = c->into_n > 0;
         deliver_data(c, p, (size_t)n);
         if (!conn_alive(c) || c->flags & (CF_PAUSED | CF_BROKEN))
             return;
+        if (into && !c->into_n && !(ev & (EPOLLRDHUP | EPOLLERR | EPOLLHUP)))
+            return; /* the owner's buffer is full: mostly that was all, and if not the next turn tells */
         if (ev & (EPOLLERR | EPOLLHUP))
             continue; /* the error stands behind the data */
         if ((size_t)n < cap) {

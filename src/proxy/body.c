@@ -7,9 +7,10 @@
 
 #define TRIM_AFTER    (4 << 20) /* bytes of buffers given back to malloc */
 #define TRIM_EVERY_US 1000000
+#define TRUST_AFTER   (32 << 10)
 
 static const size_t class_size[4] = {16 << 10, 64 << 10, 256 << 10, 1 << 20};
-static const unsigned class_keep[4] = {8, 8, 4, 2};
+static const unsigned class_keep[4] = {8, 8, 4, 4};
 
 static int class_of(size_t n)
 {
@@ -94,6 +95,8 @@ enum body_result body_reserve(struct worker *w, struct body *b, size_t more, siz
         return BODY_OK;
     size_t cap = b->cap ? b->cap * 4 : class_size[0];
     cap = MAX(cap, need);
+    if (expect && b->n >= TRUST_AFTER) /* has sent enough to be believed for one large buffer: no further copies */
+        cap = MAX(cap, class_size[3]);
     if (expect)
         cap = MAX(MIN(cap, expect), need);
     return regrow(w, b, MIN(cap, max));
