@@ -10,7 +10,7 @@ import pytest
 import manifests
 from conftest import EXAMPLES, fresh_ip, http as request, wait_for
 from rawhttp import Raw
-from resources import PREFIX, UNKNOWN_MODEL, chat_body, many, model, ok, world  # noqa: F401
+from resources import PREFIX, UNKNOWN_MODEL, Steady, chat_body, many, model, ok, world  # noqa: F401
 
 
 # --- names and targets -----------------------------------------------------------------------------------------------------------------
@@ -75,6 +75,32 @@ def test_targets_without_weights_share_evenly(world):
     served = Counter(json.loads(o.body)["model"] for o in ok(many(w.url(), 400, 8, body=lambda i: chat_body(name="alias"))))
     assert 160 <= served["a"] <= 240, served
     assert w.chat(name="own").json()["model"] == "own"
+
+
+def test_targets_change_live(world):
+    """X5: a model's target moved while requests run: none fails, and what begins afterwards has the new target; so when the model is deleted."""
+    world.server("pod-0", "--time-scale", "10", model=["alias", "v1", "v2"])
+    world.server("pod-1", "--time-scale", "10", model=["alias", "v1", "v2"])
+    w = world.start_pool(None, model("alias", ["v1"], "Critical"))
+    with Steady(w.url(), body=lambda i: chat_body(f"steady {i}", "alias")):
+        assert w.chat(name="alias").json()["model"] == "v1"
+        w.annotate({}, model("alias", ["v2"]))
+        assert {w.chat(name="alias").json()["model"] for _ in range(6)} == {"v2"}
+        w.annotate({})
+        line, answer = w.line(lambda: w.chat(name="alias"))
+        assert answer.json()["model"] == "alias" and line["criticality"] == "Standard"
+    w.gw.assert_idle()
+
+
+def test_older_model_wins(world):
+    """Two InferenceModels of one name in one pool: the older object is in effect and the other is warned about."""
+    world.server("pod-0", model=["old", "new"])
+    old, new = model("alias", ["old"], object_name="z"), model("alias", ["new"], object_name="a")
+    old["metadata"]["creationTimestamp"], new["metadata"]["creationTimestamp"] = "2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"
+    w = world.start_pool(None, new, old)
+    assert w.chat(name="alias").json()["model"] == "old"
+    (warning,) = [e for e in w.gw.events("Configuration") if e.get("field") == "spec.modelName"]
+    assert "default/a" in warning["object"] and "older" in warning["text"]
 
 
 def test_only_the_model_is_rewritten(world):

@@ -272,6 +272,30 @@ def test_route_timeouts(world):
     w.gw.assert_idle()
 
 
+def policy(name, kind, target, limit, section=None):
+    return {"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "BackendTrafficPolicy", "metadata": manifests.meta(name),
+            "spec": {"timeout": {"http": {"requestTimeout": limit}},
+                     "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": kind, "name": target, **({"sectionName": section} if section else {})}]}}
+
+
+def test_policy_of_the_nearer_target_wins(world):
+    """C13: a policy for a route beats one for its listener, that one beats the Gateway's; timeouts of the rule beat them all; changes are live."""
+    w = world.serve(1)
+    routes = [httproute(rule(pool_ref(), matches=[path(f"/{n}")], filters=[whole()]), name=n) for n in ("near", "far")]
+    own = httproute(rule(pool_ref(), matches=[path("/own")], filters=[whole()], timeouts={"request": "40s"}), name="own")
+    policies = [policy("all", "Gateway", "gw", "20s"), policy("listener", "Gateway", "gw", "30s", "p8081"), policy("near", "HTTPRoute", "near", "500ms")]
+    w.start(manifests.pool(), own, *routes, *policies, ports=(8080, 8081))
+    got = {(li["port"], m["route"]): m["request_timeout"] for li in w.gw.config()["listeners"] for m in li["matches"]}
+    assert got == {(8080, "near"): "500ms", (8081, "near"): "500ms", (8080, "far"): "20s", (8081, "far"): "30s", (8080, "own"): "40s", (8081, "own"): "40s"}
+    long = chat_body(max_tokens=60)
+    assert http("POST", w.url("/near"), long).status == 504
+    assert http("POST", w.url("/far"), long).status == 200
+    w.apply(manifests.pool(), own, *routes, policy("all", "Gateway", "gw", "500ms"))
+    assert http("POST", w.url("/far"), long).status == 504
+    assert http("POST", w.url("/own"), long).status == 200
+    w.gw.assert_idle()
+
+
 def test_rewritten_paths_are_scheduled(world):
     """A path of its own that is rewritten to one of the API: model, prefix and tokens are seen as if the client had asked for that."""
     w = world.serve(3, "--time-scale", "10")
