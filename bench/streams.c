@@ -55,7 +55,7 @@ static void on_drain(struct conn *c)
     (void)c;
 }
 
-static const struct conn_ops ops = {on_connect, on_data, on_eof, on_drain, on_error};
+static const struct conn_ops ops = {on_connect, on_data, on_eof, on_drain, on_error, NULL};
 
 static void start_some(struct timer *t)
 {

@@ -202,12 +202,15 @@ static void paused_input(struct conn *c, uint32_t ev)
         return;
     char byte;
     ssize_t n = recv(c->w.fd, &byte, 1, MSG_PEEK);
-    if (n == 0)
+    if (n == 0) {
         deliver_eof(c);
-    else if (n > 0)
+    } else if (n > 0) {
         c->flags |= CF_NO_RDHUP;
-    else if (errno != EAGAIN && errno != EINTR)
+        if (c->ops && c->ops->on_hangup)
+            c->ops->on_hangup(c);
+    } else if (errno != EAGAIN && errno != EINTR) {
         conn_fail(c, -errno);
+    }
 }
 
 static void input_after_eof(struct conn *c, uint32_t ev)

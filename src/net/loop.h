@@ -64,6 +64,7 @@ struct conn_ops {
     void (*on_eof)(struct conn *c);                   /* the peer will send no more; writing may still work */
     void (*on_drain)(struct conn *c);                 /* output that had to wait has all gone to the kernel */
     void (*on_error)(struct conn *c, int err);        /* reset or other failure (negative errno); nothing works any more, call conn_close */
+    void (*on_hangup)(struct conn *c);                /* optional. While paused: the peer has ended, behind input that was not read yet */
 };
 /* Ownership of `ctx` stays with the caller. c is freed by conn_close. */
 struct conn *conn_connect(struct loop *l, const struct addr *to, const struct conn_ops *ops, void *ctx); /* never NULL: errors come by on_connect */

@@ -247,7 +247,7 @@ static void on_drain(struct conn *conn)
 }
 
 static const struct conn_ops client_ops = {
-    .on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error};
+    .on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error, .on_hangup = on_eof};
 
 /* --- life ---------------------------------------------------------------------------------------------------- */
 

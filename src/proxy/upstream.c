@@ -181,4 +181,4 @@ static void on_error(struct conn *c, int err)
     worker_leave(w);
 }
 
-static const struct conn_ops upstream_ops = {on_connect, on_data, on_eof, on_drain, on_error};
+static const struct conn_ops upstream_ops = {on_connect, on_data, on_eof, on_drain, on_error, NULL};

@@ -176,7 +176,7 @@ static void knock_error(struct conn *c, int err)
     end_knock(conn_ctx(c), false);
 }
 
-static const struct conn_ops knock_ops = {knock_connected, knock_data, knock_eof, knock_eof, knock_error};
+static const struct conn_ops knock_ops = {knock_connected, knock_data, knock_eof, knock_eof, knock_error, NULL};
 
 static void service_due(struct scraper *sc)
 {

@@ -312,9 +312,9 @@ def test_client_that_leaves_cancels_at_once(cluster, how):
         assert_quiet(stage)
         assert aborted(c, pod) == 0
     n = 0
-    for stage, stream in (("mid stream", True), ("waiting for a whole answer", False)):
+    for stage, stream, ahead in (("mid stream", True, 0), ("waiting for a whole answer", False, 0), ("with requests sent ahead", False, 3)):
         r = Raw(c.ip, 8080)
-        r.send(wire[stream])
+        r.send(wire[stream] * (1 + ahead))
         wait_for(lambda: running(c, pod) == 1, 3, what=f"{stage}: the request runs")
         if stream:
             assert r.head().status == 200

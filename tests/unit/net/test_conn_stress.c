@@ -134,7 +134,7 @@ static void on_drain(struct conn *c)
     act(s);
 }
 
-static const struct conn_ops ops = {on_connect, on_data, on_eof, on_drain, on_error};
+static const struct conn_ops ops = {on_connect, on_data, on_eof, on_drain, on_error, NULL};
 
 static void on_accept(struct listener *ln UNUSED, struct conn *c)
 {
