@@ -54,8 +54,6 @@ int cli_sandbox(int argc, char **argv)
         rc = cli_usage_error(&cmd, "--bind: \"%s\" is no numeric address", bind);
     else if (rc == CLI_GO && *admin && strcmp(admin, "off") != 0 && !addr_parse_hostport(str_c(admin), 9090, &at))
         rc = cli_usage_error(&cmd, "--admin: \"%s\" is not ADDR:PORT or off", admin);
-    else if (rc == CLI_GO && strcmp(admin, "off") != 0 && !addr_parse_hostport(str_c(admin), 9090, &at))
-        rc = cli_usage_error(&cmd, "--admin: \"%s\" is not ADDR:PORT", admin);
     else if (rc == CLI_GO && !addr_parse_hostport(str_c(control), 0, &at))
         rc = cli_usage_error(&cmd, "--control: \"%s\" is not ADDR:PORT", control);
     if (rc != CLI_GO) {

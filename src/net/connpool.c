@@ -3,6 +3,9 @@
 #include "net/loop_priv.h"
 #include <stdlib.h>
 
+#define SEED      0x9e3779b97f4a7c15ull
+#define SWEEP_MIN 64
+
 struct idle {
     struct list by_addr; /* of the bucket: newest in front */
     struct list by_age;  /* of the pool: oldest in front */
@@ -21,7 +24,8 @@ struct conn_pool {
     struct loop *loop;
     unsigned max_idle;
     uint64_t idle_us;
-    struct map buckets; /* emptied ones stay until conn_pool_drop or until the last one in them expires */
+    struct map buckets; /* emptied ones stay for the next use, until there are sweep_at buckets */
+    size_t sweep_at;
     struct list ages;
     struct timer expiry;
 };
@@ -93,7 +97,8 @@ struct conn_pool *conn_pool_new(struct loop *l, unsigned max_idle, uint64_t idle
     p->loop = l;
     p->max_idle = max_idle;
     p->idle_us = idle_us;
-    map_init(&p->buckets, 0x9e3779b97f4a7c15ull);
+    map_init(&p->buckets, SEED);
+    p->sweep_at = SWEEP_MIN;
     list_init(&p->ages);
     p->expiry.fn = expire;
     return p;
@@ -137,8 +142,28 @@ struct conn *conn_pool_take(struct conn_pool *p, const struct addr *to)
     return c;
 }
 
+/* Addresses come and go; what is left of those that went is bounded by what is in use. */
+static void forget_empty(struct conn_pool *p)
+{
+    struct map kept;
+    map_init(&kept, SEED);
+    MAP_EACH(slot, &p->buckets)
+    {
+        struct bucket *b = slot->val;
+        if (b->n)
+            map_put(&kept, key_of(b), b);
+        else
+            free(b);
+    }
+    map_free(&p->buckets);
+    p->buckets = kept;
+    p->sweep_at = MAX((size_t)SWEEP_MIN, 2 * kept.n);
+}
+
 static struct bucket *add_bucket(struct conn_pool *p, const struct addr *to)
 {
+    if (p->buckets.n >= p->sweep_at)
+        forget_empty(p);
     struct bucket *b = xcalloc(1, sizeof(*b));
     b->pool = p;
     b->key_n = (uint8_t)addr_key(to, b->key);

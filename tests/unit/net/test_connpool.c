@@ -1,5 +1,6 @@
 /* Pools of idle connections: newest first, bounded, expiring, closed on any event. */
 #include "net_test.h"
+#include <stdio.h>
 #include <unistd.h>
 
 #define MAX_SRV 32
@@ -143,10 +144,42 @@ static void test_drop_and_unusable(void **state UNUSED)
     assert_null(conn_pool_take(pool, &at));
 }
 
+/* Many addresses that come and go, one that stays idle: its connection survives the clearing away of the others. */
+static void test_many_addresses(void **state UNUSED)
+{
+    struct errbuf err;
+    struct addr every, first, a;
+    assert_true(addr_parse(STR("0.0.0.0"), 0, &every));
+    struct listener *ln = listener_open(l, &every, on_accept, NULL, &err);
+    assert_non_null(ln);
+    assert_true(addr_parse(STR("127.0.1.1"), listener_port(ln), &first));
+    conn_pool_free(pool);
+    pool = conn_pool_new(l, 3, 60000000);
+    at = first;
+    struct conn *kept = dial();
+    conn_pool_put(pool, kept);
+    for (unsigned i = 0; i < 3 * 64; i++) {
+        char host[32];
+        snprintf(host, sizeof(host), "127.0.2.%u", i + 1);
+        assert_true(addr_parse(str_c(host), listener_port(ln), &a));
+        at = a;
+        struct conn *c = dial();
+        conn_pool_put(pool, c);
+        assert_ptr_equal(conn_pool_take(pool, &a), c);
+        conn_pool_put(pool, c);
+        assert_ptr_equal(conn_pool_take(pool, &a), c);
+        conn_close(c);
+        run_for(l, 1000);
+        n_accepted = 0;
+    }
+    assert_ptr_equal(conn_pool_take(pool, &first), kept);
+    conn_close(kept);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {T(test_newest_first), T(test_bounded_per_address), T(test_expires),
-                                       T(test_closed_by_any_event), T(test_drop_and_unusable)};
+                                       T(test_closed_by_any_event), T(test_drop_and_unusable), T(test_many_addresses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
