@@ -6,6 +6,8 @@
  * to the client; while the client's socket is full the upstream is not read. */
 #include "proxy/impl.h"
 
+#include "base/hash.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -229,7 +231,7 @@ static bool goes_elsewhere(struct request *rq, unsigned status)
     if (status == 502 || status == 503)
         return request_try_elsewhere(rq, OUT_SERVER_ERROR);
     if (status == 404 && rq->is_model_kind && rq->backend->pool) {
-        port_models_stale(rq->backend->port, rq->ep);
+        port_models_stale(rq->backend->port, rq->ep, hash_bytes(rq->target.p, rq->target.n, 0));
         return request_try_elsewhere(rq, OUT_MODEL_MISSING);
     }
     return false;

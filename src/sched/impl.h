@@ -36,6 +36,7 @@ struct port {
     uint32_t n_unprobed;
     uint64_t *model_set; /* sorted hashes of every model some endpoint told of */
     uint32_t n_model_set;
+    uint64_t all_models_us; /* when all lists were last asked for out of turn; under lock */
     struct recall recall;
 };
 

@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+#define ALL_MODELS_US 2000000 /* between two readings of every list for a model nobody told of */
+
 static struct ep *ep_of(struct endpoint *e)
 {
     return CONTAINER_OF(e, struct ep, pub);
@@ -233,11 +235,16 @@ static void post_decided(struct port *p)
     }
 }
 
-/* A model that no endpoint is known to serve restricts nothing: the server's own 404 is the best answer. Under the
- * lock. */
+static bool model_known(const struct port *p, uint64_t model)
+{
+    return p->n_model_set && bsearch(&model, p->model_set, p->n_model_set, sizeof model, cmp_u64);
+}
+
+/* A model that no endpoint is known to serve restricts nothing: one may have got it since its list was read.
+ * Under the lock. */
 static void forget_unknown_model(const struct port *p, struct sched_req *r)
 {
-    if (r->model && !(p->n_model_set && bsearch(&r->model, p->model_set, p->n_model_set, sizeof r->model, cmp_u64)))
+    if (r->model && !model_known(p, r->model))
         r->model = 0;
 }
 
@@ -366,6 +373,8 @@ uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried
     uint32_t n = 0;
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
+    if (!model_known(p, model))
+        model = 0;
     LIST_EACH (it, &p->eps) {
         const struct ep *e = CONTAINER_OF(it, struct ep, link);
         struct ep_view v;
@@ -417,9 +426,23 @@ struct ep_ref port_recall_response(struct port *p, struct str id)
     return ref;
 }
 
-void port_models_stale(struct port *p, struct endpoint *e)
+static void ask_models(struct port *p, struct ep *e)
 {
-    struct ep *ep = ep_of(e);
-    if (p->pool && !atomic_exchange(&ep->models_asked, true))
-        scrape_ask_models(p->owner->scrape, ep);
+    if (!atomic_exchange(&e->models_asked, true))
+        scrape_ask_models(p->owner->scrape, e);
+}
+
+void port_models_stale(struct port *p, struct endpoint *e, uint64_t model)
+{
+    if (!p->pool)
+        return;
+    pthread_mutex_lock(&p->lock);
+    uint64_t now_us = port_now_us(p);
+    bool all = !model_known(p, model) && now_us >= p->all_models_us + ALL_MODELS_US;
+    if (all)
+        p->all_models_us = now_us;
+    LIST_EACH (it, &p->eps)
+        if (all || CONTAINER_OF(it, struct ep, link) == ep_of(e))
+            ask_models(p, CONTAINER_OF(it, struct ep, link));
+    pthread_mutex_unlock(&p->lock);
 }

@@ -79,6 +79,6 @@ bool port_models(struct port *p, void (*fn)(void *ctx, const char *id), void *ct
 void port_remember_response(struct port *p, struct str id, struct endpoint *e);
 struct ep_ref port_recall_response(struct port *p, struct str id);
 /* A 404 for the model from this endpoint: its list is read again at once. */
-void port_models_stale(struct port *p, struct endpoint *e);
+void port_models_stale(struct port *p, struct endpoint *e, uint64_t model); /* a model nobody told of: all lists, at most every two seconds */
 
 #endif
