@@ -179,15 +179,23 @@ def test_model_missing_on_one_pod_is_tried_where_it_is(world):
     assert max(attempts) <= 2 and attempts[-5:] == [1] * 5, f"tried once, then known: {attempts}"
     adapter("helper", "old", load=True)
     wait_for(lambda: w.chat(name="helper").headers["x-inference-pod"] == "old", 10, step=0.1, what="the adapter's return to be learnt")
+    adapter("fresh", "new", load=True)  # nobody told of it yet
+    attempts = ten("fresh", "new")
+    assert max(attempts) <= 2, attempts
+    wait_for(lambda: "fresh" in models_of(w), 2, what="the list of the other server, which was asked for at once")
+    assert ten("fresh", "new") == [1] * 10
     assert all(e["state"] == "ready" and e["ejections"] == 0 for e in w.endpoints().values()), w.endpoints()
     w.gw.assert_idle()
 
 
 def test_model_nobody_has(world):
-    """A model that no server has: the server's own 404 reaches the client."""
-    w = world.serve(2).start_pool()
-    answer = w.chat(name="nowhere")
-    assert answer.status == 404 and "nowhere" in answer.json()["error"]["message"]
+    """A model that no server has: a server's own 404 reaches the client after each was asked, and that is bounded."""
+    w = world.serve(6).start_pool()
+    for _ in range(5):
+        answer = w.chat(name="nowhere")
+        assert answer.status == 404 and "nowhere" in answer.json()["error"]["message"]
+        assert w.line_of(answer)["attempts"] <= 4
+    assert sum(len(w.captured(n)) for n in w.servers) <= 20
     assert w.chat().status == 200
     w.gw.assert_idle()
 
