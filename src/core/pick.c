@@ -12,6 +12,7 @@
 #define HALF              0.5
 #define TEMPLATE_BRANCHES 3 /* from here on prompts went so many ways that the match is a template, no conversation */
 #define EXPLORE_PICKS     32
+#define FRESH_MAX         256 /* placed prompts are remembered about this far back */
 
 bool pick_tried(const struct sched_req *r, struct ep_ref ep)
 {
@@ -122,15 +123,36 @@ static void choose_in_turn(struct sched *s, struct pick *k, float limit)
     k->reason = n > 1 ? REASON_TIE_RANDOM : REASON_LEAST_COST;
 }
 
+static void count_fresh(struct sched *s, uint32_t slot)
+{
+    if (++s->eps[slot].fresh < FRESH_MAX)
+        return;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        s->eps[i].fresh /= 2;
+}
+
+static uint64_t owned_blocks(const struct sched *s, uint32_t slot)
+{
+    return prefix_index_blocks(s->index, slot) + sessions_count(s->sessions, slot);
+}
+
+/* What an endpoint owns: its share of the index and its share of the prompts placed lately. Blocks alone would send
+ * every new conversation to the endpoint whose present ones are short so far, and leave it with too many later. */
 static void choose_least_owned(struct sched *s, struct pick *k, float limit)
 {
-    uint64_t least = UINT64_MAX, order = UINT64_MAX;
+    uint64_t least = UINT64_MAX, order = UINT64_MAX, all_blocks = 1, all_fresh = 1;
     uint32_t n = 0, same = 0;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         if (s->scan.cost[i] > limit)
             continue;
         n++;
-        uint64_t owned = prefix_index_blocks(s->index, i) + sessions_count(s->sessions, i);
+        all_blocks += owned_blocks(s, i);
+        all_fresh += s->eps[i].fresh;
+    }
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        if (s->scan.cost[i] > limit)
+            continue;
+        uint64_t owned = owned_blocks(s, i) * all_fresh + s->eps[i].fresh * all_blocks;
         same = owned < least ? 1 : same + (owned == least);
         if (owned < least || (owned == least && s->scan.order[i] < order)) {
             least = owned;
@@ -139,6 +161,7 @@ static void choose_least_owned(struct sched *s, struct pick *k, float limit)
         }
     }
     k->reason = n < 2 ? REASON_LEAST_COST : same > 1 ? REASON_TIE_RANDOM : REASON_TIE_LEAST_OWNED;
+    count_fresh(s, k->slot);
 }
 
 /* A match is a reason of its own to go back when it is this very prompt's past: nearly all of the prompt, or a prompt

@@ -72,6 +72,7 @@ struct ep {
     /* models */
     uint64_t *models;
     uint32_t n_models;
+    uint32_t fresh;     /* prompts without a home that were placed here, halved everywhere at FRESH_MAX */
     uint64_t last_pick; /* number of the pick: rotation among equals */
     uint64_t picks, failures, ejections;
 };

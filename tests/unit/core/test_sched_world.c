@@ -240,16 +240,17 @@ struct conversation {
 };
 static struct conversation conv[CONVERSATIONS];
 static uint32_t next_conv;
+static bool equal_turns; /* all conversations advance in step: then the index grows in waves */
 static bool short_turns; /* of less than a block: only the ends of messages tell the conversations apart */
 
 static void converse(struct world *x, uint32_t c)
 {
     struct conversation *k = &conv[c];
-    size_t add = short_turns ? 10 + rng_below(&x->rng, 40) : 150 + rng_below(&x->rng, 700);
+    size_t add = short_turns ? 10 + rng_below(&x->rng, 40) : equal_turns ? 400 : 150 + rng_below(&x->rng, 700);
     random_text(&x->rng, k->text + k->len, add);
     k->len += add;
     k->text[k->len++] = 0x1e; /* end of a message */
-    struct job *j = job_send(x, k->text, k->len, 5 + (double)rng_below(&x->rng, 60));
+    struct job *j = job_send(x, k->text, k->len, equal_turns ? 20 : 5 + (double)rng_below(&x->rng, 60));
     j->tag = c;
     if (k->turn++ && j->server != k->server)
         k->moves++;
@@ -309,6 +310,13 @@ static void test_conversations_stay_and_spread(void **state)
         worst = MAX(worst, conversations(seed, 10, 0.2, 0.9, 64));
         worst = MAX(worst, conversations(seed, 10, 0.2, 1.9, 128));
     }
+    equal_turns = true;
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        worst = MAX(worst, conversations(seed, 5, 0.05, 0.9, 256));
+        worst = MAX(worst, conversations(seed, 10, 0.05, 0.9, 256));
+        worst = MAX(worst, conversations(seed, 20, 0.05, 0.9, 256));
+    }
+    equal_turns = false;
     short_turns = true;
     for (uint64_t seed = 1; seed <= 30; seed++) {
         worst = MAX(worst, conversations(seed, 1, 0, 0, 64));
@@ -316,7 +324,7 @@ static void test_conversations_stay_and_spread(void **state)
     }
     short_turns = false;
     print_message("conversations per endpoint, worst max/mean: %.2f\n", worst);
-    assert_true(worst <= 1.3);
+    assert_true(worst <= 1.25); /* the promise is 1.3 */
 }
 
 static void test_saturated_holder_is_left(void **state)
