@@ -86,21 +86,15 @@ static struct iovec span(struct str s)
 /* head and held: empty once the answer has begun. */
 static void write_out(struct request *rq, struct str head, struct str held, struct str raw)
 {
-    struct iovec v[5];
+    bool enchunk = rq->mode == RELAY_ENCHUNK && held.n + raw.n > 0;
     char size[24];
+    int len = enchunk ? snprintf(size, sizeof size, "%zx\r\n", held.n + raw.n) : 0;
+    const struct str parts[] = {head, {size, (size_t)len}, held, raw, enchunk ? STR("\r\n") : STR_NULL};
+    struct iovec v[ARRAY_LEN(parts)];
     int n = 0;
-    if (head.n)
-        v[n++] = span(head);
-    if (held.n)
-        v[n++] = span(held);
-    if (raw.n && rq->mode == RELAY_ENCHUNK) {
-        int len = snprintf(size, sizeof size, "%zx\r\n", raw.n);
-        v[n++] = span((struct str){size, (size_t)len});
-        v[n++] = span(raw);
-        v[n++] = span(STR("\r\n"));
-    } else if (raw.n) {
-        v[n++] = span(raw);
-    }
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        if (parts[i].n)
+            v[n++] = span(parts[i]);
     if (n && conn_write(rq->c->conn, v, n) && rq->up) {
         conn_pause(rq->up, true);
         rq->up_paused = true;

@@ -484,7 +484,7 @@ def test_half_closed_and_vanishing_clients(quick):
 
 
 class OddServer:
-    """A server that sends the bytes it is told to, whatever is asked; its other pages answer 404."""
+    """A server that sends the bytes it is told to (a list: piece by piece), whatever is asked; its other pages answer 404."""
 
     def __init__(self, ip, port=8000):
         self.answer, self.close = b"", True
@@ -516,7 +516,9 @@ class OddServer:
                 while len(buf) < n:
                     buf += conn.recv(65536)
                 buf = buf[n:]
-                conn.sendall(self.answer)
+                for piece in self.answer if isinstance(self.answer, list) else [self.answer]:
+                    conn.sendall(piece)
+                    time.sleep(0.05 if piece is not self.answer else 0)
                 if self.close:
                     return
         except OSError:
@@ -589,6 +591,35 @@ def test_odd_answers_of_servers(gateway, tmp_path):
         (a,) = exchange(gw.ip, 8080, GOOD, timeout=5)
         if a.status != status or a.body:
             wrong.append(f"{status}: {a.status} {a.body}")
+    server.sock.close()
+    assert not wrong, "\n".join(wrong)
+    gw.assert_idle()
+
+
+def test_first_event_in_pieces(gateway, tmp_path):
+    """The gateway holds a stream back until its first event is whole: what it held reaches the client in the framing it promised."""
+    ip = fresh_ip()
+    server = OddServer(ip)
+    f = tmp_path / "world.yaml"
+    f.write_text(manifests.world({"pod-0": ip}))
+    gw = gateway(f)
+    pieces = [b"da", b'ta: {"x":', b"1}\n", b"\ndata: [DONE]\n\n"]
+    body = b"".join(pieces)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    framings = {
+        "until the end": [head + b"\r\n", *pieces],
+        "ends before the first event does": [head + b"\r\n", *pieces[:2]],
+        "length": [head + b"Content-Length: %d\r\n\r\n" % len(body), *pieces],
+        "chunked": [head + b"Transfer-Encoding: chunked\r\n\r\n", *(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces), b"0\r\n\r\n"],
+    }
+    wrong = []
+    for name, server.answer in framings.items():
+        want = b"".join(pieces[:2]) if name.startswith("ends") else body
+        for request in (GOOD, GOOD.replace(b"HTTP/1.1", b"HTTP/1.0")):
+            with Raw(gw.ip, 8080, timeout=5) as r:
+                a = r.send(request).answer("POST")
+                if a.status != 200 or a.body != want or r.buf:
+                    wrong.append(f"{name}: {a.status} {a.headers} {a.body}")
     server.sock.close()
     assert not wrong, "\n".join(wrong)
     gw.assert_idle()
