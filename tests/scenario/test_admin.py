@@ -235,6 +235,20 @@ def test_drain(cluster):
     assert c.gw.proc.wait(10) == 0
 
 
+def test_drain_has_an_end(cluster):
+    """--drain-timeout: what still runs then is cut, not silently ended; exit 0."""
+    c = cluster(1, options=("--drain-timeout", "1s"))
+    body = json.dumps({"model": "qwen", "messages": [{"role": "user", "content": "x"}], "max_tokens": 20000, "ignore_eos": True, "stream": True})
+    with Raw(c.ip, 8080, timeout=20) as r:
+        r.send(post(CHAT, body))
+        assert r.head().status == 200
+        t = time.monotonic()
+        c.gw.signal(signal.SIGTERM)
+        assert r.ended(5) and time.monotonic() - t > 0.8
+        assert not r.buf.endswith(b"0\r\n\r\n") and b"[DONE]" not in r.buf
+    assert c.gw.proc.wait(10) == 0
+
+
 def test_second_signal_ends_at_once(cluster):
     c = cluster(1)
     body = json.dumps({"model": "qwen", "messages": [{"role": "user", "content": "x"}], "max_tokens": 20000, "ignore_eos": True, "stream": True})

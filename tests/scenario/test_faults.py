@@ -282,6 +282,27 @@ def test_server_errors_are_passed_on(cluster):
     c.gw.assert_idle()
 
 
+def test_retries_are_budgeted(cluster):
+    """When every pod fails every request, retries do not multiply the load: a fifth of the requests, and ten a second."""
+    c = cluster(4)
+    for pod in c.sims:
+        c.fault(pod, kind="reset", at="after_body")
+    t = time.monotonic()
+    with Load(c.url(), clients=16, streams=False) as load:
+        time.sleep(3)
+    took = time.monotonic() - t
+    assert all(r.status in (502, 503) for r in load.results), explain([r for r in load.results if r.status not in (502, 503)])
+    assert len(load.results) > 300
+    retries = c.gw.metric("penstock_retries_total")
+    assert 0 < retries <= 0.2 * len(load.results) + 10 * (took + 10), f"{retries} retries for {len(load.results)} requests in {took:.1f} s"
+    asked = sum(c.control(p, "GET", "/requests").json()["total"] for p in c.sims)
+    assert asked <= len(load.results) + retries + 1
+    for pod in c.sims:
+        c.fault(pod, kind="none")
+    wait_for(lambda: c.chat().status == 200, 3, what="service")
+    c.gw.assert_idle()
+
+
 # --- clients that leave --------------------------------------------------------------------------------------------------------
 
 

@@ -670,6 +670,39 @@ def test_ten_thousand_idle_connections(cluster, release_binary):
     c.gw.assert_idle()
 
 
+def test_more_connections_than_files(cluster, binary, tmp_path):
+    """A low limit on open files: connections beyond it are refused or wait, the process lives, and serves again when there is room."""
+    wrapper = tmp_path / "few-files"
+    wrapper.write_text(f'#!/bin/sh\nulimit -n 128\nexec {binary} "$@"\n')
+    wrapper.chmod(0o755)
+    c = cluster(1, sim_options=("--time-scale", "20"), binary=wrapper, route={"path": "/v1"})
+    conns = []
+    try:
+        for _ in range(400):
+            try:
+                conns.append(Raw(c.ip, 8080, timeout=0.5))
+                conns[-1].send(b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n")
+            except OSError:
+                pass
+        served = 0
+        for r in conns[:40]:
+            try:
+                served += r.answer("GET").status == 404
+            except (Closed, OSError):
+                pass
+        assert served > 20, served
+        cpu = sum(float(x) for x in open(f"/proc/{c.gw.pid}/stat").read().split()[13:15])
+        time.sleep(1)
+        cpu = sum(float(x) for x in open(f"/proc/{c.gw.pid}/stat").read().split()[13:15]) - cpu
+        assert cpu < 50, "it spins while it has no files left"
+        assert c.gw.alive()
+    finally:
+        for r in conns:
+            r.sock.close()
+    wait_for(lambda: exchange(c.ip, 8080, GOOD)[:1] and exchange(c.ip, 8080, GOOD)[0].status == 200, 10, step=0.2, what="service")
+    c.gw.assert_idle()
+
+
 def test_reader_that_never_reads(cluster, release_binary):
     """Streams whose clients do not read fill no memory here: the server is held back; others are served; leaving cancels."""
     c = cluster(1, sim_options=("--time-scale", "200"), binary=release_binary)
