@@ -152,6 +152,13 @@ static struct str clip(struct str v)
 
 #define KEY_LEN_MAX (METRIC_LABELS_MAX * (VALUE_LEN_MAX + 2))
 
+/* Readers of the text format stop at a NUL, and no label needs another control character than a line end. */
+static void add_value(char *to, struct str v)
+{
+    for (size_t i = 0; i < v.n; i++)
+        to[i] = ((unsigned char)v.p[i] < 0x20 && v.p[i] != '\n') || v.p[i] == 0x7f ? '_' : v.p[i];
+}
+
 /* All values as one string: each behind its length in two bytes. */
 static struct str make_key(const struct metric_family *f, const struct str *values, char key[KEY_LEN_MAX])
 {
@@ -160,8 +167,7 @@ static struct str make_key(const struct metric_family *f, const struct str *valu
         struct str v = clip(values[i]);
         key[n++] = (char)(v.n >> 8);
         key[n++] = (char)(v.n & 0xff);
-        if (v.n)
-            memcpy(key + n, v.p, v.n);
+        add_value(key + n, v);
         n += v.n;
     }
     return (struct str){key, n};

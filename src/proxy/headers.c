@@ -119,7 +119,7 @@ static void put_forwarded_for(struct request *rq, struct buf *out)
 
 static struct str new_request_id(struct request *rq)
 {
-    uint64_t a = rng_u64(&rq->w->rng), b = rng_u64(&rq->w->rng); /* the form of a UUID of version 4 */
+    uint64_t a = rng_u64(&rq->w->ids), b = rng_u64(&rq->w->ids); /* the form of a UUID of version 4 */
     return str_c(arena_printf(&rq->arena, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32),
                               (unsigned)(a >> 16 & 0xffff), (unsigned)(a & 0xfff),
                               (unsigned)(0x8000 | (b >> 48 & 0x3fff)), (unsigned long long)(b & 0xffffffffffffull)));

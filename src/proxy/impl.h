@@ -106,6 +106,7 @@ struct worker {
     pthread_t thread;
     struct loop *loop;
     struct rng rng;
+    struct rng ids; /* of requests: unlike in every process, whatever the seed */
     struct world *world;
     struct list listeners, clients;
     struct conn_pool *pool;

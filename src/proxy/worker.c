@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <time.h>
 
 #define MAX_FREE_REQUESTS 64
@@ -245,6 +246,16 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
+static uint64_t random_seed(void)
+{
+    uint64_t seed;
+    if (getrandom(&seed, sizeof(seed), 0) == sizeof(seed))
+        return seed;
+    struct timespec t; /* a kernel without random numbers: still another start than the last one's */
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec << 32 ^ (uint64_t)t.tv_nsec;
+}
+
 struct worker *worker_start(struct gateway *g, unsigned index)
 {
     struct worker *w = xcalloc(1, sizeof *w);
@@ -252,6 +263,8 @@ struct worker *worker_start(struct gateway *g, unsigned index)
     w->index = index;
     w->loop = loop_new(g->o.time_scale);
     rng_init(&w->rng, g->o.seed * 1000003 + index);
+    uint64_t unlike = random_seed();
+    rng_init(&w->ids, unlike);
     list_init(&w->listeners);
     list_init(&w->clients);
     list_init(&w->waiting);
@@ -259,7 +272,7 @@ struct worker *worker_start(struct gateway *g, unsigned index)
     list_init(&w->dead_requests);
     list_init(&w->free_requests);
     w->pool = conn_pool_new(w->loop, g->o.upstream_idle, g->o.upstream_idle_us);
-    map_init(&w->models, g->o.seed);
+    map_init(&w->models, unlike); /* clients name the models */
     buf_init(&w->scratch, g->o.max_body + 64);
     buf_init(&w->text, 4 * g->o.max_head + 65536);
     buf_init(&w->out, 1 << 20);

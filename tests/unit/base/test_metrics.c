@@ -146,6 +146,18 @@ static void test_keys_are_distinct(void **state)
     metrics_free(m);
 }
 
+static void test_control_characters(void **state)
+{
+    (void)state;
+    struct metrics *m = metrics_new(1);
+    const char *labels[] = {"a", NULL};
+    struct metric_family *f = metric_family(m, METRIC_COUNTER, "c", "h", labels, NULL, 0, 0);
+    metric_add(metric_series(f, (struct str[]){STR("x\0y\x1b\x7f")}), 0, 1);
+    metric_add(metric_series(f, (struct str[]){STR("x_y__")}), 0, 1);
+    assert_page(m, "# HELP c h\n# TYPE c counter\nc{a=\"x_y__\"} 2\n");
+    metrics_free(m);
+}
+
 struct live {
     struct metric_family *f;
     double v;
@@ -227,6 +239,7 @@ int main(void)
                                        cmocka_unit_test(test_cap_and_drop),
                                        cmocka_unit_test(test_long_values),
                                        cmocka_unit_test(test_keys_are_distinct),
+                                       cmocka_unit_test(test_control_characters),
                                        cmocka_unit_test(test_collector),
                                        cmocka_unit_test(test_threads)};
     return RUN_TESTS(tests);

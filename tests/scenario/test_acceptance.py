@@ -1,0 +1,33 @@
+"""What a user stumbles over: cases found by hand while trying the product, each kept as a test."""
+import urllib.request
+
+from conftest import Gateway, free_port, fresh_ip, http
+
+
+def test_request_ids_differ_between_equal_gateways(spawn, sim):
+    server = sim("--model", "m")
+    seen = []
+    for _ in range(2):
+        ip = fresh_ip()
+        port = free_port(ip)
+        g = spawn(Gateway, ["gateway", "--endpoint", server.base, "--listen", f"{ip}:{port}", "--admin", f"{ip}:9090", "--log-format", "json",
+                            "--workers", "2", "--seed", "1"], ip).wait_ready()
+        for i in range(4):
+            assert http("POST", g.url(port, "/v1/completions"), {"model": "m", "prompt": f"p{i}", "max_tokens": 1}).status in (200, 404)
+        seen += [x["request_id"] for x in g.handled(4)]
+    assert len(set(seen)) == len(seen) == 8
+
+
+def test_odd_model_names_leave_metrics_readable(spawn, sim):
+    """Readers of the text format stop at a NUL: no client may blind the monitoring."""
+    server = sim("--model", "m")
+    ip = fresh_ip()
+    port = free_port(ip)
+    g = spawn(Gateway, ["gateway", "--endpoint", server.base, "--listen", f"{ip}:{port}", "--admin", f"{ip}:9090", "--log-format", "json"], ip).wait_ready()
+    for name in ("a\u0000b", "a\u001bb", 'q"\\', "two\nlines", "\u65e5\u672c"):
+        http("POST", g.url(port, "/v1/completions"), {"model": name, "prompt": "p", "max_tokens": 1})
+    with urllib.request.urlopen(g.admin + "/metrics") as r:
+        page = r.read()
+    assert b"\0" not in page and b"\x1b" not in page
+    assert b'model_name="a_b"' in page and "\u65e5\u672c".encode() in page
+    assert b'model_name="two\\nlines"' in page and b'model_name="q\\"\\\\"' in page
