@@ -30,20 +30,6 @@ static void put_field(struct buf *out, struct str key, double s)
     put_seconds(out, s);
 }
 
-struct names { /* names of the endpoints in an explanation, looked up under one lock */
-    const struct sched_explain *x;
-    char name[SCHED_EXPLAIN][128];
-};
-
-static void on_view(void *ctx, const struct ep_view *v, const struct endpoint *e)
-{
-    (void)v;
-    struct names *names = ctx;
-    for (uint32_t i = 0; i < names->x->n; i++)
-        if (names->x->cost[i].ep.slot == e->ref.slot && names->x->cost[i].ep.gen == e->ref.gen)
-            memcpy(names->name[i], e->name, sizeof e->name);
-}
-
 /* Names of Kubernetes objects need no escaping; what else a manifest may say must not break the line. */
 static void put_name(struct buf *out, const char *name)
 {
@@ -53,15 +39,16 @@ static void put_name(struct buf *out, const char *name)
 
 static void put_costs(struct buf *out, struct request *rq)
 {
-    struct names names = {.x = rq->explain};
+    struct ep_ref refs[SCHED_EXPLAIN];
+    char names[SCHED_EXPLAIN][EP_NAME];
     for (uint32_t i = 0; i < rq->explain->n; i++)
-        memcpy(names.name[i], "gone", 5);
-    port_views(rq->backend->port, on_view, &names);
+        refs[i] = rq->explain->cost[i].ep;
+    port_ep_names(rq->backend->port, refs, rq->explain->n, names);
     buf_add(out, "[", 1);
     for (uint32_t i = 0; i < rq->explain->n; i++) {
         const struct sched_cost *c = &rq->explain->cost[i];
         buf_add_str(out, i ? STR(",{\"name\":\"") : STR("{\"name\":\""));
-        put_name(out, names.name[i]);
+        put_name(out, names[i]);
         buf_add(out, "\"", 1);
         if (c->skip != SKIP_NONE) {
             buf_add_str(out, STR(",\"skip\":\""));

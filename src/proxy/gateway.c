@@ -86,7 +86,7 @@ static int check_new_ports(struct gateway *g, const struct plane *p, const struc
 
 int gateway_apply(struct gateway *g, struct conf *c, struct errbuf *err)
 {
-    ports_apply(g->ports, c);
+    ports_follow(g->ports, c);
     pthread_mutex_lock(&g->lock);
     struct plane *old = g->plane;
     pthread_mutex_unlock(&g->lock);
@@ -106,6 +106,7 @@ int gateway_apply(struct gateway *g, struct conf *c, struct errbuf *err)
         rc = err_set(err, "%s", g->apply_err.msg);
     g->opened = g->opened || rc == 0;
     pthread_mutex_unlock(&g->lock);
+    ports_prune(g->ports, c); /* until here requests were still routed by the old plane */
     plane_unref(old);
     return rc;
 }

@@ -316,17 +316,28 @@ void port_stats(struct port *p, struct sched_stats *out)
     pthread_mutex_unlock(&p->lock);
 }
 
+/* Formatting hundreds of endpoints takes longer than a pick may wait, hence the copies. */
 void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, const struct endpoint *e), void *ctx)
 {
+    struct {
+        struct ep_view view;
+        struct endpoint *ep;
+    } *v;
+    uint32_t n = 0;
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
+    v = xmalloc((sched_ep_slots(p->sched) + 1) * sizeof *v);
     LIST_EACH (it, &p->eps) {
-        const struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
-        struct ep_view v;
-        if (sched_ep_view(p->sched, e->ref.slot, now_us, &v))
-            fn(ctx, &v, e);
+        struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
+        if (sched_ep_view(p->sched, e->ref.slot, now_us, &v[n].view))
+            v[n++].ep = endpoint_ref(e);
     }
     pthread_mutex_unlock(&p->lock);
+    for (uint32_t i = 0; i < n; i++) {
+        fn(ctx, &v[i].view, v[i].ep);
+        endpoint_unref(v[i].ep);
+    }
+    free(v);
 }
 
 static bool same_ref(struct ep_ref a, struct ep_ref b)
@@ -334,20 +345,15 @@ static bool same_ref(struct ep_ref a, struct ep_ref b)
     return a.slot == b.slot && a.gen == b.gen;
 }
 
-bool port_ep_name(struct port *p, struct ep_ref ref, char *out, size_t cap)
+void port_ep_names(struct port *p, const struct ep_ref *refs, uint32_t n, char (*names)[EP_NAME])
 {
-    bool found = false;
     pthread_mutex_lock(&p->lock);
-    LIST_EACH (it, &p->eps) {
-        const struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
-        if (same_ref(e->ref, ref)) {
-            copy_name(out, cap, str_c(e->name));
-            found = true;
-            break;
-        }
+    for (uint32_t i = 0; i < n; i++) {
+        struct ep_view v;
+        bool here = sched_ep_view(p->sched, refs[i].slot, 0, &v) && same_ref(v.ep, refs[i]);
+        copy_name(names[i], EP_NAME, here ? str_c(((const struct endpoint *)v.user)->name) : STR("gone"));
     }
     pthread_mutex_unlock(&p->lock);
-    return found;
 }
 
 static bool among(struct ep_ref ref, const struct ep_ref *v, uint32_t n)

@@ -12,12 +12,14 @@
 #include "core/sched.h"
 #include "net/loop.h"
 
+#define EP_NAME 128 /* longer pod names are cut */
+
 struct port;
 struct endpoint { /* immutable identity; refcounted */
     atomic_uint refs;
     struct port *port;
     struct ep_ref ref;
-    char name[128];            /* pod name */
+    char name[EP_NAME];        /* pod name */
     char ns[64];
     char address[64];          /* "10.0.0.5:8000" */
     struct addr addr, metrics_addr;
@@ -49,7 +51,11 @@ struct ports_opts {
 };
 struct ports *ports_new(const struct ports_opts *o); /* starts the scraping thread */
 void ports_free(struct ports *ps);                   /* stops it; no request may be in flight */
-void ports_apply(struct ports *ps, const struct conf *c); /* control thread */
+/* Control thread. ports_follow creates and updates what the snapshot has; ports_prune drops the ports it has not: once nobody picks by an older
+ * snapshot any more. ports_apply does both. */
+void ports_follow(struct ports *ps, const struct conf *c);
+void ports_prune(struct ports *ps, const struct conf *c);
+void ports_apply(struct ports *ps, const struct conf *c);
 bool ports_ready(struct ports *ps); /* every pool has had a first scrape round (answered or failed) since it was created */
 struct port *ports_find(struct ports *ps, struct str key); /* referenced; NULL when absent. Workers cache it per snapshot. */
 void ports_each(struct ports *ps, void (*fn)(void *ctx, struct port *p), void *ctx);
@@ -60,7 +66,8 @@ const char *port_name(const struct port *p); /* pool or Service name */
 const char *port_ns(const struct port *p);
 bool port_is_pool(const struct port *p);
 bool port_warming(struct port *p); /* some endpoint has not had its first probe yet: "no endpoint" may be over in a moment */
-bool port_ep_name(struct port *p, struct ep_ref ref, char *out, size_t cap); /* pod name; false when it is gone */
+/* Pod names of n endpoints; "gone" for one that was removed. */
+void port_ep_names(struct port *p, const struct ep_ref *refs, uint32_t n, char (*names)[EP_NAME]);
 /* Number of ready endpoints that are not among `tried` and serve the model (hash; 0 any) or have not told what they serve. */
 uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried, uint32_t n_tried);
 /* The verbs, under the port's mutex. now is read inside (clock_us). */
@@ -70,7 +77,7 @@ enum sched_answer port_submit(struct port *p, struct port_req *r);
 bool port_cancel(struct port *p, struct port_req *r);
 void port_first_token(struct port *p, struct port_req *r);
 void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u);
-/* Views. fn is called under the mutex: copy and leave. */
+/* Views: copies taken under the mutex; fn is called without it. */
 void port_stats(struct port *p, struct sched_stats *out);
 void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, const struct endpoint *e), void *ctx);
 /* Models known on the pool's endpoints: fn per distinct id. False when no endpoint has told yet. */

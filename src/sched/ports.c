@@ -175,15 +175,25 @@ static struct port *take_unwanted(struct ports *ps, const struct conf *c)
     return gone;
 }
 
-void ports_apply(struct ports *ps, const struct conf *c)
+void ports_follow(struct ports *ps, const struct conf *c)
 {
     for (uint32_t i = 0; i < c->n_backends; i++)
         apply_backend(ps, &c->backends[i]);
+}
+
+void ports_prune(struct ports *ps, const struct conf *c)
+{
     struct port *gone;
     while ((gone = take_unwanted(ps, c))) {
         empty_port(gone);
         port_unref(gone);
     }
+}
+
+void ports_apply(struct ports *ps, const struct conf *c)
+{
+    ports_follow(ps, c);
+    ports_prune(ps, c);
 }
 
 bool ports_ready(struct ports *ps)

@@ -314,6 +314,26 @@ def test_pods_added_and_removed_under_load(split):
     c.gw.assert_idle()
 
 
+def test_pool_replaced_by_another_under_load(split):
+    """A route moves to a new pool and its old one goes in the same change: requests on their way by the old route are still served."""
+    c = split(2, sim_options=("--time-scale", "20"))
+
+    def apply(name, generation):
+        objects = manifests.dump(manifests.route(header=("x-generation", generation), pool=name), manifests.pool(name))
+        manifests.write(c.dir / "pool.yaml", objects)
+        (c.dir / "route.yaml").unlink(missing_ok=True)  # one file, one change
+        wait_generation(c, generation)
+
+    apply("pool", "both in one file")
+    with Load(c.url(), clients=25, rps=500, max_tokens=1, streams=False) as load:
+        for i in range(60):
+            apply(("pool-b", "pool")[i % 2], f"g{i}")
+            time.sleep(0.05)
+    bad = [r for r in load.results if r.outcome != "ok"]
+    assert not bad, bad[:5]
+    c.gw.assert_idle()
+
+
 def test_directory_that_vanishes(split):
     """An unreadable path keeps the configuration as it is; it is read again when it comes back."""
     c = split(1)
