@@ -415,6 +415,29 @@ def test_stopped_process(cluster):
     c.gw.assert_idle()
 
 
+def test_faults_in_the_sandbox(sandbox, tmp_path):
+    """The same through the sandbox: a pod killed and one hung under load cost no request without a first byte; both serve again."""
+    f = tmp_path / "all.yaml"
+    f.write_text(manifests.dump(*manifests.gateway(), manifests.route(), manifests.pool(), manifests.deployment(replicas=4)))
+    sb = sandbox(f, options=("--time-scale", "2"))
+    names = [p["name"] for p in sb.pods()]
+    assert len(names) == 4
+    with Load(sb.url(8080, "/v1/chat/completions"), clients=20, max_tokens=25) as load:
+        wait_steady(load, names)
+        sb.fault(names[0], kind="kill", at="after_body")
+        sb.fault(names[1], kind="hang")
+        time.sleep(4)
+        bad = [r for r in load.results if r.outcome in ("error", "failed", "silent")]
+        assert not bad, explain(bad)
+        for name in names[:2]:
+            sb.fault(name, kind="none")
+        back = load.mark()
+        for name in names[:2]:
+            wait_for(lambda n=name: load.served_by(n, back), 4, what=f"{name} in use again")
+    assert not [r for r in load.results if r.outcome in ("error", "failed", "silent")]
+    sb.assert_idle()
+
+
 def test_everything_at_once(cluster):
     """Faults of every kind on two of four pods, rude clients, and changes of the configuration, all at random for 15 s: no answer is silently
     cut, nothing but 502, 503 and 504 is seen, and afterwards nothing is left behind."""
