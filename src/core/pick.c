@@ -226,10 +226,11 @@ static bool choose_explored(struct sched *s, struct pick *k)
     uint32_t slot = s->explore_slot;
     if (slot == NO_SLOT || s->n_picks < s->explored_pick + EXPLORE_PICKS || (k->match && k->match->n))
         return false;
-    if (!(s->scan.cost[slot] < INFINITY) || !learn_due(s, &s->eps[slot]))
-        return false;
+    struct ep *e = &s->eps[slot];
+    if (!(s->scan.cost[slot] < INFINITY) || !learn_due(s, e) || ep_queue(e) > 0 || ep_saturated(s, e))
+        return false; /* what it says of itself needs no trying */
     s->explored_pick = s->n_picks;
-    s->eps[slot].explored_us = s->now_us;
+    e->explored_us = s->now_us;
     choose(k, slot, REASON_EXPLORE);
     return true;
 }

@@ -143,6 +143,38 @@ static void test_long_queue_gets_nothing(void **state)
     sched_free(s);
 }
 
+/* An endpoint believed slow is tried again now and then, but not while it says itself that it is busy. */
+static void test_exploration(void **state)
+{
+    (void)state;
+    struct prompt q;
+    for (int k = 0; k < 3; k++) {
+        uint32_t explored = 0;
+        start(SCHED_DEFAULT, 2);
+        p.stale_us = 1000 * SEC;
+        sched_set_params(s, &p, now);
+        for (int i = 0; i < 60; i++) { /* endpoint 1 answers ten times later */
+            uint32_t where = send(&q, "hello", 5);
+            now += where == 1 ? 400000 : 40000;
+            sched_first_token(s, &q.r, now);
+            sched_finish(s, &q.r, OUT_OK, NULL, now);
+        }
+        assert_true(view(1).speed > 1.3);
+        load(0, 0, 0, 0.1);
+        load(1, k == 1 ? 3 : 0, 1, k == 2 ? 0.95 : 0.1);
+        for (int i = 0; i < 200; i++) {
+            now += 20000;
+            sched_tick(s, now);
+            uint32_t where = ask(&q, "hello", 5);
+            explored += where == 1 && q.r.d.reason == REASON_EXPLORE;
+            if (k)
+                assert_int_equal(where, 0);
+        }
+        assert_int_equal(explored > 0, k == 0);
+        sched_free(s);
+    }
+}
+
 static void test_own_requests_are_not_others(void **state)
 {
     (void)state;
@@ -843,6 +875,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_queue_and_kv_decide),
         cmocka_unit_test(test_long_queue_gets_nothing),
+        cmocka_unit_test(test_exploration),
         cmocka_unit_test(test_own_requests_are_not_others),
         cmocka_unit_test(test_ledger_view),
         cmocka_unit_test(test_shedding),
