@@ -43,7 +43,10 @@ build() {
         mv "$dir.log" "$dir/configure.log"
     fi
     say "building $dir"
-    ninja -C "$dir" | tail -n 1
+    if ! ninja -C "$dir" >"$dir/build.log" 2>&1; then
+        grep -A 12 '^FAILED' "$dir/build.log" | head -n 60
+        return 1
+    fi
 }
 
 # The Python test tools live in a virtual environment of the project's own.
