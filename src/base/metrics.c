@@ -222,6 +222,17 @@ static struct metric *series_append(struct metric_family *f, struct str key)
     return s;
 }
 
+static const struct str OTHER = STR("_other");
+
+/* Somebody who counts the rest himself means the overflow series: no two series bear the same labels. */
+static bool all_other(const struct metric_family *f, const struct str *values)
+{
+    for (size_t i = 0; i < f->n_labels; i++)
+        if (!str_eq(values[i], OTHER))
+            return false;
+    return f->n_labels > 0;
+}
+
 static struct metric *series_overflow(struct metric_family *f)
 {
     if (f->overflow)
@@ -229,7 +240,7 @@ static struct metric *series_overflow(struct metric_family *f)
     struct str other[METRIC_LABELS_MAX];
     char key[KEY_LEN_MAX];
     for (size_t i = 0; i < f->n_labels; i++)
-        other[i] = STR("_other");
+        other[i] = OTHER;
     f->overflow = series_new(f, make_key(f, other, key));
     return f->overflow;
 }
@@ -273,7 +284,7 @@ struct metric *metric_series(struct metric_family *f, const struct str *values)
     char mem[KEY_LEN_MAX];
     struct str key = make_key(f, values, mem);
     pthread_mutex_lock(&f->lock);
-    struct metric *s = series_get(f, key);
+    struct metric *s = all_other(f, values) ? series_overflow(f) : series_get(f, key);
     pthread_mutex_unlock(&f->lock);
     return s;
 }

@@ -248,7 +248,7 @@ struct request {
     enum relay_mode mode;
     uint64_t resp_left, resp_bytes;
     struct h1_chunked chunked_out;
-    bool head_seen, committed, client_keep, first_token_told;
+    bool head_seen, committed, client_keep;
     struct sse *tail;       /* pool answers: first event and tail */
     struct str response_id;
     const char *error_code; /* for log and metrics */
@@ -303,6 +303,9 @@ struct model_metrics {
     struct metric *requests[3]; /* priority -1, 0, 1 */
     struct metric *duration, *request_sizes, *response_sizes, *input_tokens, *output_tokens, *cached_tokens, *running, *ntpot, *ttft;
 };
+struct live; /* live.c: gauges of pools and pods */
+struct live *live_new(struct gateway *g);
+void live_free(struct live *lv);
 struct proxy_metrics *proxy_metrics_new(struct gateway *g);
 void proxy_metrics_free(struct proxy_metrics *pm);
 void metrics_backend_init(struct gateway *g, struct backend *b);

@@ -1,5 +1,5 @@
-/* metrics.c - every family the data plane exports: the names operators have dashboards for (gie-protocol.md 5) and our
- * own under penstock_. */
+/* metrics.c - what is counted request by request: the names operators have dashboards for and our own under penstock_.
+ * The gauges of pools and pods are live.c. */
 #include "proxy/impl.h"
 
 #include <stdio.h>
@@ -28,19 +28,9 @@ struct proxy_metrics {
     struct gateway *g;
     struct metric_family *m_requests, *m_errors, *m_duration, *m_reqsz, *m_rspsz, *m_in, *m_out, *m_cached, *m_running,
         *m_ntpot, *m_ttft;
-    struct metric_family *pool_kv, *pool_queue, *pool_running, *pool_ready, *pod_queue;
-    struct metric_family *requests, *retries, *failures, *ttft, *duration, *rejected, *ep_inflight, *ep_ejected,
-        *ep_picks, *pool_inflight, *pool_queued, *pool_index_bytes, *pool_endpoints, *pool_demand, *ep_speed,
-        *ejections;
-    struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *index_size, *added, *clients,
-        *body_bytes;
-    struct map shown; /* "pool\npod" -> struct shown_ep */
-    uint64_t round;
-};
-
-struct shown_ep {
-    char *pool, *pod;
-    uint64_t round, ejections;
+    struct metric_family *requests, *retries, *failures, *ttft, *duration, *rejected;
+    struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *added, *clients;
+    struct live *live;
 };
 
 #define LABELS(...)                      ((const char *const[]){__VA_ARGS__, NULL})
@@ -71,32 +61,6 @@ static void model_families(struct proxy_metrics *pm, struct metrics *m)
                       b_gen, MAX_MODELS);
 }
 
-static void pool_families(struct proxy_metrics *pm, struct metrics *m)
-{
-    const char *const *N = LABELS("name");
-    pm->pool_kv = GAUGE("inference_pool_average_kv_cache_utilization",
-                        "Mean KV-cache use of the pool's endpoints, 0 to 1.", N, 0);
-    pm->pool_queue = GAUGE("inference_pool_average_queue_size", "Mean waiting requests of the pool's endpoints.", N, 0);
-    pm->pool_running =
-        GAUGE("inference_pool_average_running_requests", "Mean running requests of the pool's endpoints.", N, 0);
-    pm->pool_ready = GAUGE("inference_pool_ready_pods", "Ready endpoints.", N, 0);
-    pm->pod_queue = GAUGE("inference_pool_per_pod_queue_size", "Waiting requests of an endpoint.",
-                          LABELS("name", "model_server_pod"), 0);
-    pm->pool_inflight = GAUGE("penstock_pool_inflight", "Requests of this gateway in flight at the pool.", N, 0);
-    pm->pool_queued = GAUGE("penstock_pool_queued", "Requests that wait in the gateway.", N, 0);
-    pm->pool_demand =
-        GAUGE("penstock_pool_demand", "Queued and running requests per ready endpoint, for autoscalers.", N, 0);
-    pm->pool_index_bytes = GAUGE("penstock_prefix_index_bytes", "Memory of the prefix index.", N, 0);
-    pm->pool_endpoints = GAUGE("penstock_pool_endpoints", "Endpoints, ready or not.", N, 0);
-    pm->ep_inflight = GAUGE("penstock_endpoint_inflight", "Requests of this gateway in flight at the endpoint.",
-                            LABELS("pool", "pod"), 0);
-    pm->ep_ejected = GAUGE("penstock_endpoint_ejected", "1 while the endpoint is ejected.", LABELS("pool", "pod"), 0);
-    pm->ep_picks = GAUGE("penstock_endpoint_picks", "Requests given to the endpoint so far.", LABELS("pool", "pod"), 0);
-    pm->ep_speed =
-        GAUGE("penstock_endpoint_speed", "Learnt slowness relative to the pool's prior.", LABELS("pool", "pod"), 0);
-    pm->ejections = COUNTER("penstock_endpoint_ejections_total", "Ejections.", LABELS("pool", "pod"), 0);
-}
-
 static struct metric *single(struct metric_family *f)
 {
     return metric_series(f, NULL);
@@ -119,14 +83,12 @@ static void own_families(struct proxy_metrics *pm, struct metrics *m)
     pm->added = single(HIST("penstock_added_seconds",
                             "From the complete request to its last byte sent to the endpoint.", none, b_ours, 0));
     pm->clients = single(GAUGE("penstock_client_connections", "Open client connections.", none, 0));
-    pm->body_bytes = single(GAUGE("penstock_body_bytes_held", "Memory of request bodies under way.", none, 0));
     pm->sched_e2e =
         single(HIST("inference_extension_scheduler_e2e_duration_seconds", "Time of a pick.", none, b_fast, 0));
     pm->hit_ratio =
         single(HIST("inference_extension_prefix_indexer_hit_ratio", "Matched share of the prompt.", none, b_ratio, 0));
     pm->hit_bytes =
         single(HIST("inference_extension_prefix_indexer_hit_bytes", "Matched bytes of the prompt.", none, b_hitb, 0));
-    pm->index_size = single(GAUGE("inference_extension_prefix_indexer_size", "Entries of the prefix index.", none, 0));
     struct metric_family *attempts =
         COUNTER("inference_extension_scheduler_attempts_total", "Picks by result.", LABELS("status"), 0);
     pm->attempts_ok = metric_series(attempts, (struct str[]){STR("success")});
@@ -136,145 +98,21 @@ static void own_families(struct proxy_metrics *pm, struct metrics *m)
     metric_set(metric_series(info, (struct str[]){STR(""), STR(PENSTOCK_VERSION)}), 1);
 }
 
-/* --- collector: gauges from live state ----------------------------------------------------------------------- */
-
-struct pool_sums {
-    struct proxy_metrics *pm;
-    struct str pool;
-    double kv, waiting, running;
-    unsigned n_load, n_kv;
-};
-
-static struct shown_ep *shown_ep(struct proxy_metrics *pm, struct str pool, struct str pod)
-{
-    char key[512];
-    int n = snprintf(key, sizeof key, STR_FMT "\n" STR_FMT, STR_ARG(pool), STR_ARG(pod));
-    struct str k = {key, MIN((size_t)MAX(n, 0), sizeof key - 1)};
-    struct shown_ep *s = map_get(&pm->shown, k);
-    if (!s) {
-        s = xcalloc(1, sizeof *s);
-        s->pool = str_dup(pool);
-        s->pod = str_dup(pod);
-        map_put(&pm->shown, k, s);
-    }
-    s->round = pm->round;
-    return s;
-}
-
-static void show_endpoint(void *ctx, const struct ep_view *v, const struct endpoint *e)
-{
-    struct pool_sums *sums = ctx;
-    struct proxy_metrics *pm = sums->pm;
-    struct str labels[] = {sums->pool, str_c(e->name)};
-    struct shown_ep *s = shown_ep(pm, labels[0], labels[1]);
-    metric_set(metric_series(pm->ep_inflight, labels), v->inflight);
-    metric_set(metric_series(pm->ep_ejected, labels), v->ejected);
-    metric_set(metric_series(pm->ep_picks, labels), (double)v->picks);
-    metric_set(metric_series(pm->ep_speed, labels), v->speed);
-    if (v->ejections > s->ejections)
-        metric_add(metric_series(pm->ejections, labels), pm->g->n_workers, (double)(v->ejections - s->ejections));
-    s->ejections = v->ejections;
-    if (!v->load_valid)
-        return;
-    sums->n_load++;
-    sums->waiting += v->load.waiting;
-    sums->running += v->load.running;
-    metric_set(metric_series(pm->pod_queue, labels), v->load.waiting);
-    if (v->load.has_kv) {
-        sums->kv += v->load.kv_frac;
-        sums->n_kv++;
-    }
-}
-
-static void show_port(void *ctx, struct port *p)
-{
-    struct proxy_metrics *pm = ctx;
-    struct sched_stats st;
-    struct str name[] = {str_c(port_name(p))};
-    struct pool_sums sums = {.pm = pm, .pool = name[0]};
-    port_stats(p, &st);
-    port_views(p, show_endpoint, &sums);
-    metric_set(metric_series(pm->pool_inflight, name), (double)st.inflight);
-    metric_set(metric_series(pm->pool_endpoints, name), st.n_endpoints);
-    if (!port_is_pool(p))
-        return;
-    metric_set(metric_series(pm->pool_ready, name), st.n_ready);
-    metric_set(metric_series(pm->pool_queued, name), (double)st.queued);
-    metric_set(metric_series(pm->pool_index_bytes, name), (double)st.index_bytes);
-    metric_set(metric_series(pm->pool_kv, name), sums.n_kv ? sums.kv / sums.n_kv : 0);
-    metric_set(metric_series(pm->pool_queue, name), sums.n_load ? sums.waiting / sums.n_load : 0);
-    metric_set(metric_series(pm->pool_running, name), sums.n_load ? sums.running / sums.n_load : 0);
-    metric_set(metric_series(pm->pool_demand, name), (double)(st.queued + st.inflight) / MAX(st.n_ready, 1u));
-}
-
-static void hide_gone(struct proxy_metrics *pm)
-{
-    struct metric_family *const per_ep[] = {pm->ep_inflight, pm->ep_ejected, pm->ep_picks,
-                                            pm->ep_speed,    pm->pod_queue,  pm->ejections};
-    for (bool found = true; found;) {
-        struct shown_ep *gone = NULL;
-        MAP_EACH (slot, &pm->shown) {
-            gone = slot->val;
-            if (gone->round != pm->round) {
-                map_del(&pm->shown, (struct str){slot->key, slot->key_n});
-                break;
-            }
-            gone = NULL;
-        }
-        found = gone != NULL;
-        if (!gone)
-            break;
-        struct str labels[] = {str_c(gone->pool), str_c(gone->pod)};
-        for (size_t i = 0; i < ARRAY_LEN(per_ep); i++)
-            metric_series_drop(per_ep[i], labels);
-        free(gone->pool);
-        free(gone->pod);
-        free(gone);
-    }
-}
-
-static void add_entries(void *ctx, struct port *p)
-{
-    struct sched_stats st;
-    port_stats(p, &st);
-    *(double *)ctx += (double)st.index_entries;
-}
-
-static void collect(void *ctx)
-{
-    struct proxy_metrics *pm = ctx;
-    double entries = 0;
-    pm->round++;
-    ports_each(pm->g->ports, show_port, pm);
-    ports_each(pm->g->ports, add_entries, &entries);
-    metric_set(pm->index_size, entries);
-    metric_set(pm->body_bytes, (double)atomic_load(&pm->g->body_bytes));
-    hide_gone(pm);
-}
-
 /* --- life ---------------------------------------------------------------------------------------------------- */
 
 struct proxy_metrics *proxy_metrics_new(struct gateway *g)
 {
     struct proxy_metrics *pm = xcalloc(1, sizeof *pm);
     pm->g = g;
-    map_init(&pm->shown, 4);
     model_families(pm, g->metrics);
-    pool_families(pm, g->metrics);
     own_families(pm, g->metrics);
-    metrics_collector(g->metrics, collect, pm);
+    pm->live = live_new(g);
     return pm;
 }
 
 void proxy_metrics_free(struct proxy_metrics *pm)
 {
-    MAP_EACH (slot, &pm->shown) {
-        struct shown_ep *s = slot->val;
-        free(s->pool);
-        free(s->pod);
-        free(s);
-    }
-    map_free(&pm->shown);
+    live_free(pm->live);
     free(pm);
 }
 
@@ -304,22 +142,30 @@ static struct model_metrics *new_model(struct proxy_metrics *pm, struct str mode
     return mm;
 }
 
+static struct str model_key(char text[2100], struct str model, struct str target)
+{
+    size_t m = MIN(model.n, 1024), t = MIN(target.n, 1024);
+    memcpy(text, m ? model.p : "", m);
+    text[m] = '\n';
+    memcpy(text + m + 1, t ? target.p : "", t);
+    return (struct str){text, m + 1 + t};
+}
+
 struct model_metrics *metrics_model(struct worker *w, struct str model, struct str target)
 {
-    char key[2100];
-    if (w->models.n >= MAX_MODELS) /* the families would count it under _other as well */
-        model = str_first(model, 0), target = str_first(target, 0);
-    size_t n = 0;
-    memcpy(key, model.p ? model.p : "", MIN(model.n, 1024));
-    n = MIN(model.n, 1024);
-    key[n++] = '\n';
-    memcpy(key + n, target.p ? target.p : "", MIN(target.n, 1024));
-    n += MIN(target.n, 1024);
-    struct model_metrics *mm = map_get(&w->models, (struct str){key, n});
+    char text[2100];
+    struct str key = model_key(text, model, target);
+    struct model_metrics *mm = map_get(&w->models, key);
     if (mm)
         return mm;
+    if (w->models.n >= MAX_MODELS) { /* new names share one entry; those known keep theirs */
+        model = target = STR("_other");
+        key = model_key(text, model, target);
+        if ((mm = map_get(&w->models, key)))
+            return mm;
+    }
     mm = new_model(w->g->pm, model, target);
-    map_put(&w->models, (struct str){key, n}, mm);
+    map_put(&w->models, key, mm);
     return mm;
 }
 

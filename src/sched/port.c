@@ -322,7 +322,7 @@ void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, c
     struct {
         struct ep_view view;
         struct endpoint *ep;
-    } *v;
+    } * v;
     uint32_t n = 0;
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);

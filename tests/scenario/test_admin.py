@@ -95,8 +95,17 @@ def test_metrics_page(cluster):
 
 
 def test_client_controlled_labels_are_bounded(cluster):
-    """A client that invents model names does not fill the metrics page."""
+    """A client that invents model names does not fill the metrics page, and names known before go on being counted."""
     c = cluster(1, sim_options=("--time-scale", "50"))
+
+    def known():
+        with Raw(c.ip, 8080) as r:
+            for _ in range(4):
+                r.send(post(CHAT, json.dumps({"model": "known", "messages": [], "max_tokens": 1}))).answer("POST")
+        return c.gw.metric("inference_objective_request_total", model_name="known")
+
+    for _ in range(20):  # every worker has heard of it
+        before = known()
 
     def invent(k):
         with Raw(c.ip, 8080, timeout=30) as r:
@@ -114,6 +123,7 @@ def test_client_controlled_labels_are_bounded(cluster):
     names = set(re.findall(r'model_name="(invented[^"]*)"', text))
     assert len(names) <= 1100, f"{len(names)} models in the metrics"
     families(text)
+    assert known() == before + 4
     c.gw.assert_idle()
 
 

@@ -332,6 +332,8 @@ def test_pool_replaced_by_another_under_load(split):
     bad = [r for r in load.results if r.outcome != "ok"]
     assert not bad, bad[:5]
     c.gw.assert_idle()
+    shown = {labels["name"] for name, labels, _ in c.gw.metrics() if name == "penstock_pool_endpoints"}
+    assert shown == {"pool"}, "a pool that is gone is not shown any more"
 
 
 def test_directory_that_vanishes(split):

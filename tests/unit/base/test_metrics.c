@@ -94,6 +94,7 @@ static void test_cap_and_drop(void **state)
     metric_add(sb, 0, 2);
     struct metric *other = metric_series(f, &c);
     assert_ptr_equal(metric_series(f, &d), other);
+    assert_ptr_equal(metric_series(f, &(struct str){"_other", 6}), other); /* never two series of the same labels */
     metric_add(other, 0, 7);
     assert_page(m, "# HELP c h\n# TYPE c counter\nc{l=\"a\"} 1\nc{l=\"b\"} 2\nc{l=\"_other\"} 7\n");
     metric_series_drop(f, &a);
