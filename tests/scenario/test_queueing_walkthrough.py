@@ -10,7 +10,7 @@ import yaml
 from conftest import EXAMPLES, http, wait_for
 from manifests import ENV
 from rawhttp import Raw
-from resources import chat_body, many, ok, service  # noqa: F401
+from resources import chat_body, many, ok
 
 QUEUEING = EXAMPLES / "queueing"
 
