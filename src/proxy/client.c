@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define DRAIN_IDLE_US 1000000 /* a drain accepts who was waiting: so long for its request */
+
 static void client_feed(struct client *c, struct str data);
 
 /* --- deadlines ----------------------------------------------------------------------------------------------- */
@@ -17,9 +19,12 @@ static uint64_t deadline_us(const struct client *c)
     const struct gateway_opts *o = &c->w->g->o;
     if (c->rq)
         return request_deadline_us(c->rq);
+    if (conn_pending(
+            c->conn)) /* the last answer is on its way: a slow reader may take as long as in the midst of one */
+        return o->client_stall_us ? c->since_us + o->client_stall_us : UINT64_MAX / 2;
     if (c->in.n)
         return c->since_us + o->head_timeout_us;
-    return c->since_us + o->idle_us;
+    return c->since_us + (c->w->draining ? MIN(o->idle_us, DRAIN_IDLE_US) : o->idle_us);
 }
 
 void client_arm(struct client *c)
@@ -40,6 +45,8 @@ static void on_timer(struct timer *t)
     worker_enter(c->w);
     if (c->rq) {
         request_expired(c->rq, now_us);
+    } else if (conn_pending(c->conn)) {
+        client_abort(c);
     } else if (c->in.n) {
         metrics_rejected(c->w, "head_timeout");
         errors_write(c, API_OTHER, false, false, 408, "head_timeout", STR("The request head did not arrive in time."));
@@ -138,6 +145,7 @@ static ptrdiff_t take_head(struct client *c, struct str data)
     }
     if (n == H1_MORE)
         return 0;
+    c->served = true;
     c->rq = request_new(c, str_first(data, (size_t)n));
     request_start(c->rq);
     return n;

@@ -81,6 +81,7 @@ static bool passes(const struct h1_head *head, const struct h1_header *h)
     case H_EXPECT:
     case H_HOST:
     case H_X_FORWARDED_FOR:
+    case H_X_REQUEST_ID:
     case H_X_GATEWAY_MODEL_NAME:
     case H_X_GATEWAY_DESTINATION:
         return false;
@@ -125,15 +126,14 @@ static struct str new_request_id(struct request *rq)
                               (unsigned)(0x8000 | (b >> 48 & 0x3fff)), (unsigned long long)(b & 0xffffffffffffull)));
 }
 
-static void put_request_id(struct request *rq, struct buf *out)
+/* One in any case: the client's, or ours when it sent none or an endless one. */
+static void put_request_id(struct request *rq, const struct conf_header_mod *mod, struct buf *out)
 {
     const struct h1_header *h = h1_find(rq->head, H_X_REQUEST_ID);
-    if (h && h->value.n && h->value.n <= 256) {
-        rq->request_id = h->value; /* passes with the others */
-        return;
-    }
-    rq->request_id = new_request_id(rq);
-    put(out, STR("X-Request-Id"), rq->request_id);
+    bool good = h && h->value.n && h->value.n <= 256 && !h1_hop_by_hop(rq->head, h);
+    rq->request_id = good ? h->value : new_request_id(rq);
+    if (!mod_drops(mod, STR("x-request-id")))
+        put(out, STR("X-Request-Id"), rq->request_id);
 }
 
 struct str headers_replace_prefix(struct arena *a, struct str path, struct str prefix, struct str replacement)
@@ -196,7 +196,7 @@ struct str headers_request(struct request *rq, uint64_t content_length)
     for (size_t i = 0; i < head->n_headers; i++)
         if (passes(head, &head->headers[i]) && !mod_drops(mod, head->headers[i].name))
             put(out, head->headers[i].name, head->headers[i].value);
-    put_request_id(rq, out);
+    put_request_id(rq, mod, out);
     put_forwarded_for(rq, out);
     if (rq->model.n && h1_valid_header_value(rq->model))
         put(out, STR("X-Gateway-Model-Name"), rq->model);
@@ -228,6 +228,8 @@ struct str headers_response(struct request *rq, const struct h1_head *head)
     put_status(out, head);
     for (size_t i = 0; i < head->n_headers; i++) {
         const struct h1_header *h = &head->headers[i];
+        if (h->id == H_CONTENT_LENGTH && head->status == 204)
+            continue; /* RFC 9110 8.6 */
         if (!h1_hop_by_hop(head, h) && !mod_drops(mod, h->name))
             put(out, h->name, h->value);
         else if (h->id == H_CONTENT_LENGTH && rq->framing == H1_BODY_LENGTH)

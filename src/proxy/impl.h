@@ -32,6 +32,13 @@ struct request;
 struct proxy_metrics;
 struct model_metrics;
 
+static inline struct iovec span(struct str s) /* for output: only read from */
+{
+    struct iovec v = {.iov_len = s.n};
+    memcpy(&v.iov_base, &s.p, sizeof s.p);
+    return v;
+}
+
 /* --- configuration at run time (plane.c) --------------------------------------------------------------------- */
 
 struct backend { /* a pool or Service as requests see it; lives across snapshots while its port does */
@@ -169,6 +176,7 @@ struct client {
     uint64_t since_us;    /* when the connection became idle, or the head began */
     uint16_t port;
     bool close;           /* no further request */
+    bool served;          /* has brought a request */
     bool feeding, dead;
 };
 void client_accept(struct worker *w, uint16_t port, struct conn *conn);

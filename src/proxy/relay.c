@@ -76,13 +76,6 @@ static struct piece scan(struct request *rq, struct str data)
 
 /* --- writing ------------------------------------------------------------------------------------------------- */
 
-static struct iovec span(struct str s)
-{
-    struct iovec v = {.iov_len = s.n};
-    memcpy(&v.iov_base, &s.p, sizeof s.p); /* only read from */
-    return v;
-}
-
 /* head and held: empty once the answer has begun. */
 static void write_out(struct request *rq, struct str head, struct str held, struct str raw)
 {

@@ -453,9 +453,8 @@ void request_answer(struct request *rq, unsigned status, const char *content_typ
         buf_addf(out, "Content-Type: %s\r\n", content_type);
     buf_addf(out, "Content-Length: %zu\r\n%s%s\r\n", body.n, headers ? headers : "",
              c->close ? "Connection: close\r\n" : (rq->http10 ? "Connection: keep-alive\r\n" : ""));
-    if (!rq->to_head)
-        buf_add_str(out, body);
-    conn_write_str(c->conn, buf_str(out));
+    struct iovec v[] = {span(buf_str(out)), span(body)};
+    conn_write(c->conn, v, rq->to_head ? 1 : 2);
     rq->status = status;
     rq->resp_bytes = body.n;
     end(rq, NULL);

@@ -65,6 +65,7 @@ static bool find_route(struct routing *r)
     struct request *rq = r->rq;
     const struct plane_port *pp = rq->world ? plane_find_port(rq->world->plane, rq->c->port) : NULL;
     rq->listener = pp ? plane_find_listener(pp, rq->host) : NULL;
+    rq->c->close |= !pp;
     if (!rq->listener)
         return false;
     if (rq->listener->by_model)
@@ -166,13 +167,6 @@ static void fill_pick(struct routing *r)
     s->n_outputs = MAX(r->body.n, 1u) * MAX(r->body.n_prompts, 1u);
     if (r->body.previous_response_id.n)
         s->pinned = port_recall_response(rq->backend->port, r->body.previous_response_id);
-}
-
-static struct iovec span(struct str s)
-{
-    struct iovec v = {.iov_len = s.n};
-    memcpy(&v.iov_base, &s.p, sizeof s.p); /* only read from */
-    return v;
 }
 
 /* The request as the endpoint gets it: head, and the body around the model's name where that changes. */

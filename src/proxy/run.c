@@ -105,10 +105,11 @@ static void on_stop(struct mail *m)
     (void)m;
     struct run *r = signal_run;
     atomic_store(&stop_mail.posted, false);
-    if (!r->stopping) {
+    unsigned asked = atomic_load(&stop_signals); /* two may have come before this was run */
+    if (!r->stopping)
         begin_drain(r);
+    if (asked < 2)
         return;
-    }
     logf_msg(LOG_WARN, "stopping at once");
     loop_stop(r->loop);
 }
@@ -136,6 +137,7 @@ static void catch_signals(struct run *r)
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     stop_mail.mail.run = on_stop;
     hup_mail.mail.run = on_hup;
+    atomic_store(&stop_signals, 0);
     signal_run = r;
     for (size_t i = 0; i < ARRAY_LEN(sigs); i++)
         sigaction(sigs[i], &sa, NULL);
@@ -311,6 +313,7 @@ int run_main(struct run *r)
 void run_stop(struct run *r)
 {
     (void)r;
+    atomic_fetch_add(&stop_signals, 1);
     post_signal(&stop_mail);
 }
 

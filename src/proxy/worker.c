@@ -129,16 +129,21 @@ static int follow_listeners(struct worker *w, const struct plane *p, struct errb
     return rc;
 }
 
-/* Idle connections to a port that is gone have nothing to wait for. */
+/* Idle connections to a port that is gone have nothing to wait for. A request that has begun is still answered, and its
+ * connection closed then; so is the first request of a new connection, which may be on its way when a drain begins. */
 static void close_orphans(struct worker *w, bool all)
 {
     LIST_EACH_SAFE (it, next, &w->clients) {
         struct client *c = CONTAINER_OF(it, struct client, link);
         if (!all && plane_find_port(w->world->plane, c->port))
             continue;
+        if (!c->rq && (c->in.n || (all && !c->served))) {
+            client_arm(c);
+            continue;
+        }
         c->close = true;
-        if (!c->rq && !c->in.n)
-            client_close(c);
+        if (!c->rq)
+            client_request_done(c);
     }
 }
 
@@ -205,9 +210,12 @@ static void run_drain(struct mail *m)
     free(wm);
     worker_enter(w);
     w->draining = true;
-    LIST_EACH_SAFE (it, next, &w->listeners)
-        close_wlistener(CONTAINER_OF(it, struct wlistener, link));
     close_orphans(w, true);
+    LIST_EACH_SAFE (it, next, &w->listeners) { /* whoever waits to be accepted has perhaps sent a request already */
+        struct wlistener *wl = CONTAINER_OF(it, struct wlistener, link);
+        listener_accept_pending(wl->ln);
+        close_wlistener(wl);
+    }
     timer_set(w->loop, &w->drain_timer, worker_now_us(w) + w->g->o.drain_us);
     worker_leave(w);
 }

@@ -245,6 +245,27 @@ def test_drain(cluster):
     assert c.gw.proc.wait(10) == 0
 
 
+def test_drain_serves_who_has_begun(cluster):
+    """Connections that the kernel holds, and heads of which a part is there, when the drain begins: answered, then closed."""
+    c = cluster(1, sim_options=("--time-scale", "50"))
+    half = Raw(c.ip, 8080)
+    wire = post(CHAT, json.dumps({"model": "qwen", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}))
+    half.send(wire[:20])
+    time.sleep(0.2)
+    c.gw.signal(signal.SIGSTOP)
+    waiting = [Raw(c.ip, 8080) for _ in range(40)]
+    for r in waiting:
+        r.send(wire)
+    c.gw.signal(signal.SIGTERM)
+    c.gw.signal(signal.SIGCONT)
+    time.sleep(0.2)
+    half.send(wire[20:])
+    for r in [half, *waiting]:
+        a = r.answer("POST")
+        assert a.status == 200 and a.get("connection") == "close" and r.ended(3)
+    assert c.gw.proc.wait(10) == 0
+
+
 def test_drain_has_an_end(cluster):
     """--drain-timeout: what still runs then is cut, not silently ended; exit 0."""
     c = cluster(1, options=("--drain-timeout", "1s"))

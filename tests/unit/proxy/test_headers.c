@@ -98,6 +98,21 @@ static void test_strips_hops_and_what_is_ours(void **state)
     assert_true(str_eq(rq.request_id, STR("id-1")));
 }
 
+static void test_endless_request_id_is_replaced(void **state)
+{
+    (void)state;
+    char text[512], id[301];
+    memset(id, 'x', 300);
+    id[300] = 0;
+    snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: %s\r\n\r\n", id);
+    parse(text);
+    const char *t = sent(0), *first = strstr(t, "X-Request-Id: ");
+    assert_non_null(first);
+    assert_null(strstr(first + 1, "X-Request-Id"));
+    HAS_NOT(t, "xxx");
+    assert_int_equal(rq.request_id.n, 36);
+}
+
 static void test_makes_a_request_id_and_no_length_for_get(void **state)
 {
     (void)state;
@@ -208,6 +223,9 @@ static void test_response_framing(void **state)
     rq.client_keep = true;
     t = answered("HTTP/1.1 200 OK\r\nX: y\r\n\r\n");
     assert_string_equal(t, "HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n");
+    rq.mode = RELAY_RAW;
+    t = answered("HTTP/1.1 204 Gone\r\nX: y\r\nContent-Length: 0\r\n\r\n");
+    assert_string_equal(t, "HTTP/1.1 204 Gone\r\nX: y\r\n\r\n");
 }
 
 int main(void)
@@ -215,6 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_strips_hops_and_what_is_ours, setup, teardown),
         cmocka_unit_test_setup_teardown(test_makes_a_request_id_and_no_length_for_get, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_endless_request_id_is_replaced, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_filters, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rewrite, setup, teardown),
         cmocka_unit_test_setup_teardown(test_replace_prefix, setup, teardown),
