@@ -168,5 +168,5 @@ bool sched_ep_probe(struct sched *s, struct ep_ref ref, bool ok, uint64_t asked_
         return false;
     if (++e->probe_fails < PROBE_FAILURES)
         return false;
-    return health_eject(s, ref.slot);
+    return health_eject(s, ref.slot) || (!e->ejected && e->probe_fails == PROBE_FAILURES);
 }

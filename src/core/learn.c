@@ -15,6 +15,8 @@
 #define POOL_GAIN        0.02
 #define POOL_CLIP        0.5 /* one slow endpoint must not pull what the pool takes as normal */
 #define LATE_SAMPLES     4
+#define GAP_SAMPLES      4
+#define CACHE_DOUBT      0.4 /* first tokens also tell a warm cache from a cold one, token gaps only the speed: the gaps bound them */
 #define GAP_TOKENS       8 /* shorter answers say little about token gaps */
 
 static double clamp(double v, double lo, double hi)
@@ -58,10 +60,12 @@ static void observe(struct sched *s, uint32_t slot, enum learn_kind kind, double
 
 double learn_speed_of(const struct sched *s, const struct ep *e)
 {
-    double sum = 0, weight = 0;
+    double sum = 0, weight = 0, gap = e->seen[LEARN_GAP].log - s->pool[LEARN_GAP].log;
     for (int i = 0; i < LEARN_KINDS; i++) {
-        double w = MIN(e->seen[i].n, 8u);
-        sum += w * (e->seen[i].log - s->pool[i].log);
+        double w = MIN(e->seen[i].n, 8u), x = e->seen[i].log - s->pool[i].log;
+        if (i == LEARN_TTFT && e->seen[LEARN_GAP].n >= GAP_SAMPLES)
+            x = clamp(x, gap - CACHE_DOUBT, gap + CACHE_DOUBT);
+        sum += w * x;
         weight += w;
     }
     if (!s->p.learn_speed || weight <= 0 || s->n_used < 2)

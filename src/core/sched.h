@@ -181,7 +181,8 @@ void sched_ep_drain(struct sched *s, struct ep_ref ep, bool draining);   /* no n
 void sched_ep_load(struct sched *s, struct ep_ref ep, const struct ep_load *l, uint64_t now_us);
 void sched_ep_models(struct sched *s, struct ep_ref ep, const uint64_t *models, size_t n); /* hashes; n 0 = unknown: may serve anything */
 /* Result of a probe (scrape or health check). A failure counts only when no byte has come from the endpoint since `asked_us` (a busy server that
- * answers others late is alive). Returns true when the endpoint changed to ejected by this: its unanswered requests should be moved. */
+ * answers others late is alive). Returns true when its unanswered requests should be moved: it is ejected by this, or would be
+ * but for the ejection share. */
 bool sched_ep_probe(struct sched *s, struct ep_ref ep, bool ok, uint64_t asked_us, uint64_t now_us);
 void sched_ep_alive(struct sched *s, struct ep_ref ep, uint64_t now_us); /* response bytes were seen */
 

@@ -186,7 +186,7 @@ void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
         atomic_fetch_add_explicit(&e->pub.epoch, 1, memory_order_release);
     pthread_mutex_unlock(&p->lock);
     if (ejected)
-        logf_msg(LOG_WARN, "endpoint %s (%s) of %s no longer answers probes: ejected", e->pub.name, e->pub.address,
+        logf_msg(LOG_WARN, "endpoint %s (%s) of %s no longer answers probes: its unanswered requests go elsewhere", e->pub.name, e->pub.address,
                  p->key);
 }
 

@@ -465,6 +465,44 @@ static void test_soft_failures_need_three(void **state)
     sched_free(s);
 }
 
+/* The ejection share is used up: a further hung endpoint stays, but what waits there is to be moved, once. */
+static void test_hung_beyond_share(void **state)
+{
+    (void)state;
+    start(SCHED_DEFAULT, 4);
+    now += 5 * SEC;
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_false(sched_ep_probe(s, ep[i], false, now, now + 1000));
+        assert_true(sched_ep_probe(s, ep[i], false, now + 2000, now + 3000));
+        assert_int_equal(view(i).ejected, i < 2);
+    }
+    assert_false(sched_ep_probe(s, ep[2], false, now + 4000, now + 5000));
+    sched_free(s);
+}
+
+/* Equal servers, one of which lacks the prompt in its cache: first tokens there come late, token gaps are alike
+ * everywhere. It is no slower for that. */
+static void test_warm_cache_is_no_speed(void **state)
+{
+    (void)state;
+    struct prompt q;
+    uint32_t picks[4] = {0};
+    start(SCHED_DEFAULT, 4);
+    for (int i = 0; i < 400; i++) {
+        uint32_t where = send(&q, "the same prompt again", 21);
+        picks[where]++;
+        now += where == 0 ? 200000 : 20000;
+        sched_first_token(s, &q.r, now);
+        now += 19 * 15000;
+        struct sched_usage u = {.prompt_tokens = 6, .completion_tokens = 20};
+        sched_finish(s, &q.r, OUT_OK, &u, now);
+        now += 10000;
+    }
+    for (int i = 0; i < 4; i++)
+        assert_true(picks[i] > 60);
+    sched_free(s);
+}
+
 static void test_share_and_last_one(void **state)
 {
     (void)state;
@@ -887,6 +925,8 @@ int main(void)
         cmocka_unit_test(test_transport_failure_ejects_at_once),
         cmocka_unit_test(test_harmless_outcomes),
         cmocka_unit_test(test_soft_failures_need_three),
+        cmocka_unit_test(test_hung_beyond_share),
+        cmocka_unit_test(test_warm_cache_is_no_speed),
         cmocka_unit_test(test_share_and_last_one),
         cmocka_unit_test(test_probes),
         cmocka_unit_test(test_ejection_without_probes_ends),
