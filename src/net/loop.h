@@ -12,6 +12,7 @@
 #include "base/heap.h"
 #include "base/mailbox.h"
 #include "base/str.h"
+#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <netinet/in.h>
@@ -21,6 +22,7 @@ struct loop *loop_new(double time_scale); /* aborts when the kernel refuses an e
 void loop_free(struct loop *l);           /* closes what is still open, without callbacks */
 void loop_run(struct loop *l);            /* until loop_stop */
 void loop_stop(struct loop *l);           /* thread-safe */
+int loop_start(struct loop *l, pthread_t *thread); /* loop_run on a new thread with all signals blocked: they are the control thread's. 0 or an errno */
 uint64_t loop_now_us(const struct loop *l); /* of this turn; starts near 1 s so that 0 means "never" */
 uint64_t loop_clock_us(struct loop *l);   /* read afresh */
 uint64_t clock_us(double time_scale);     /* the same clock without a loop: equal scale, equal origin in one process; thread-safe */

@@ -3,6 +3,7 @@
 #include "net/loop_priv.h"
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -228,4 +229,20 @@ void loop_run(struct loop *l)
     while (!atomic_load(&l->stop))
         turn(l);
     atomic_store(&l->stop, false);
+}
+
+static void *thread_main(void *loop)
+{
+    loop_run(loop);
+    return NULL;
+}
+
+int loop_start(struct loop *l, pthread_t *thread)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = pthread_create(thread, NULL, thread_main, l);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
 }

@@ -3,7 +3,6 @@
 
 #include "http/date.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
@@ -247,13 +246,6 @@ static void sweep(struct timer *t)
 
 /* --- life ---------------------------------------------------------------------------------------------------- */
 
-static void *worker_main(void *arg)
-{
-    struct worker *w = arg;
-    loop_run(w->loop);
-    return NULL;
-}
-
 static uint64_t random_seed(void)
 {
     uint64_t seed;
@@ -287,11 +279,7 @@ struct worker *worker_start(struct gateway *g, unsigned index)
     w->sweep.fn = sweep;
     w->drain_timer.fn = drain_over;
     timer_set(w->loop, &w->sweep, worker_now_us(w) + SWEEP_US);
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the control thread's */
-    CHECK(pthread_create(&w->thread, NULL, worker_main, w) == 0);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    CHECK(loop_start(w->loop, &w->thread) == 0);
     return w;
 }
 

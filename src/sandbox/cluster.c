@@ -500,13 +500,6 @@ static int open_control(struct cluster *c, struct errbuf *err)
     return c->control ? 0 : -1;
 }
 
-static void *thread_main(void *arg)
-{
-    struct cluster *c = arg;
-    loop_run(c->loop);
-    return NULL;
-}
-
 static void close_all(struct cluster *c)
 {
     timer_stop(c->loop, &c->sweep);
@@ -526,7 +519,7 @@ struct cluster *cluster_new(const struct cluster_opts *o, struct errbuf *err)
     c->loop = loop_new(o->time_scale);
     list_init(&c->pods);
     if (take_net(c, err) == 0 && open_control(c, err) == 0) {
-        int rc = pthread_create(&c->thread, NULL, thread_main, c);
+        int rc = loop_start(c->loop, &c->thread);
         if (rc == 0)
             return c;
         (void)err_set(err, "cannot start a thread: %s.", strerror(rc));

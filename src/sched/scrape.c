@@ -10,7 +10,6 @@
 #include "core/promtext.h"
 #include "net/httpc.h"
 
-#include <signal.h>
 #include <stdlib.h>
 
 #define TICK_US              100000
@@ -318,13 +317,6 @@ static void on_tick(struct timer *t)
     timer_set(s->loop, t, loop_now_us(s->loop) + TICK_US);
 }
 
-static void *scrape_main(void *arg)
-{
-    struct scrape *s = arg;
-    loop_run(s->loop);
-    return NULL;
-}
-
 struct scrape *scrape_start(struct ports *ps)
 {
     struct scrape *s = xcalloc(1, sizeof *s);
@@ -334,12 +326,7 @@ struct scrape *scrape_start(struct ports *ps)
     s->tick.fn = on_tick;
     list_init(&s->scrapers);
     timer_set(s->loop, &s->tick, loop_now_us(s->loop) + TICK_US);
-    /* Signals are the control thread's. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    CHECK(pthread_create(&s->thread, NULL, scrape_main, s) == 0);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    CHECK(loop_start(s->loop, &s->thread) == 0);
     return s;
 }
 
