@@ -76,10 +76,11 @@ static const struct fields picker_fields = {
                                FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),
                                FIELD("port", F_FN, ref, port, .fn = picker_port), FIELD_SKIP("failureMode"), FIELD_END},
     .size = sizeof(struct ref)};
+#define MAX_PORTS 1000 /* Kubernetes admits 8; `penstock gateway --endpoint` lists every port of its servers here */
 static const struct fields pool_v1_spec_fields = {
     .v = (const struct field[]){FIELD("selector", F_FN, pool_spec, selector, .flags = F_REQUIRED, .fn = v1_selector),
                                 FIELD("targetPorts", F_LIST, pool_spec, ports, .flags = F_REQUIRED | F_NONEMPTY,
-                                      .max = 8, .sub = &port_fields),
+                                      .max = MAX_PORTS, .sub = &port_fields),
                                 FIELD("endpointPickerRef", F_OBJ, pool_spec, extension, .sub = &picker_fields),
                                 FIELD_LATER("appProtocol"), FIELD_END},
     .size = sizeof(struct pool_spec),

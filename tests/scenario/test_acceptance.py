@@ -31,3 +31,16 @@ def test_odd_model_names_leave_metrics_readable(spawn, sim):
     assert b"\0" not in page and b"\x1b" not in page
     assert b'model_name="a_b"' in page and "\u65e5\u672c".encode() in page
     assert b'model_name="two\\nlines"' in page and b'model_name="q\\"\\\\"' in page
+
+
+def test_more_endpoints_than_a_pool_of_kubernetes_has_ports(spawn, sim):
+    """Ten servers on ten ports of one host, given by --endpoint."""
+    host = fresh_ip()
+    servers = [sim("--model", "m", ip=host, port=8000 + i) for i in range(10)]
+    ip = fresh_ip()
+    port = free_port(ip)
+    args = [a for s in servers for a in ("--endpoint", s.base)]
+    g = spawn(Gateway, ["gateway", *args, "--listen", f"{ip}:{port}", "--admin", f"{ip}:9090", "--log-format", "json", "--policy", "DEFAULT"], ip).wait_ready()
+    for i in range(20):
+        assert http("POST", g.url(port, "/v1/completions"), {"model": "m", "prompt": f"p{i}", "max_tokens": 1}).status == 200
+    assert len({x["address"] for x in g.handled(20)}) == 10
