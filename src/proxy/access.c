@@ -107,7 +107,7 @@ static void log_pick(struct logline *l, struct request *rq)
 static void log_handled(struct request *rq, const struct api_usage *u, uint64_t now_us)
 {
     struct logline l;
-    struct buf *costs = &rq->w->out;
+    struct buf *costs = &rq->w->line; /* the others hold the bytes of the answer */
     buf_clear(costs);
     if (rq->explain && rq->attempts)
         put_costs(costs, rq);

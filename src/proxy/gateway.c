@@ -71,15 +71,18 @@ struct gateway *gateway_start(const struct gateway_opts *o, struct metrics *m, s
 }
 
 /* A port that another program holds would be shared silently under SO_REUSEPORT. */
-static int check_new_ports(struct gateway *g, const struct plane *p, const struct plane *old, struct errbuf *err)
+static int check_new_ports(struct gateway *g, struct plane *p, const struct plane *old, struct errbuf *err)
 {
     int rc = 0;
     for (uint32_t i = 0; i < p->n_ports; i++) {
         struct addr at;
-        bool known = old && plane_find_port(old, p->ports[i].port);
-        if (!known && addr_parse(g->o.bind, p->ports[i].port, &at) && addr_in_use(&at))
-            rc = err_set(err, "Port %u of " STR_FMT " is already in use by another program.", p->ports[i].port,
-                         STR_ARG(g->o.bind));
+        const struct plane_port *was = old ? plane_find_port(old, p->ports[i].port) : NULL;
+        bool ours = was && !was->taken;
+        if (ours || !addr_parse(g->o.bind, p->ports[i].port, &at) || !addr_in_use(&at))
+            continue;
+        p->ports[i].taken = true;
+        rc = err_set(err, "Port %u of " STR_FMT " is already in use by another program.", p->ports[i].port,
+                     STR_ARG(g->o.bind));
     }
     return rc;
 }

@@ -54,6 +54,7 @@ struct backend { /* a pool or Service as requests see it; lives across snapshots
 struct plane_port {
     uint16_t port;
     bool by_model;
+    bool taken; /* by another program when the plane was built: not listened on; the next snapshot looks again */
     const struct conf_listener **listeners; /* most specific hostname first */
     uint32_t n_listeners;
 };
@@ -131,7 +132,7 @@ struct worker {
     char date[32];
     /* scratch: valid within one callback */
     struct h1_head head, resp;
-    struct buf scratch, text, out;
+    struct buf scratch, text, out, line; /* line: of the access log */
     uint64_t hashes[PREFIX_MAX];
 };
 struct worker *worker_start(struct gateway *g, unsigned index);
@@ -230,6 +231,7 @@ struct request {
     /* the picker */
     struct port_req pick;
     bool reserved, cancelled;
+    bool accounted; /* ledger, metrics and log have it */
     struct prefix_hashes hashes;
     struct sched_explain *explain;
     struct endpoint *ep;    /* of the newest attempt; own reference */
@@ -275,7 +277,8 @@ void request_release(struct request *rq); /* worker_leave: back to the free list
 /* Ends the request: by an answer of our own (when nothing was relayed yet, else the connection is cut), or after the last byte was relayed. */
 void request_fail(struct request *rq, unsigned status, const char *code, const char *fmt, ...) PRINTF_LIKE(4, 5);
 void request_answer(struct request *rq, unsigned status, const char *content_type, const char *headers, struct str body);
-void request_complete(struct request *rq);
+void request_settle(struct request *rq);   /* the answer is whole: accounts for it, before its last bytes are written */
+void request_complete(struct request *rq); /* and everything is written */
 void request_finish_pick(struct request *rq, enum sched_outcome how); /* no-op when nothing is reserved */
 void request_drop_upstream(struct request *rq);                     /* aborts it */
 

@@ -115,6 +115,14 @@ static void learn_response_id(struct request *rq, struct str payload)
         rq->response_id = arena_str(&rq->arena, id);
 }
 
+static void tell_first_byte(struct request *rq, struct str payload)
+{
+    if (rq->event_stream && rq->backend->pool && rq->reserved && rq->status < 300)
+        port_first_token(rq->backend->port, &rq->pick);
+    metrics_first_byte(rq);
+    learn_response_id(rq, payload);
+}
+
 /* The answer begins: from here on there is no other try. What only the tries needed goes. */
 static void commit(struct request *rq, struct piece p)
 {
@@ -125,11 +133,13 @@ static void commit(struct request *rq, struct piece p)
     rq->committed = true;
     rq->first_us = loop_clock_us(w->loop);
     list_remove(&rq->link);
+    if (p.scan == SCAN_END) {
+        tell_first_byte(rq, p.payload);
+        request_settle(rq);
+    }
     write_out(rq, rq->resp_head, buf_str(&rq->up_in), p.raw);
-    if (rq->event_stream && rq->backend->pool && rq->reserved && rq->status < 300)
-        port_first_token(rq->backend->port, &rq->pick);
-    metrics_first_byte(rq);
-    learn_response_id(rq, p.payload);
+    if (p.scan != SCAN_END)
+        tell_first_byte(rq, p.payload);
     rq->resp_head = STR_NULL;
     buf_free(&rq->up_in);
     body_free(w, &rq->body);
@@ -167,6 +177,7 @@ static bool hold_back(struct request *rq, const struct piece *p)
 static void finish(struct request *rq, bool keep)
 {
     struct conn *up = rq->up;
+    request_settle(rq);
     rq->up = NULL;
     if (up && keep)
         conn_pool_put(rq->w->pool, up);
@@ -184,6 +195,8 @@ void relay_data(struct request *rq, struct str data)
         upstream_failed(rq, OUT_GARBAGE, "upstream_garbage");
         return;
     }
+    if (rq->committed && p.scan == SCAN_END)
+        request_settle(rq);
     if (rq->committed)
         write_out(rq, STR_NULL, STR_NULL, p.raw);
     else if (hold_back(rq, &p))

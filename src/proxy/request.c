@@ -379,18 +379,28 @@ void request_finish_pick(struct request *rq, enum sched_outcome how)
     finish_with(rq, how, NULL);
 }
 
+/* Ledger, metrics and log, once: before the last bytes of the answer leave, so that whoever has the answer finds its
+ * line and its counters. */
+static void account(struct request *rq, const struct api_usage *usage)
+{
+    if (rq->accounted)
+        return;
+    rq->accounted = true;
+    request_finish_pick(rq, OUT_CANCELLED);
+    uint64_t now_us = loop_clock_us(rq->w->loop);
+    metrics_done(rq, usage, now_us);
+    access_log(rq, usage, now_us);
+}
+
 /* Everything that ends comes here once. The client goes on, or is closed, after it. */
-static void end(struct request *rq, const struct api_usage *usage)
+static void end(struct request *rq)
 {
     struct client *c = rq->c;
-    uint64_t now_us = loop_clock_us(rq->w->loop);
     request_drop_upstream(rq);
-    request_finish_pick(rq, OUT_CANCELLED);
+    account(rq, NULL);
     if (c->conn)
         conn_recv_into(c->conn, NULL, 0); /* the body's buffer goes */
     request_move(rq, REQ_DONE);
-    metrics_done(rq, usage, now_us);
-    access_log(rq, usage, now_us);
     c->rq = NULL;
     body_free(rq->w, &rq->body);
     if (!rq->cancelled)
@@ -429,7 +439,7 @@ void request_fail(struct request *rq, unsigned status, const char *code, const c
     metrics_rejected(rq->w, code);
     if (rq->committed) { /* the answer has begun: its protocol's mark of an error is a connection that ends too soon */
         bool eof_framed = rq->client_keep == false && rq->http10;
-        end(rq, NULL);
+        end(rq);
         if (eof_framed)
             client_abort(c);
         else
@@ -437,9 +447,10 @@ void request_fail(struct request *rq, unsigned status, const char *code, const c
         return;
     }
     rq->status = status;
+    account(rq, NULL);
     errors_write(c, rq->kind, rq->to_head, !c->close, status, code,
                  (struct str){text, MIN((size_t)MAX(n, 0), sizeof text - 1)});
-    end(rq, NULL);
+    end(rq);
     client_request_done(c);
 }
 
@@ -447,6 +458,9 @@ void request_answer(struct request *rq, unsigned status, const char *content_typ
 {
     struct client *c = rq->c;
     struct buf *out = &rq->w->out;
+    rq->status = status;
+    rq->resp_bytes = body.n;
+    account(rq, NULL);
     buf_clear(out);
     buf_addf(out, "HTTP/1.1 %u %s\r\nDate: %s\r\n", status, h1_reason(status), worker_date(rq->w));
     if (content_type)
@@ -455,9 +469,7 @@ void request_answer(struct request *rq, unsigned status, const char *content_typ
              c->close ? "Connection: close\r\n" : (rq->http10 ? "Connection: keep-alive\r\n" : ""));
     struct iovec v[] = {span(buf_str(out)), span(body)};
     conn_write(c->conn, v, rq->to_head ? 1 : 2);
-    rq->status = status;
-    rq->resp_bytes = body.n;
-    end(rq, NULL);
+    end(rq);
     client_request_done(c);
 }
 
@@ -477,18 +489,26 @@ static void read_usage(const struct request *rq, struct api_usage *u)
     api_usage_from_tail((struct str){text, n}, u);
 }
 
-void request_complete(struct request *rq)
+void request_settle(struct request *rq)
 {
-    struct client *c = rq->c;
     struct api_usage u = {0};
+    if (rq->accounted)
+        return;
     read_usage(rq, &u);
     struct sched_usage su = {u.prompt_tokens, u.completion_tokens, u.cached_tokens, u.has_cached};
     if (rq->response_id.n && rq->status < 300)
         port_remember_response(rq->backend->port, rq->response_id, rq->ep);
     finish_with(rq, outcome_of(rq), u.found ? &su : NULL);
+    account(rq, &u);
+}
+
+void request_complete(struct request *rq)
+{
+    struct client *c = rq->c;
+    request_settle(rq);
     if (!rq->client_keep)
         c->close = true;
-    end(rq, &u);
+    end(rq);
     client_request_done(c);
 }
 
@@ -501,5 +521,5 @@ void request_client_gone(struct request *rq)
         rq->cancelled = true; /* its late answer is on the way: request_decided frees it */
     if (rq->c->conn)
         rq->c->close = true;
-    end(rq, NULL);
+    end(rq);
 }

@@ -73,11 +73,10 @@ static void count_retry(struct request *rq)
     metrics_retry(rq);
 }
 
-/* A kept connection that the server closed just as we used it: the same endpoint, once, on a connection of its own. */
+/* A kept connection that the server closed just as we used it: says nothing about the endpoint. */
 static bool was_stale(const struct request *rq, enum sched_outcome how)
 {
-    return how == OUT_RESET && !rq->fresh && !rq->head_seen && rq->up_in.n == 0 && conn_is_reused(rq->up) &&
-           (rq->is_model_kind || idempotent(rq->head->method));
+    return how == OUT_RESET && !rq->fresh && !rq->head_seen && rq->up_in.n == 0 && conn_is_reused(rq->up);
 }
 
 /* The server went away with the whole request in its hands. */
@@ -94,18 +93,20 @@ void upstream_failed(struct request *rq, enum sched_outcome how, const char *cod
         request_fail(rq, 502, code, "The answer was cut.");
         return;
     }
-    if (was_stale(rq, how)) {
+    bool stale = was_stale(rq, how);
+    if (stale &&
+        (rq->is_model_kind || idempotent(rq->head->method))) { /* the same endpoint, once, on a connection of its own */
         metrics_upstream_failure(rq, OUT_STALE_CONN);
         reset_attempt(rq);
         rq->fresh = true;
         request_connect(rq);
         return;
     }
-    metrics_upstream_failure(rq, how);
-    rq->crashes += is_crash(rq, how);
+    metrics_upstream_failure(rq, stale ? OUT_STALE_CONN : how);
+    rq->crashes += !stale && is_crash(rq, how);
     bool again = may_retry(rq);
     set_failure(rq, how);
-    request_finish_pick(rq, how);
+    request_finish_pick(rq, stale ? OUT_STALE_CONN : how);
     if (how == OUT_CONNECT_FAILED)
         conn_pool_drop(rq->w->pool, &rq->ep->addr);
     reset_attempt(rq);

@@ -123,7 +123,7 @@ static int follow_listeners(struct worker *w, const struct plane *p, struct errb
     }
     int rc = 0;
     for (uint32_t i = 0; i < p->n_ports && !w->draining; i++)
-        if (!find_wlistener(w, p->ports[i].port))
+        if (!p->ports[i].taken && !find_wlistener(w, p->ports[i].port))
             rc |= open_wlistener(w, p->ports[i].port, err);
     return rc;
 }
@@ -275,6 +275,7 @@ struct worker *worker_start(struct gateway *g, unsigned index)
     map_init(&w->models, unlike); /* clients name the models */
     buf_init(&w->scratch, g->o.max_body + 64);
     buf_init(&w->text, 4 * g->o.max_head + 65536);
+    buf_init(&w->line, 65536);
     buf_init(&w->out, 1 << 20);
     w->sweep.fn = sweep;
     w->drain_timer.fn = drain_over;
@@ -323,6 +324,7 @@ void worker_free(struct worker *w)
     body_cache_free(&w->bodies);
     buf_free(&w->scratch);
     buf_free(&w->text);
+    buf_free(&w->line);
     buf_free(&w->out);
     loop_free(w->loop);
     free(w);

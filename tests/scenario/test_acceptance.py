@@ -1,7 +1,11 @@
 """What a user stumbles over: cases found by hand while trying the product, each kept as a test."""
 import urllib.request
 
-from conftest import Gateway, free_port, fresh_ip, http
+import pytest
+
+from conftest import EXAMPLES, Gateway, free_port, fresh_ip, http
+
+SMART = EXAMPLES / "smart-routing"
 
 
 def test_request_ids_differ_between_equal_gateways(spawn, sim):
@@ -44,3 +48,16 @@ def test_more_endpoints_than_a_pool_of_kubernetes_has_ports(spawn, sim):
     for i in range(20):
         assert http("POST", g.url(port, "/v1/completions"), {"model": "m", "prompt": f"p{i}", "max_tokens": 1}).status == 200
     assert len({x["address"] for x in g.handled(20)}) == 10
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_who_has_the_answer_finds_its_counters(sandbox, stream):
+    """The ledger and the counters have a request before its last byte leaves: nothing is in flight right after an answer, and a log read then is
+    complete."""
+    sb = sandbox(SMART / "workload.yaml", SMART / "Prefix_Cache.yaml", SMART / "gateway_networking.yaml", options=("--time-scale", "20"))
+    for i in range(60):
+        body = {"model": "/models/Qwen3-32B", "max_tokens": 4, "stream": stream, "messages": [{"role": "user", "content": f"question {i} " * 20}]}
+        assert http("POST", sb.url(8080, "/v1/chat/completions"), body).status == 200
+        values = sb.metrics()
+        assert sum(v for n, _, v in values if n == "penstock_endpoint_inflight") == 0
+        assert sum(v for n, l, v in values if n == "penstock_requests_total" and l["status"] == "200") == i + 1
