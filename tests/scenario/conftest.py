@@ -241,7 +241,7 @@ _address = itertools.count(1)
 def fresh_ip():
     """A loopback address no other test of this machine uses at the moment (by process id and count)."""
     n = next(_address)
-    return f"127.{100 + os.getpid() % 100}.{(os.getpid() // 100) % 250 + 1}.{n % 250 + 1}"
+    return f"127.{100 + os.getpid() % 100}.{(os.getpid() // 100 + n // 250) % 250 + 1}.{n % 250 + 1}"
 
 
 @pytest.fixture
