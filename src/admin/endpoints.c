@@ -3,26 +3,24 @@
 
 #include "base/json.h"
 
+/* null where the server's page did not tell. */
+static void put_told(struct jsonw *w, const char *key, bool told, double v)
+{
+    jsonw_key(w, key);
+    if (told)
+        jsonw_f(w, v);
+    else
+        jsonw_null(w);
+}
+
 static void put_load(struct jsonw *w, const struct ep_view *v)
 {
     const struct ep_load *l = &v->load;
     jsonw_obj(w);
     jsonw_key(w, "fresh"), jsonw_bool(w, v->load_valid);
-    jsonw_key(w, "waiting");
-    if (l->has_waiting)
-        jsonw_f(w, l->waiting);
-    else
-        jsonw_null(w);
-    jsonw_key(w, "running");
-    if (l->has_running)
-        jsonw_f(w, l->running);
-    else
-        jsonw_null(w);
-    jsonw_key(w, "kv_frac");
-    if (l->has_kv)
-        jsonw_f(w, l->kv_frac);
-    else
-        jsonw_null(w);
+    put_told(w, "waiting", l->has_waiting, l->waiting);
+    put_told(w, "running", l->has_running, l->running);
+    put_told(w, "kv_frac", l->has_kv, l->kv_frac);
     jsonw_key(w, "scraped_us"), jsonw_u64(w, l->done_us);
     jsonw_key(w, "lora_running"), jsonw_u64(w, l->n_running_lora);
     jsonw_key(w, "lora_slots"), jsonw_u64(w, l->max_lora);
