@@ -190,8 +190,8 @@ const struct doc *doc_close(struct doc_builder *b)
     if (f->have_key)
         return err_set(b->err, "a key without a value"), NULL;
     struct doc *d = doc_node(b, f->kind, f->line, f->col);
-    const struct doc_pair *from = b->stack + f->base;
     uint32_t n = b->n - f->base;
+    const struct doc_pair *from = n ? b->stack + f->base : NULL; // the stack begins at the first item
     if (f->kind == DOC_MAP && n) {
         close_map(b, d, from, n);
     } else if (n) {
