@@ -80,6 +80,17 @@ struct conf_model { /* InferenceModel, the winning one for its name in its pool 
     struct conf_target_model *targets;
     uint32_t n_targets, total_weight;
 };
+struct conf_objective { /* InferenceObjective of the pool; chosen by header x-gateway-inference-objective (gie-protocol 1.6) */
+    struct str name;
+    int priority;                      /* higher first; < 0 may be shed. Criticality words, where given instead: 1, 0, -1 */
+};
+struct conf_model_rewrite { /* the rule of an InferenceModelRewrite that applies to a model (gie-protocol 1.7) */
+    struct str object;                 /* name of the InferenceModelRewrite, for metrics and log */
+    struct str model;                  /* "" = any */
+    struct conf_target_model *targets; /* at least one */
+    uint32_t n_targets, total_weight;
+};
+enum conf_trust { TRUST_OBJECTIVE = 1, TRUST_FAIRNESS = 2, TRUST_TTL = 4 }; /* request headers the pool believes its clients */
 struct conf_setting { /* one annotation or policy field, for /config and check: every annotation of the documents appears */
     struct str key, value;             /* value in effect, as text */
     struct str given;                  /* as written, "" when not given */
@@ -107,6 +118,12 @@ struct conf_backend {
     enum conf_unknown_model unknown_model;
     struct conf_model *models;         /* sorted by model_name */
     uint32_t n_models;
+    struct conf_objective *objectives; /* sorted by name */
+    uint32_t n_objectives;
+    struct conf_model_rewrite *rewrites; /* sorted by model; one per model, "" first */
+    uint32_t n_rewrites;
+    unsigned trust;                    /* enum conf_trust */
+    uint64_t queue_ttl_max_us;         /* a request's header may ask for at most so long a wait in the queue */
     struct conf_setting *settings;
     uint32_t n_settings;
     struct str source;                 /* file:line of the object */
@@ -138,5 +155,8 @@ const struct conf_model *conf_find_model(const struct conf_backend *pool, struct
 /* Draws a weighted backend / target: u in [0,1). */
 const struct conf_backend_ref *conf_draw_backend(const struct conf_rule *r, double u); /* NULL when all weights are 0 */
 struct str conf_draw_target(const struct conf_model *m, double u); /* model_name when it has no targets */
+const struct conf_objective *conf_find_objective(const struct conf_backend *pool, struct str name); /* NULL when none */
+const struct conf_model_rewrite *conf_find_rewrite(const struct conf_backend *pool, struct str model_name); /* exact before any; NULL */
+struct str conf_draw_rewrite(const struct conf_model_rewrite *r, double u);
 
 #endif

@@ -103,9 +103,10 @@ void ep_reap(struct sched *s)
             s->eps[i].dying = false;
 }
 
-void sched_ep_drain(struct sched *s, struct ep_ref ref, bool draining)
+void sched_ep_drain(struct sched *s, struct ep_ref ref, bool draining, uint64_t now_us)
 {
     struct ep *e = ep_of(s, ref);
+    s->now_us = MAX(s->now_us, now_us);
     if (!e)
         return;
     e->draining = draining;
@@ -170,18 +171,27 @@ void sched_ep_load(struct sched *s, struct ep_ref ref, const struct ep_load *l, 
 static bool serves(const struct ep *e, uint64_t model)
 {
     for (uint32_t i = 0; i < e->n_models; i++)
-        if (e->models[i] == model)
+        if (e->models[i].name == model)
             return true;
     return e->n_models == 0;
 }
 
-void sched_ep_models(struct sched *s, struct ep_ref ref, const uint64_t *models, size_t n)
+static bool same_models(const struct ep *e, const struct sched_model *models, size_t n)
+{
+    if (n != e->n_models)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (models[i].name != e->models[i].name || models[i].adapter != e->models[i].adapter)
+            return false;
+    return true;
+}
+
+void sched_ep_models(struct sched *s, struct ep_ref ref, const struct sched_model *models, size_t n, uint64_t now_us)
 {
     struct ep *e = ep_of(s, ref);
-    if (!e)
-        return;
+    s->now_us = MAX(s->now_us, now_us);
     n = MIN(n, (size_t)MAX_MODELS);
-    if (n == e->n_models && (!n || memcmp(models, e->models, n * sizeof(models[0])) == 0))
+    if (!e || same_models(e, models, n))
         return;
     s->n_with_models -= e->n_models > 0;
     free(e->models);
@@ -199,7 +209,7 @@ void model_missing(struct sched *s, uint32_t slot, uint64_t model)
 {
     struct ep *e = &s->eps[slot];
     for (uint32_t i = 0; i < e->n_models; i++)
-        if (e->models[i] == model && e->n_models > 1) { /* an empty list would mean "unknown" */
+        if (e->models[i].name == model && e->n_models > 1) { /* an empty list would mean "unknown" */
             e->models[i] = e->models[--e->n_models];
             s->models_version++;
             return;

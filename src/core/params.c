@@ -24,6 +24,12 @@ void sched_params_init(struct sched_params *p)
         .queue_threshold = 5,
         .kv_threshold = 0.8,
         .stale_us = 5000000,
+        .queue_bytes = 104857600,
+        .queue_requests = 100000,
+        .queue_ttl_us = 30000000,
+        .early_refusal = true,
+        .lora_load_s = 0.2,
+        .lora_wait_s = 2,
         .eject_share = 0.5,
         .eject_us = 10000000,
         .eject_max_us = 60000000,
@@ -42,6 +48,8 @@ const char *sched_skip_name(enum sched_skip s)
         [SKIP_MODEL] = "model",
         [SKIP_DRAINING] = "draining",
         [SKIP_PINNED_ELSEWHERE] = "pinned_elsewhere",
+        [SKIP_FULL] = "full",
+        [SKIP_LORA_SLOTS] = "lora_slots",
         [SKIP_BEYOND_EXPLAIN] = "beyond_explain",
     };
     return (size_t)s < ARRAY_LEN(names) ? names[s] : "?";
@@ -60,13 +68,20 @@ const char *sched_reason_name(enum sched_reason r)
         [REASON_ROUND_ROBIN] = "round_robin",
         [REASON_ALL_EJECTED] = "all_ejected",
         [REASON_EXPLORE] = "explore",
+        [REASON_DRAINED] = "drained",
     };
     return (size_t)r < ARRAY_LEN(names) ? names[r] : "?";
 }
 
 const char *sched_reject_name(enum sched_reject r)
 {
-    static const char *const names[] = {
-        [REJECT_NONE] = "none", [REJECT_NO_ENDPOINT] = "no_endpoint", [REJECT_SHED] = "shed"};
+    static const char *const names[N_SCHED_REJECTS] = {
+        [REJECT_NONE] = "none",
+        [REJECT_NO_ENDPOINT] = "no_endpoint",
+        [REJECT_SHED] = "shed",
+        [REJECT_QUEUE_FULL] = "queue_full",
+        [REJECT_QUEUE_TIMEOUT] = "queue_timeout",
+        [REJECT_DEADLINE] = "queue_deadline",
+    };
     return (size_t)r < ARRAY_LEN(names) ? names[r] : "?";
 }

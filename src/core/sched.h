@@ -11,20 +11,39 @@
  * Own ledger and others' load: every pick is reserved at once. A scrape never overwrites the ledger; what it shows beyond the most
  * of ours that was in flight around the scrape is others' load, kept apart and decayed.
  *
- * Ownership: requests are the caller's and stay valid from sched_submit to sched_finish or sched_cancel. The scheduler owns the
- * endpoint table and the index. Memory is bounded by the number of endpoints, the index capacity and the requests in flight. */
+ * Flow control (params.queueing; off by default): a request waits here while every endpoint it may use is full, that is: has more than
+ * queue_threshold requests waiting or more than kv_threshold of its KV cache in use, own reservations counted, each endpoint judged by itself.
+ * Who goes next when an endpoint has room: the highest priority; inside it the flow that had least service for its weight (virtual token counter,
+ * OSDI'24: 1 x input + 2 x output tokens, charged at dispatch by estimate and corrected at the finish; a flow that returns starts at the least
+ * counter of those waiting); inside a flow first come first served, or the nearest deadline. The endpoint is chosen at that moment, among those
+ * with room. Who cannot be placed (model, pinned endpoint) holds nobody up. Every operation is O(log n) in the requests queued.
+ *
+ * Ownership: requests are the caller's and stay valid from sched_submit to sched_finish, sched_cancel or their return by sched_next_decided as
+ * rejected. The scheduler owns the endpoint table, the index and the queue's heaps. Memory is bounded by the number of endpoints, the index capacity,
+ * the requests in flight and those queued (queue_bytes, queue_requests). */
 #ifndef CORE_SCHED_H
 #define CORE_SCHED_H
 
 #include "base/list.h"
 #include "base/str.h"
 #include "core/prefix_hash.h"
+#include "core/queue.h"
 
 enum sched_policy {
     SCHED_DEFAULT,      /* least load: queue length, KV utilisation, own reservations; no prefix term */
     SCHED_PREFIX_CACHE, /* DEFAULT plus the estimated cached prefix */
     SCHED_ROUND_ROBIN   /* plain rotation over healthy endpoints: Services */
 };
+
+enum sched_order { ORDER_FIFO, ORDER_DEADLINE };                 /* inside a flow */
+enum sched_discard { DISCARD_LOWEST_CLASS, DISCARD_EARLIEST };   /* who goes when the queue is over capacity: the earliest of the lowest
+                                                                  * priority present (a newcomer below all is itself refused), or simply the
+                                                                  * earliest (the literal text of the documents) */
+struct sched_flow_weight {
+    uint64_t flow; /* as sched_req.flow */
+    double weight; /* > 0; flows not listed have 1 */
+};
+#define SCHED_MAX_FLOW_WEIGHTS 256
 
 struct sched_params { /* sched_params_init gives the defaults; all may change while requests are in flight */
     enum sched_policy policy;
@@ -45,6 +64,21 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
     uint32_t queue_threshold; /* 5 waiting requests */
     double kv_threshold;      /* 0.8 */
     uint64_t stale_us;        /* a scrape older than this no longer counts: own ledger alone */
+    /* flow control (annotations queueing, queue-ttl, total-queue-capacity, penstock.dev/queue-...). A change takes effect on those waiting, too:
+     * switched off, all are sent on at once in their order; a new TTL counts from when they came; less capacity discards. */
+    bool queueing;
+    enum sched_order queue_order;
+    enum sched_discard queue_discard;
+    uint64_t queue_bytes;     /* 104857600: prompt bytes of all that wait; a request larger than this alone is refused */
+    uint32_t queue_requests;  /* 100000 */
+    uint64_t queue_ttl_us;    /* 30 s */
+    bool early_refusal;       /* true: refuse at once who, at the measured drain rate, would wait past its deadline */
+    uint64_t prefix_wait_us;  /* 0 = off: a request may wait so long for a full endpoint that holds its prefix while others have room */
+    const struct sched_flow_weight *flow_weights; /* copied by sched_new and sched_set_params */
+    uint32_t n_flow_weights;
+    /* LoRA adapters */
+    double lora_load_s;       /* 0.2: to bring an adapter onto a server that does not have it */
+    double lora_wait_s;       /* 2: to wait for a slot where all are taken by other adapters in use */
     /* health */
     double eject_share;      /* 0.5: at most this share of the pool's endpoints (rounded up, but never the last one) is ejected at a time */
     uint64_t eject_us;       /* first ejection; doubles up to eject_max_us; a successful probe ends it sooner */
@@ -62,14 +96,25 @@ struct ep_ref { /* an endpoint of one sched; gen 0 = none. A stale ref (endpoint
 #define SCHED_EXPLAIN 16
 
 enum sched_skip { /* why an endpoint was no candidate */
-    SKIP_NONE, SKIP_TRIED, SKIP_EJECTED, SKIP_NOT_READY, SKIP_MODEL, SKIP_DRAINING, SKIP_PINNED_ELSEWHERE, SKIP_BEYOND_EXPLAIN
+    SKIP_NONE, SKIP_TRIED, SKIP_EJECTED, SKIP_NOT_READY, SKIP_MODEL, SKIP_DRAINING, SKIP_PINNED_ELSEWHERE, SKIP_FULL, /* no room: queueing */
+    SKIP_LORA_SLOTS, /* all adapter slots there are in use by others: queueing */
+    SKIP_BEYOND_EXPLAIN
 };
 enum sched_reason { /* why the chosen one was chosen */
     REASON_NONE, REASON_LEAST_COST, REASON_ONLY_CANDIDATE, REASON_PREFIX_HOLDER, REASON_TIE_LEAST_OWNED, REASON_TIE_RANDOM,
     REASON_PINNED, REASON_ROUND_ROBIN, REASON_ALL_EJECTED /* nothing healthy: least bad */,
-    REASON_EXPLORE /* an endpoint believed slow is tried again */
+    REASON_EXPLORE, /* an endpoint believed slow is tried again */
+    REASON_DRAINED  /* queueing was switched off while it waited */
 };
-enum sched_reject { REJECT_NONE, REJECT_NO_ENDPOINT, REJECT_SHED };
+enum sched_reject {
+    REJECT_NONE,
+    REJECT_NO_ENDPOINT,   /* nobody to send it to: at once without queueing, after the TTL with it */
+    REJECT_SHED,          /* queueing off, all full, priority < 0 */
+    REJECT_QUEUE_FULL,    /* over capacity: refused at once, or discarded later for somebody else */
+    REJECT_QUEUE_TIMEOUT, /* waited for its TTL */
+    REJECT_DEADLINE,      /* would have: refused at once */
+    N_SCHED_REJECTS
+};
 const char *sched_skip_name(enum sched_skip s);
 const char *sched_reason_name(enum sched_reason r);
 const char *sched_reject_name(enum sched_reject r);
@@ -98,12 +143,16 @@ struct sched_decision {
     uint64_t matched_bytes, stream_bytes;
     double cost_s, ttft_s;   /* expected seconds: whole cost; to the first token */
     uint32_t n_candidates;
+    uint64_t queued_us;      /* how long it waited in the queue; 0 = it did not */
+    double retry_after_s;    /* REJECTED: when capacity for it can be expected, from the measured drain rate; 0 = not known */
 };
 
 struct sched_req {
     /* in: filled by the caller before sched_submit */
     uint64_t id;
     int priority;                        /* integer priorities; criticality gives 1, 0, -1; < 0 may be shed */
+    uint64_t flow;                       /* who shares fairly: hash of the fairness id, else of the model's name */
+    uint64_t ttl_us;                     /* longest wait in the queue; 0 = the pool's */
     const struct prefix_hashes *hashes;  /* NULL: nothing to match; must live until sched_finish */
     uint64_t prompt_bytes, prompt_token_ids;
     uint32_t n_media;
@@ -117,9 +166,11 @@ struct sched_req {
     struct sched_explain *explain;       /* or NULL */
     /* out */
     struct sched_decision d;
-    /* private to core */
+    /* private to core; zero before the first submit, left alone between attempts: a retry keeps its place and its deadline */
     struct list link;
     uint8_t state;
+    struct queue_item q;
+    uint64_t came_us;                    /* first submit, for its TTL */
     uint32_t n_inserted;                 /* index entries this request added (rolled back on failure) */
     uint32_t insert_stamp, n_kept;
     double prefill_s;                    /* reserved pending prefill seconds */
@@ -158,7 +209,7 @@ void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t no
                                                                                         * empties the index */
 
 /* verb 1: submit. PICKED: r->d is the decision and the reservation is made. REJECTED: r->d.reject says why. QUEUED: the answer
- * comes from sched_next_decided after a later verb (none in this version queues, callers must handle it all the same). */
+ * comes from sched_next_decided after a later verb, of this or any other request: r->d.reject tells PICKED from REJECTED. */
 enum sched_answer { SCHED_PICKED, SCHED_REJECTED, SCHED_QUEUED };
 enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t now_us);
 struct sched_req *sched_next_decided(struct sched *s); /* NULL when none; call after every verb */
@@ -177,17 +228,22 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
  * successful probe when wait_probe is set. */
 struct ep_ref sched_ep_add(struct sched *s, void *user, bool wait_probe, uint64_t now_us);
 void sched_ep_remove(struct sched *s, struct ep_ref ep, uint64_t now_us); /* requests in flight there may still be finished */
-void sched_ep_drain(struct sched *s, struct ep_ref ep, bool draining);   /* no new picks */
+void sched_ep_drain(struct sched *s, struct ep_ref ep, bool draining, uint64_t now_us); /* no new picks */
 void sched_ep_load(struct sched *s, struct ep_ref ep, const struct ep_load *l, uint64_t now_us);
-void sched_ep_models(struct sched *s, struct ep_ref ep, const uint64_t *models, size_t n); /* hashes; n 0 = unknown: may serve anything */
+struct sched_model {
+    uint64_t name; /* hash */
+    bool adapter;  /* LoRA: takes one of the server's adapter slots */
+};
+void sched_ep_models(struct sched *s, struct ep_ref ep, const struct sched_model *models, size_t n, uint64_t now_us); /* n 0 = unknown: may serve
+                                                                                                                       * anything */
 /* Result of a probe (scrape or health check). A failure counts only when no byte has come from the endpoint since `asked_us` (a busy server that
  * answers others late is alive). Returns true when its unanswered requests should be moved: it is ejected by this, or would be
  * but for the ejection share. */
 bool sched_ep_probe(struct sched *s, struct ep_ref ep, bool ok, uint64_t asked_us, uint64_t now_us);
 void sched_ep_alive(struct sched *s, struct ep_ref ep, uint64_t now_us); /* response bytes were seen */
 
-/* verb 4: tick, about every 100 ms: decay of others' load, end of ejections and slow starts, incremental purge of dead endpoints. Returns when it
- * wants to be called again (absolute us). */
+/* verb 4: tick, about every 100 ms: decay of others' load, end of ejections and slow starts, incremental purge of dead endpoints, deadlines of those
+ * queued. Returns when it wants to be called again (absolute us). */
 uint64_t sched_tick(struct sched *s, uint64_t now_us);
 
 /* views: for metrics, /debug/endpoints and tests */
@@ -195,6 +251,9 @@ struct ep_view {
     struct ep_ref ep;
     void *user;
     bool ready, ejected, draining, slow_start;
+    bool full;                              /* no room by the thresholds of saturation */
+    double waiting;                         /* requests waiting there, as far as known: what the threshold is compared with */
+    double kv_use;                          /* share of its KV cache in use, own reservations counted; may exceed 1 */
     uint32_t inflight, unanswered;          /* own requests: in flight; of those without a first token */
     double pending_prefill_s, context_tokens, decode_tokens;
     double others_waiting, others_running;
@@ -211,7 +270,11 @@ struct sched_stats {
     uint64_t index_entries, index_memberships, index_bytes, index_evictions;
     double bytes_per_token;
     bool saturated;
-    uint32_t n_endpoints, n_ready;
+    double saturation;          /* mean over ready endpoints of max(waiting / queue_threshold, kv_use / kv_threshold), each at most 1; 1 = full.
+                                 * 1 also when none is ready */
+    uint32_t n_endpoints, n_ready, n_room; /* room: ready and not full */
+    uint64_t dispatched, rejects_full, rejects_timeout, rejects_deadline; /* dispatched: out of the queue, to an endpoint */
+    double drain_per_s;         /* requests the queue gave to endpoints per second while somebody waited; 0 = not known */
 };
 void sched_stats(const struct sched *s, uint64_t now_us, struct sched_stats *out);
 

@@ -70,7 +70,7 @@ struct ep {
         suspect_us; /* ready: or returned; settled: end of the slow start */
     double extra_s;
     /* models */
-    uint64_t *models;
+    struct sched_model *models;
     uint32_t n_models;
     uint32_t fresh;     /* prompts without a home that were placed here, halved everywhere at FRESH_MAX */
     uint64_t last_pick; /* number of the pick: rotation among equals */

@@ -192,23 +192,23 @@ void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
 
 void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n)
 {
-    uint64_t *hashes = n ? xmalloc(n * sizeof *hashes) : NULL;
+    struct sched_model *models = n ? xmalloc(n * sizeof *models) : NULL;
     for (uint32_t i = 0; i < n; i++)
-        hashes[i] = hash_bytes(ids[i], strlen(ids[i]), 0);
+        models[i] = (struct sched_model){.name = hash_bytes(ids[i], strlen(ids[i]), 0)};
     pthread_mutex_lock(&p->lock);
     char **old = e->models;
     uint32_t n_old = e->n_models;
     e->models = ids;
     e->n_models = n;
     e->models_known = n > 0;
-    sched_ep_models(p->sched, e->pub.ref, hashes, n);
+    sched_ep_models(p->sched, e->pub.ref, models, n, port_now_us(p));
     if (list_linked(&e->link))
         rebuild_model_set(p);
     pthread_mutex_unlock(&p->lock);
     for (uint32_t i = 0; i < n_old; i++)
         free(old[i]);
     free(old);
-    free(hashes);
+    free(models);
 }
 
 /* --- verbs --------------------------------------------------------------------------------------------------- */

@@ -453,7 +453,7 @@ static void test_soft_failures_need_three(void **state)
 {
     (void)state;
     start(SCHED_DEFAULT, 2);
-    sched_ep_drain(s, ep[1], true);
+    sched_ep_drain(s, ep[1], true, 0);
     fail_with(OUT_SERVER_ERROR);
     fail_with(OUT_TIMEOUT);
     fail_with(OUT_OK);
@@ -526,7 +526,7 @@ static void test_share_and_last_one(void **state)
     sched_free(s);
     start(SCHED_DEFAULT, 2);
     uint32_t bad = fail_with(OUT_CONNECT_FAILED);
-    sched_ep_drain(s, ep[!bad], true); /* now nothing healthy is left: the least bad is used */
+    sched_ep_drain(s, ep[!bad], true, 0); /* now nothing healthy is left: the least bad is used */
     assert_int_equal(send(&q, "x", 1), bad);
     assert_int_equal(q.r.d.reason, REASON_ALL_EJECTED);
     done(&q);
@@ -634,7 +634,7 @@ static void test_retry_and_pin(void **state)
         assert_int_equal(q.r.d.reason, REASON_PINNED);
         sched_finish(s, &q.r, OUT_OK, NULL, now);
     }
-    sched_ep_drain(s, ep[1], true);
+    sched_ep_drain(s, ep[1], true, 0);
     for (uint32_t k = 0; k < 20; k++)
         assert_int_not_equal(ask(&q, "x", 1), 1);
     prompt_init(&q, "x", 1);
@@ -650,10 +650,10 @@ static void test_models(void **state)
     (void)state;
     struct prompt q;
     start(SCHED_DEFAULT, 3);
-    uint64_t both[] = {11, 22}, one[] = {11};
-    sched_ep_models(s, ep[0], both, 2);
-    sched_ep_models(s, ep[1], one, 1);
-    sched_ep_models(s, ep[2], one, 1);
+    struct sched_model both[] = {{11, false}, {22, false}}, one[] = {{11, false}};
+    sched_ep_models(s, ep[0], both, 2, now);
+    sched_ep_models(s, ep[1], one, 1, now);
+    sched_ep_models(s, ep[2], one, 1, now);
     for (int k = 0; k < 20; k++) {
         prompt_init(&q, "x", 1);
         q.r.model = 22;
@@ -667,7 +667,7 @@ static void test_models(void **state)
     assert_int_equal(q.r.d.n_candidates, 3);
     sched_finish(s, &q.r, OUT_MODEL_MISSING, NULL, now);
     q.r.model = 22; /* in the list, but it answers 404 */
-    sched_ep_models(s, ep[1], both, 2);
+    sched_ep_models(s, ep[1], both, 2, now);
     assert_int_equal(sched_submit(s, &q.r, now), SCHED_PICKED);
     uint32_t missing = index_of(q.r.d.ep);
     sched_finish(s, &q.r, OUT_MODEL_MISSING, NULL, now);
@@ -873,7 +873,7 @@ static void test_replica_load_counts(void **state)
     for (uint32_t i = 0; i < 2; i++)
         f.ep[i] = sched_ep_add(f.s, (void *)(uintptr_t)(i + 1), false, now);
     sched_on_event(s, follow, &f);
-    sched_ep_drain(s, ep[1], true);
+    sched_ep_drain(s, ep[1], true, 0);
     char *text = random_text(3, 4000);
     for (int i = 0; i < 6; i++)
         send(&q[i], text, 4000);
