@@ -152,7 +152,7 @@ struct sched_req {
     uint64_t id;
     int priority;                        /* integer priorities; criticality gives 1, 0, -1; < 0 may be shed */
     uint64_t flow;                       /* who shares fairly: hash of the fairness id, else of the model's name */
-    uint64_t ttl_us;                     /* longest wait in the queue; 0 = the pool's */
+    uint64_t ttl_us;                     /* longest wait in the queue, over all attempts; 0 = the pool's */
     const struct prefix_hashes *hashes;  /* NULL: nothing to match; must live until sched_finish */
     uint64_t prompt_bytes, prompt_token_ids;
     uint32_t n_media;
@@ -166,11 +166,14 @@ struct sched_req {
     struct sched_explain *explain;       /* or NULL */
     /* out */
     struct sched_decision d;
-    /* private to core; zero before the first submit, left alone between attempts: a retry keeps its place and its deadline */
+    /* private to core; zero before the first submit, left alone between attempts: a retry keeps its place, and what it has waited counts */
     struct list link;
     uint8_t state;
     struct queue_item q;
-    uint64_t came_us;                    /* first submit, for its TTL */
+    struct list late;                    /* decided, not yet handed out by sched_next_decided */
+    uint64_t pushed_us, waited_us;       /* in the queue since; waited there before, over all attempts */
+    struct ep_ref wait_for;              /* prefix_wait: the full holder it waits for, until ... */
+    uint64_t wait_until_us;              /* ... then; set once */
     uint32_t n_inserted;                 /* index entries this request added (rolled back on failure) */
     uint32_t insert_stamp, n_kept;
     double prefill_s;                    /* reserved pending prefill seconds */
