@@ -279,6 +279,28 @@ static void get_requests(struct server *s, struct httpd_req *rq)
     buf_free(&out);
 }
 
+static void loras_json(const struct server *s, const struct engine_stats *es, struct jsonw *w)
+{
+    static const char *const places[] = {[LORA_ON_DISK] = "disk", [LORA_IN_MEMORY] = "memory", [LORA_ON_GPU] = "gpu"};
+    jsonw_key(w, "lora_loads");
+    jsonw_u64(w, es->lora_loads);
+    jsonw_key(w, "lora_reads");
+    jsonw_u64(w, es->lora_reads);
+    jsonw_key(w, "loras");
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < SIM_MAX_LORAS; i++) {
+        if (!s->loras[i])
+            continue;
+        jsonw_obj(w);
+        jsonw_key(w, "name");
+        jsonw_str(w, s->loras[i]->name);
+        jsonw_key(w, "place");
+        jsonw_cstr(w, places[engine_lora_place(s->engine, i + 1)]);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+}
+
 static void get_state(struct server *s, struct httpd_req *rq)
 {
     struct buf out;
@@ -312,6 +334,7 @@ static void get_state(struct server *s, struct httpd_req *rq)
     jsonw_u64(&w, es.prefix_query_tokens);
     jsonw_key(&w, "prefix_hit_tokens");
     jsonw_u64(&w, es.prefix_hit_tokens);
+    loras_json(s, &es, &w);
     jsonw_key(&w, "profile");
     jsonw_cstr(&w, s->profile.name);
     jsonw_obj_end(&w);

@@ -40,6 +40,8 @@ struct engine {
     uint32_t n_waiting, n_running, n_lora_running;
     uint32_t lora_running[ENGINE_MAX_LORAS], lora_waiting[ENGINE_MAX_LORAS];
     uint32_t shown_lora_running[ENGINE_MAX_LORAS], shown_lora_waiting[ENGINE_MAX_LORAS];
+    uint64_t on_gpu[ENGINE_MAX_LORAS], in_memory[ENGINE_MAX_LORAS]; /* adapters: when last used there; 0: not there */
+    uint64_t lora_uses;
     struct slice *batch;
     uint32_t n_batch, cap_batch;
     uint32_t step_tokens;
@@ -59,6 +61,7 @@ struct engine *engine_new(const struct engine_params *p)
     e->p.max_num_seqs = p->max_num_seqs ? p->max_num_seqs : 256;
     e->p.max_batched_tokens = p->max_batched_tokens ? p->max_batched_tokens : 2048;
     e->p.max_loras = p->max_loras ? p->max_loras : 1;
+    e->p.max_cpu_loras = MAX(p->max_cpu_loras, e->p.max_loras);
     e->slow = 1;
     rng_init(&e->rng, p->seed);
     kv_init(&e->kv, e->p.n_blocks);
@@ -289,6 +292,81 @@ static void schedule_waiting(struct engine *e, uint32_t budget, uint64_t now_us)
     }
 }
 
+/* ---- adapters ---- */
+
+/* Forgets the adapters used longest ago until one more fits. Those of running sequences stay. */
+static void make_lora_room(struct engine *e, uint64_t *used, uint32_t cap)
+{
+    for (;;) {
+        uint32_t n = 0, oldest = 0;
+        for (uint32_t i = 1; i < ENGINE_MAX_LORAS; i++) {
+            n += used[i] > 0;
+            if (used[i] && !e->lora_running[i] && (!oldest || used[i] < used[oldest]))
+                oldest = i;
+        }
+        if (n < cap || !oldest)
+            return;
+        used[oldest] = 0;
+        if (used == e->in_memory) /* what is on the GPU is in memory, too */
+            e->on_gpu[oldest] = 0;
+    }
+}
+
+static double bring_lora(struct engine *e, uint32_t lora)
+{
+    double s = 0;
+    if (!e->in_memory[lora]) {
+        make_lora_room(e, e->in_memory, e->p.max_cpu_loras);
+        e->in_memory[lora] = e->lora_uses;
+        e->count.lora_reads++;
+        s += e->p.lora_read_s;
+    }
+    make_lora_room(e, e->on_gpu, e->p.max_loras);
+    e->on_gpu[lora] = e->lora_uses;
+    e->count.lora_loads++;
+    return s + e->p.lora_load_s;
+}
+
+static double lora_seconds(struct engine *e)
+{
+    double s = 0;
+    e->lora_uses++;
+    for (uint32_t i = 0; i < e->n_batch; i++) {
+        uint32_t lora = e->batch[i].s->rq.lora;
+        if (!lora)
+            continue;
+        if (!e->on_gpu[lora])
+            s += bring_lora(e, lora);
+        e->on_gpu[lora] = e->in_memory[lora] = e->lora_uses;
+    }
+    return s;
+}
+
+void engine_lora_add(struct engine *e, uint32_t lora)
+{
+    CHECK(lora > 0 && lora < ENGINE_MAX_LORAS);
+    struct engine_stats count = e->count;
+    e->lora_uses++;
+    if (!e->on_gpu[lora])
+        (void)bring_lora(e, lora);
+    e->on_gpu[lora] = e->in_memory[lora] = e->lora_uses;
+    e->count = count; /* no request asked for it */
+}
+
+void engine_lora_drop(struct engine *e, uint32_t lora)
+{
+    CHECK(lora > 0 && lora < ENGINE_MAX_LORAS && !e->lora_running[lora] && !e->lora_waiting[lora]);
+    e->on_gpu[lora] = e->in_memory[lora] = 0;
+}
+
+enum lora_place engine_lora_place(const struct engine *e, uint32_t lora)
+{
+    CHECK(lora < ENGINE_MAX_LORAS);
+    return e->on_gpu[lora] ? LORA_ON_GPU : e->in_memory[lora] ? LORA_IN_MEMORY : LORA_ON_DISK;
+}
+
+/* ---- steps ---- */
+
 static double batch_seconds(struct engine *e)
 {
     double decode = 0, chunks = 0, prefill = 0, context = 0, pairs = 0;
@@ -326,7 +404,7 @@ static void start_step(struct engine *e, uint64_t now_us)
         schedule_waiting(e, budget, now_us);
     if (e->n_batch == 0)
         return;
-    double us = batch_seconds(e) * 1e6 * jitter(e) * e->slow + e->end_frac_us;
+    double us = (batch_seconds(e) + lora_seconds(e)) * 1e6 * jitter(e) * e->slow + e->end_frac_us;
     us = MAX(us, 1.0);
     e->end_us = now_us + (uint64_t)us;
     e->end_frac_us = us - floor(us);

@@ -3,8 +3,9 @@
  * One loop of steps, each with a token budget: running sequences first (decodes take one token, prefills a chunk), then
  * waiting ones in order of arrival while the whole prompt fits in free blocks; when a running sequence cannot grow, the
  * last running one is preempted and recomputed later. KV blocks are counted by reference and cached by chained hashes
- * (sim/kv.h). A token becomes visible at the end of the step that computed it. Pure: time and seed are arguments. Times
- * are microseconds. One thread.
+ * (sim/kv.h). A waiting sequence whose adapter would be one too many in the batch is passed over. GPU and memory each
+ * keep the adapters used last; bringing one in holds up the whole step, as in the real engine. A token becomes visible at
+ * the end of the step that computed it. Pure: time and seed are arguments. Times are microseconds. One thread.
  *
  * Use: submit; then `while ((t = engine_next(e, now)) <= now) engine_advance(e, now, ...)`, and wake up again at
  * engine_next. */
@@ -19,7 +20,10 @@ struct engine_params {
     uint32_t n_blocks;
     uint32_t max_num_seqs;       /* 256 */
     uint32_t max_batched_tokens; /* 2048 */
-    uint32_t max_loras;          /* distinct adapters in one batch; 0 = 1 */
+    uint32_t max_loras;          /* distinct adapters in one batch, and on the GPU; 0 = 1 */
+    uint32_t max_cpu_loras;      /* kept in memory, those on the GPU among them; at least max_loras */
+    double lora_load_s;          /* from memory to the GPU, */
+    double lora_read_s;          /* and before that from disk to memory: the step that needs an adapter takes so much longer */
     bool prefix_caching;
     bool jitter; /* lognormal, sigma 0.03; 1 % of steps take 1.5 times as long */
     uint64_t seed;
@@ -67,6 +71,7 @@ struct engine_stats {
     double kv_usage_frac;
     uint32_t n_blocks, free_blocks;
     uint64_t preemptions, steps;
+    uint64_t lora_loads, lora_reads; /* adapters brought to the GPU for a request; of these from disk */
     uint64_t prefix_query_tokens, prefix_hit_tokens;
     uint64_t prompt_tokens, generation_tokens; /* prompt: counted when its prefill ends */
     uint64_t computed_tokens;                  /* prefill really done */
@@ -77,5 +82,9 @@ struct engine_stats {
 void engine_stats(const struct engine *e, bool live, struct engine_stats *out);
 /* Requests of an adapter, as published. */
 void engine_lora(const struct engine *e, uint32_t lora, uint32_t *running, uint32_t *waiting);
+enum lora_place { LORA_ON_DISK, LORA_IN_MEMORY, LORA_ON_GPU };
+enum lora_place engine_lora_place(const struct engine *e, uint32_t lora);
+void engine_lora_add(struct engine *e, uint32_t lora);  /* registered: onto the GPU at once, as if used now; takes no time */
+void engine_lora_drop(struct engine *e, uint32_t lora); /* unregistered; none of its requests may be in the engine */
 
 #endif

@@ -103,6 +103,7 @@ static void load(struct server *s, struct httpd_req *rq, struct str name, struct
     }
     s->loras[slot] = xmalloc(sizeof(*s->loras[slot]));
     *s->loras[slot] = (struct sim_lora){{str_dup(name), name.n}, {str_dup(path), path.n}};
+    engine_lora_add(s->engine, slot + 1);
     char text[512];
     int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' added successfully.",
                      STR_ARG(str_first(name, 400)));
@@ -125,6 +126,7 @@ static void unload(struct server *s, struct httpd_req *rq, struct str name)
         char text[512];
         int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' removed successfully.",
                          STR_ARG(str_first(name, 400)));
+        engine_lora_drop(s->engine, i + 1);
         lora_free(s->loras[i]);
         s->loras[i] = NULL;
         httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, (struct str){text, (size_t)n});

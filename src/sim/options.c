@@ -30,8 +30,10 @@ static const struct option table[] = {
     {"max-num-batched-tokens", "N", "tokens in one step", NUMBER, AT(max_batched_tokens)},
     {"max-num-queued-reqs", "N", "answer 503 when more requests wait", NUMBER, AT(max_queued)},
     {"enable-lora", NULL, "serve LoRA adapters", FLAG, AT(enable_lora)},
-    {"max-loras", "N", "adapters in one batch (1)", NUMBER, AT(max_loras)},
-    {"max-cpu-loras", "N", "adapters kept in memory", NUMBER, AT(max_cpu_loras)},
+    {"max-loras", "N", "adapters in one batch, and on the GPU (1)", NUMBER, AT(max_loras)},
+    {"max-cpu-loras", "N", "adapters kept in memory (as many as on the GPU)", NUMBER, AT(max_cpu_loras)},
+    {"lora-load-ms", "MS", "time to bring an adapter from memory to the GPU (50)", MILLIS, AT(lora_load_us)},
+    {"lora-read-ms", "MS", "time to read one from disk before that (150)", MILLIS, AT(lora_read_us)},
     {"lora-modules", "NAME=PATH...", "adapters to serve", LORAS, 0},
     {"enable-prefix-caching", NULL, "keep computed blocks (default)", FLAG, AT(prefix_caching)},
     {"no-enable-prefix-caching", NULL, "forget them", UNFLAG, AT(prefix_caching)},
@@ -82,6 +84,8 @@ void sim_options_init(struct sim_options *o)
                               .request_id_headers = true,
                               .seed = 1,
                               .frontend_us = 5000,
+                              .lora_load_us = 50000,
+                              .lora_read_us = 150000,
                               .time_scale = 1};
     arena_init(&o->arena, 4096);
 }
@@ -292,6 +296,8 @@ int sim_options_parse(struct sim_options *o, const struct str *argv, size_t n, s
     }
     if (o->enable_lora && o->max_loras == 0)
         o->max_loras = 1;
+    if (o->max_cpu_loras && o->max_cpu_loras < o->max_loras)
+        return err_set(err, "--max-cpu-loras: must be at least --max-loras (%llu).", (unsigned long long)o->max_loras);
     if (o->n_loras && !o->enable_lora)
         return err_set(err, "--lora-modules needs --enable-lora.");
     if (o->block_size < 1 || o->block_size > 1024)

@@ -27,6 +27,7 @@ struct sim_options { /* sim_options_init; strings live in the arena */
     uint64_t max_model_len, max_num_seqs, max_batched_tokens,
         max_queued; /* 0 = by the profile; max_queued 0 = no limit */
     uint64_t block_size, kv_tokens, n_blocks_override, max_loras, max_cpu_loras;
+    uint64_t lora_load_us, lora_read_us;
     uint64_t seed, startup_us, frontend_us, mean_output;
     double memory_frac, time_scale;
     bool enable_lora, prefix_caching, jitter, prompt_tokens_details, request_id_headers, force_usage, draw_output;

@@ -199,6 +199,14 @@ static void on_startup(struct timer *t)
         timer_set(s->loop, &s->startup, loop_now_us(s->loop) + 1000000);
 }
 
+/* The server looks at every adapter it is given before it serves: those named last are on the GPU then. */
+static void register_loras(struct server *s)
+{
+    for (uint32_t i = 0; i < SIM_MAX_LORAS; i++)
+        if (s->loras[i])
+            engine_lora_add(s->engine, i + 1);
+}
+
 /* Comes back as a restarted process: empty caches, counters at zero, after the startup time. */
 void server_revive(struct server *s)
 {
@@ -210,6 +218,7 @@ void server_revive(struct server *s)
     s->http = NULL;
     engine_free(s->engine);
     s->engine = engine_new(&s->ep);
+    register_loras(s);
     stats_free(&s->stats);
     stats_init(&s->stats);
     s->n_kept = 0;
@@ -239,6 +248,9 @@ static int setup_engine(struct server *s, struct errbuf *err)
         .max_num_seqs = (uint32_t)(o->max_num_seqs ? o->max_num_seqs : s->profile.max_num_seqs),
         .max_batched_tokens = (uint32_t)(o->max_batched_tokens ? o->max_batched_tokens : s->profile.max_batched_tokens),
         .max_loras = (uint32_t)o->max_loras,
+        .max_cpu_loras = (uint32_t)o->max_cpu_loras,
+        .lora_load_s = (double)o->lora_load_us / 1e6,
+        .lora_read_s = (double)o->lora_read_us / 1e6,
         .prefix_caching = o->prefix_caching,
         .jitter = o->jitter,
         .seed = o->seed};
@@ -288,6 +300,7 @@ struct server *server_new(struct loop *l, const struct sim_options *o, const str
         ok = setup_engine(s, err) == 0;
     if (ok) {
         setup_names(s);
+        register_loras(s);
         if (o->startup_us)
             timer_set(l, &s->startup, loop_now_us(l) + o->startup_us);
         else

@@ -291,6 +291,87 @@ static void lora_slots(void **state)
     engine_free(e);
 }
 
+static uint64_t first_us_with(struct engine *e, uint32_t lora, uint64_t *now)
+{
+    static uint32_t tokens = 100000;
+    struct rec r;
+    submit_at(e, &r, tokens += 1000, 64, 2, lora, *now);
+    *now = run_all(e, *now);
+    assert_true(r.done);
+    return r.first_us;
+}
+
+/* Two adapters on the GPU, three in memory: whoever is not there costs the load, and the read when it is on disk only; the
+ * one used longest ago goes. */
+static void lora_loads(void **state)
+{
+    (void)state;
+    struct engine_params p;
+    engine_free(make("a10-qwen25-7b", 0, &p));
+    p.max_loras = 2;
+    p.max_cpu_loras = 3;
+    p.lora_load_s = 0.05;
+    p.lora_read_s = 0.15;
+    struct engine *e = engine_new(&p);
+    uint64_t now = 0, plain = first_us_with(e, 0, &now);
+    static const struct {
+        uint32_t lora, ms;
+    } uses[] = {{1, 200}, {1, 0},   {2, 200}, {1, 0}, /* GPU 2 1 */
+                {3, 200}, {1, 0},   {2, 50},          /* GPU 1 2, memory 3 */
+                {4, 200}, {3, 200}, {2, 50}};         /* 4 threw out 3, then 3 threw out 1 */
+    for (size_t i = 0; i < ARRAY_LEN(uses); i++) {
+        uint64_t t = first_us_with(e, uses[i].lora, &now);
+        if (t + 3 < plain + uses[i].ms * 1000 || t > plain + uses[i].ms * 1000 + 3)
+            fail_msg("use %zu: %llu us, without adapter %llu", i, (unsigned long long)t, (unsigned long long)plain);
+    }
+    struct engine_stats s;
+    engine_stats(e, true, &s);
+    assert_int_equal(s.lora_loads, 7);
+    assert_int_equal(s.lora_reads, 5);
+    assert_int_equal(engine_lora_place(e, 2), LORA_ON_GPU);
+    assert_int_equal(engine_lora_place(e, 4), LORA_IN_MEMORY);
+    assert_int_equal(engine_lora_place(e, 1), LORA_ON_DISK);
+    engine_lora_add(e, 1); /* registered again: there at once, without a request paying for it */
+    assert_int_equal(engine_lora_place(e, 1), LORA_ON_GPU);
+    assert_true(first_us_with(e, 1, &now) <= plain + 3);
+    engine_lora_drop(e, 1);
+    assert_int_equal(engine_lora_place(e, 1), LORA_ON_DISK);
+    engine_stats(e, true, &s);
+    assert_int_equal(s.lora_loads, 7);
+    all_free(e);
+    engine_free(e);
+}
+
+/* An adapter that is running is never thrown out, however long ago its last step with a share in the budget was; and
+ * everybody in the batch waits for the load. */
+static void lora_load_holds_the_step(void **state)
+{
+    (void)state;
+    struct engine_params p;
+    engine_free(make("a10-qwen25-7b", 0, &p));
+    p.max_loras = 2;
+    p.lora_load_s = 1;
+    struct engine *e = engine_new(&p);
+    struct rec base, one, two;
+    submit_at(e, &base, 1, 64, 30, 0, 0);
+    submit_at(e, &one, 1000, 64, 40, 1, 0);
+    uint64_t t = 0;
+    for (int i = 0; i < 5; i++) {
+        t = engine_next(e, t);
+        engine_advance(e, t, on_event, NULL);
+    }
+    submit_at(e, &two, 2000, 64, 40, 2, t);
+    (void)run_all(e, t);
+    assert_true(one.first_us >= 1000000 && base.first_us == one.first_us);
+    assert_true(base.end_us >= 2000000 && base.end_us < 4000000); /* both loads, once */
+    struct engine_stats s;
+    engine_stats(e, true, &s);
+    assert_int_equal(s.lora_loads, 2);
+    assert_int_equal(s.lora_reads, 2);
+    all_free(e);
+    engine_free(e);
+}
+
 /* A long prefill is cut into chunks, and decodes go on between them. */
 static void chunked_prefill(void **state)
 {
@@ -468,6 +549,8 @@ int main(void)
         cmocka_unit_test(preemption),
         cmocka_unit_test(admission_needs_whole_prompt),
         cmocka_unit_test(lora_slots),
+        cmocka_unit_test(lora_loads),
+        cmocka_unit_test(lora_load_holds_the_step),
         cmocka_unit_test(chunked_prefill),
         cmocka_unit_test(published_late),
         cmocka_unit_test(slow_factor),

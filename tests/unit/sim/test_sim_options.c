@@ -53,6 +53,7 @@ static void as_the_documents_write(void **state)
     assert_true(o.memory_frac > 0.949 && o.memory_frac < 0.951);
     assert_true(o.enable_lora && o.prefix_caching);
     assert_int_equal(o.max_loras, 2);
+    assert_int_equal(o.max_cpu_loras, 4);
     assert_int_equal(o.n_loras, 2);
     assert_true(str_eq_c(o.loras[1].name, "travel-helper-v2"));
     assert_true(str_eq_c(o.loras[1].path, "/models/Qwen-TravelHelper-Lora-v2"));
@@ -68,7 +69,7 @@ static void spellings(void **state)
     assert_int_equal(parse(&o,
                            "--model=m --served_model_name a b --tensor-parallel-size=2 --no-enable-prefix-caching "
                            "--tool-call-parser hermes "
-                           "--lora-modules {\"name\":\"x\",\"path\":\"/p\"} --enable-lora -tp 4",
+                           "--lora-modules {\"name\":\"x\",\"path\":\"/p\"} --enable-lora -tp 4 --lora-load-ms 12.5",
                            &err),
                      0);
     assert_int_equal(o.n_names, 2);
@@ -77,6 +78,8 @@ static void spellings(void **state)
     assert_int_equal(o.n_loras, 1);
     assert_true(str_eq_c(o.loras[0].name, "x"));
     assert_int_equal(o.max_loras, 1);
+    assert_int_equal(o.lora_load_us, 12500);
+    assert_int_equal(o.lora_read_us, 150000);
     assert_true(str_eq_c(o.model, "m"));
     sim_options_free(&o);
 }
@@ -90,7 +93,8 @@ static void refused(void **state)
                                       "--metrics v2",       "--gpu-memory-utilization 0",
                                       "--jitter=1",         "--gpu-memory-utilization 1.5",
                                       "--block-size 0",     "--tensor-parallel-size 0",
-                                      "--time-scale nan"};
+                                      "--time-scale nan",   "--enable-lora --max-loras 4 --max-cpu-loras 2",
+                                      "--lora-load-ms -1",  "--lora-read-ms fast"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct sim_options o;
         struct errbuf err = {""};
