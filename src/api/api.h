@@ -75,8 +75,9 @@ bool api_usage_from_tail(struct str text, struct api_usage *u);       /* last by
 unsigned api_first_event_error(struct str data);
 /* `id` of a /v1/responses answer (body or first event) for later previous_response_id; empty when not found. */
 struct str api_response_id(struct str json);
-/* Model ids of a GET /v1/models answer: calls fn for each decoded id. -1 when the text is not such a document. */
-int api_models_each(struct str body, void (*fn)(void *ctx, struct str id), void *ctx) MUST_USE;
+/* Models of a GET /v1/models answer: calls fn for each decoded id; adapter: the entry names a `parent`, the model it is an adapter of.
+ * -1 when the text is not such a document. */
+int api_models_each(struct str body, void (*fn)(void *ctx, struct str id, bool adapter), void *ctx) MUST_USE;
 
 /* Error answers in the shape the client's SDK understands: OpenAI {"error":{message,type,param,code}}; Anthropic
  * {"type":"error","error":{type,message}} for API_MESSAGES. Appends the JSON to out. param may be NULL. */

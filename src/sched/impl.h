@@ -32,6 +32,12 @@ struct port {
     _Atomic int dialect; /* enum prom_dialect */
     pthread_mutex_t lock;
     struct sched *sched;
+    struct sched_params params; /* as the scheduler has them, but without flow weights; under lock */
+    uint32_t n_queued;          /* requests that wait for a late answer; under lock */
+    bool rushed;                /* the scraping thread knows that somebody waits; under lock */
+    uint64_t waited_us;         /* when it last saw somebody waiting; scraping thread only, like the next */
+    bool forming;               /* nobody waited for a while, now somebody does */
+    bool retired;               /* no snapshot has it any more: goes when nobody waits; under ports->lock */
     struct list eps;
     uint32_t n_unprobed;
     uint64_t *model_set; /* sorted hashes of every model some endpoint told of */
@@ -45,6 +51,7 @@ struct ports {
     struct ports_opts o;
     pthread_mutex_t lock;
     struct map table; /* key -> struct port, one reference each */
+    bool closing;     /* under lock */
     struct scrape *scrape;
 };
 
@@ -55,7 +62,13 @@ void port_remove_endpoint(struct port *p, struct ep *e);
 /* Results of the scraping thread. asked_us: when the question was sent. load NULL: alive, load unknown. */
 void port_probe_ok(struct port *p, struct ep *e, const struct ep_load *load, uint64_t asked_us);
 void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us);
-void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n); /* takes ids; NULL, 0: nothing told */
+/* Takes ids, reads adapter; NULL, 0: nothing told. */
+void port_set_models(struct port *p, struct ep *e, char **ids, const bool *adapter, uint32_t n);
+void port_set_params(struct port *p, const struct sched_params *params);
+uint64_t port_tick(struct port *p, uint64_t now_us, bool *waited_for); /* returns when the scheduler wants the next one */
+bool port_waited_for(struct port *p);                                  /* requests wait here */
+void port_empty(struct port *p);      /* removes its endpoints */
+void ports_bury(struct ports *ps);    /* scraping thread: drops retired ports for which nobody waits */
 
 /* scrape.c: the scraping thread. add, remove and ask_models may be called from any thread. */
 struct scrape *scrape_start(struct ports *ps);
@@ -63,6 +76,7 @@ void scrape_stop(struct scrape *s);
 void scrape_add(struct scrape *s, struct ep *e);
 void scrape_remove(struct scrape *s, struct ep *e);
 void scrape_ask_models(struct scrape *s, struct ep *e);
+void scrape_rush(struct scrape *s); /* a queue has formed: tick now, and look at its endpoints sooner. Any thread */
 
 /* models.c: one reading of GET /v1/models. done is called once, on the scraping thread. */
 struct models_read;

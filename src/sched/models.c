@@ -19,10 +19,11 @@ struct models_read {
 
 struct ids {
     char **v;
+    bool *adapter;
     uint32_t n, cap;
 };
 
-static void add_id(void *ctx, struct str id)
+static void add_id(void *ctx, struct str id, bool adapter)
 {
     struct ids *ids = ctx;
     if (!id.n || ids->n == MAX_MODELS)
@@ -30,7 +31,9 @@ static void add_id(void *ctx, struct str id)
     if (ids->n == ids->cap) {
         ids->cap = ids->cap ? ids->cap * 2 : 8;
         ids->v = xrealloc(ids->v, ids->cap * sizeof *ids->v);
+        ids->adapter = xrealloc(ids->adapter, ids->cap * sizeof *ids->adapter);
     }
+    ids->adapter[ids->n] = adapter;
     ids->v[ids->n++] = str_dup(id);
 }
 
@@ -55,11 +58,12 @@ static void on_answer(void *ctx, unsigned status, const char *err)
     struct ids ids = {0};
     bool ok = status == 200 && !m->page.overflow && api_models_each(buf_str(&m->page), add_id, &ids) == 0;
     if (ok)
-        port_set_models(m->ep->pub.port, m->ep, ids.v, ids.n);
+        port_set_models(m->ep->pub.port, m->ep, ids.v, ids.adapter, ids.n);
     else
         drop_ids(&ids);
+    free(ids.adapter);
     if (!ok && status >= 400 && status < 500)
-        port_set_models(m->ep->pub.port, m->ep, NULL, 0);
+        port_set_models(m->ep->pub.port, m->ep, NULL, NULL, 0);
     m->done(m->ctx, ok);
 }
 

@@ -85,6 +85,45 @@ bool port_warming(struct port *p)
     return warming;
 }
 
+/* --- decisions ----------------------------------------------------------------------------------------------- */
+
+static void deliver_late(struct mail *m)
+{
+    struct port_req *r = CONTAINER_OF(m, struct port_req, mail);
+    r->on_decision(r);
+}
+
+static void note_pick(struct port_req *r)
+{
+    struct endpoint *e = r->core.d.user;
+    r->picked = true;
+    r->ep = endpoint_ref(e);
+    r->epoch = atomic_load_explicit(&e->epoch, memory_order_acquire);
+}
+
+/* Any verb may have decided about requests that wait, of any worker. Under the lock: whoever finds a request no longer
+ * queued knows that its answer is in the mail. */
+static void post_decided(struct port *p)
+{
+    struct sched_req *d;
+    while ((d = sched_next_decided(p->sched))) {
+        struct port_req *r = CONTAINER_OF(d, struct port_req, core);
+        r->queued = false;
+        p->n_queued--;
+        if (d->d.reject == REJECT_NONE)
+            note_pick(r);
+        r->mail.run = deliver_late;
+        loop_post(r->loop, &r->mail);
+    }
+}
+
+/* The way out of the lock after a verb. */
+static void leave(struct port *p)
+{
+    post_decided(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
 /* --- endpoints ----------------------------------------------------------------------------------------------- */
 
 static void copy_name(char *out, size_t cap, struct str s)
@@ -114,7 +153,7 @@ void port_add_endpoint(struct port *p, const struct conf_endpoint *ce)
     list_push_back(&p->eps, &e->link);
     p->n_unprobed += p->pool;
     e->probed = !p->pool;
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
     scrape_add(p->owner->scrape, e);
 }
 
@@ -151,7 +190,7 @@ void port_remove_endpoint(struct port *p, struct ep *e)
         p->n_unprobed--;
     e->probed = true;
     rebuild_model_set(p);
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
     scrape_remove(p->owner->scrape, e);
     endpoint_unref(&e->pub);
 }
@@ -171,7 +210,7 @@ void port_probe_ok(struct port *p, struct ep *e, const struct ep_load *load, uin
         sched_ep_load(p->sched, e->pub.ref, load, now_us);
     sched_ep_probe(p->sched, e->pub.ref, true, asked_us, now_us);
     note_probed(p, e);
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
 }
 
 void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
@@ -184,17 +223,17 @@ void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
     note_probed(p, e);
     if (ejected)
         atomic_fetch_add_explicit(&e->pub.epoch, 1, memory_order_release);
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
     if (ejected)
         logf_msg(LOG_WARN, "endpoint %s (%s) of %s no longer answers probes: its unanswered requests go elsewhere", e->pub.name, e->pub.address,
                  p->key);
 }
 
-void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n)
+void port_set_models(struct port *p, struct ep *e, char **ids, const bool *adapter, uint32_t n)
 {
     struct sched_model *models = n ? xmalloc(n * sizeof *models) : NULL;
     for (uint32_t i = 0; i < n; i++)
-        models[i] = (struct sched_model){.name = hash_bytes(ids[i], strlen(ids[i]), 0)};
+        models[i] = (struct sched_model){hash_bytes(ids[i], strlen(ids[i]), 0), adapter[i]};
     pthread_mutex_lock(&p->lock);
     char **old = e->models;
     uint32_t n_old = e->n_models;
@@ -204,7 +243,7 @@ void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n)
     sched_ep_models(p->sched, e->pub.ref, models, n, port_now_us(p));
     if (list_linked(&e->link))
         rebuild_model_set(p);
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
     for (uint32_t i = 0; i < n_old; i++)
         free(old[i]);
     free(old);
@@ -212,28 +251,6 @@ void port_set_models(struct port *p, struct ep *e, char **ids, uint32_t n)
 }
 
 /* --- verbs --------------------------------------------------------------------------------------------------- */
-
-static void deliver_late(struct mail *m)
-{
-    struct port_req *r = CONTAINER_OF(m, struct port_req, mail);
-    r->on_decision(r);
-}
-
-/* Posts the answers that a verb brought to queued requests. Under the lock. */
-static void post_decided(struct port *p)
-{
-    struct sched_req *d;
-    while ((d = sched_next_decided(p->sched))) {
-        struct port_req *r = CONTAINER_OF(d, struct port_req, core);
-        r->queued = false;
-        if (d->d.reject == REJECT_NONE) {
-            r->picked = true;
-            r->ep = endpoint_ref(d->d.user);
-        }
-        r->mail.run = deliver_late;
-        loop_post(r->loop, &r->mail);
-    }
-}
 
 static bool model_known(const struct port *p, uint64_t model)
 {
@@ -250,6 +267,7 @@ static void forget_unknown_model(const struct port *p, struct sched_req *r)
 
 enum sched_answer port_submit(struct port *p, struct port_req *r)
 {
+    bool rush = false;
     r->port = p;
     r->ep = NULL;
     r->picked = r->queued = false;
@@ -257,13 +275,16 @@ enum sched_answer port_submit(struct port *p, struct port_req *r)
     forget_unknown_model(p, &r->core);
     enum sched_answer a = sched_submit(p->sched, &r->core, port_now_us(p));
     if (a == SCHED_PICKED) {
-        r->ep = endpoint_ref(r->core.d.user);
-        r->picked = true;
+        note_pick(r);
     } else if (a == SCHED_QUEUED) {
         r->queued = true;
+        p->n_queued++;
+        rush = !p->rushed;
+        p->rushed = true;
     }
-    post_decided(p);
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
+    if (rush)
+        scrape_rush(p->owner->scrape);
     return a;
 }
 
@@ -274,9 +295,9 @@ bool port_cancel(struct port *p, struct port_req *r)
     if (was_queued) {
         sched_cancel(p->sched, &r->core, port_now_us(p));
         r->queued = false;
-        post_decided(p);
+        p->n_queued--;
     }
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
     return was_queued;
 }
 
@@ -284,8 +305,7 @@ void port_first_token(struct port *p, struct port_req *r)
 {
     pthread_mutex_lock(&p->lock);
     sched_first_token(p->sched, &r->core, port_now_us(p));
-    post_decided(p);
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
 }
 
 static bool is_failure(enum sched_outcome how)
@@ -301,10 +321,29 @@ void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, con
     pthread_mutex_lock(&p->lock);
     sched_finish(p->sched, &r->core, how, u, port_now_us(p));
     r->picked = false;
-    post_decided(p);
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
     endpoint_unref(r->ep);
     r->ep = NULL;
+}
+
+void port_set_params(struct port *p, const struct sched_params *params)
+{
+    pthread_mutex_lock(&p->lock);
+    sched_set_params(p->sched, params, port_now_us(p));
+    p->params = *params;
+    p->params.flow_weights = NULL; /* the snapshot's */
+    p->params.n_flow_weights = 0;
+    leave(p);
+}
+
+uint64_t port_tick(struct port *p, uint64_t now_us, bool *waited_for)
+{
+    pthread_mutex_lock(&p->lock);
+    uint64_t next_us = sched_tick(p->sched, now_us);
+    post_decided(p);
+    *waited_for = p->rushed = p->n_queued > 0;
+    pthread_mutex_unlock(&p->lock);
+    return next_us;
 }
 
 /* --- views --------------------------------------------------------------------------------------------------- */
@@ -314,6 +353,21 @@ void port_stats(struct port *p, struct sched_stats *out)
     pthread_mutex_lock(&p->lock);
     sched_stats(p->sched, port_now_us(p), out);
     pthread_mutex_unlock(&p->lock);
+}
+
+void port_queue(struct port *p, struct port_queue *out)
+{
+    pthread_mutex_lock(&p->lock);
+    *out = (struct port_queue){p->params.queueing, p->params.queue_bytes, p->params.queue_ttl_us, p->params.queue_requests};
+    pthread_mutex_unlock(&p->lock);
+}
+
+bool port_waited_for(struct port *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool waited_for = p->n_queued > 0;
+    pthread_mutex_unlock(&p->lock);
+    return waited_for;
 }
 
 /* Formatting hundreds of endpoints takes longer than a pick may wait, hence the copies. */

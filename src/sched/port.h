@@ -33,6 +33,7 @@ void endpoint_unref(struct endpoint *e);
 struct port_req { /* embed in the proxy's request */
     struct sched_req core;       /* in: see core/sched.h */
     struct endpoint *ep;         /* out: after PICKED, referenced until port_finish */
+    uint64_t epoch;              /* out: of ep, at the moment of the pick */
     struct loop *loop;           /* where a late answer is delivered */
     void (*on_decision)(struct port_req *r); /* late answers only, on that loop's thread; r->core.d holds it */
     struct mail mail;            /* private */
@@ -52,7 +53,8 @@ struct ports_opts {
 struct ports *ports_new(const struct ports_opts *o); /* starts the scraping thread */
 void ports_free(struct ports *ps);                   /* stops it; no request may be in flight */
 /* Control thread. ports_follow creates and updates what the snapshot has; ports_prune drops the ports it has not: once nobody picks by an older
- * snapshot any more. ports_apply does both. */
+ * snapshot any more. A port in whose queue requests wait keeps its endpoints and stays in the table until the last of them was sent on, has
+ * left or has waited long enough. ports_apply does both. */
 void ports_follow(struct ports *ps, const struct conf *c);
 void ports_prune(struct ports *ps, const struct conf *c);
 void ports_apply(struct ports *ps, const struct conf *c);
@@ -79,6 +81,12 @@ void port_first_token(struct port *p, struct port_req *r);
 void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u);
 /* Views: copies taken under the mutex; fn is called without it. */
 void port_stats(struct port *p, struct sched_stats *out);
+struct port_queue { /* settings of the queue in effect */
+    bool on;
+    uint64_t bytes, ttl_us;
+    uint32_t requests;
+};
+void port_queue(struct port *p, struct port_queue *out);
 void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, const struct endpoint *e), void *ctx);
 /* Models known on the pool's endpoints: fn per distinct id. False when no endpoint has told yet. */
 bool port_models(struct port *p, void (*fn)(void *ctx, const char *id), void *ctx);

@@ -24,7 +24,7 @@ struct ports *ports_new(const struct ports_opts *o)
     return ps;
 }
 
-static void empty_port(struct port *p)
+void port_empty(struct port *p)
 {
     while (!list_empty(&p->eps))
         port_remove_endpoint(p, CONTAINER_OF(p->eps.next, struct ep, link));
@@ -34,8 +34,11 @@ void ports_free(struct ports *ps)
 {
     if (!ps)
         return;
+    pthread_mutex_lock(&ps->lock);
+    ps->closing = true; /* from here on the table is this thread's */
+    pthread_mutex_unlock(&ps->lock);
     MAP_EACH (slot, &ps->table)
-        empty_port(slot->val);
+        port_empty(slot->val);
     scrape_stop(ps->scrape);
     MAP_EACH (slot, &ps->table)
         port_unref(slot->val);
@@ -68,6 +71,7 @@ static struct port *port_new(struct ports *ps, const struct conf_backend *b)
     pthread_mutex_init(&p->lock, NULL);
     p->sched = sched_new(&params, hash_bytes(b->key.p, b->key.n, ps->o.seed));
     list_init(&p->eps);
+    port_set_params(p, &params);
     return p;
 }
 
@@ -118,33 +122,29 @@ static void apply_endpoints(struct port *p, const struct conf_backend *b)
     map_free(&wanted);
 }
 
-static void apply_params(struct port *p, const struct conf_backend *b)
-{
-    struct sched_params params;
-    backend_params(b, &params);
-    pthread_mutex_lock(&p->lock);
-    sched_set_params(p->sched, &params, port_now_us(p));
-    pthread_mutex_unlock(&p->lock);
-}
-
-static struct port *find_locked(struct ports *ps, struct str key)
+/* The port of this key, which from now on stays. */
+static struct port *find_wanted(struct ports *ps, struct str key)
 {
     pthread_mutex_lock(&ps->lock);
     struct port *p = map_get(&ps->table, key);
+    if (p)
+        p->retired = false;
     pthread_mutex_unlock(&ps->lock);
     return p;
 }
 
 static void apply_backend(struct ports *ps, const struct conf_backend *b)
 {
-    struct port *p = find_locked(ps, b->key);
+    struct port *p = find_wanted(ps, b->key);
     if (!p) {
         p = port_new(ps, b);
         pthread_mutex_lock(&ps->lock);
         map_put(&ps->table, b->key, p);
         pthread_mutex_unlock(&ps->lock);
     } else {
-        apply_params(p, b);
+        struct sched_params params;
+        backend_params(b, &params);
+        port_set_params(p, &params);
     }
     atomic_store(&p->dialect, (int)b->runtime);
     apply_endpoints(p, b);
@@ -158,13 +158,18 @@ static bool wanted(const struct conf *c, const struct port *p)
     return false;
 }
 
+/* Takes a port out of the table that is not wanted and not waited for. NULL when there is none (any more). c NULL: on the
+ * scraping thread, those that were found unwanted before. */
 static struct port *take_unwanted(struct ports *ps, const struct conf *c)
 {
     struct port *gone = NULL;
     pthread_mutex_lock(&ps->lock);
     MAP_EACH (slot, &ps->table) {
         struct port *p = slot->val;
-        if (!wanted(c, p)) {
+        if (c ? wanted(c, p) : !p->retired || ps->closing)
+            continue;
+        p->retired = true;
+        if (!port_waited_for(p)) {
             gone = p;
             break;
         }
@@ -173,6 +178,19 @@ static struct port *take_unwanted(struct ports *ps, const struct conf *c)
         map_del(&ps->table, str_c(gone->key));
     pthread_mutex_unlock(&ps->lock);
     return gone;
+}
+
+static void bury(struct port *gone)
+{
+    port_empty(gone);
+    port_unref(gone);
+}
+
+void ports_bury(struct ports *ps)
+{
+    struct port *gone;
+    while ((gone = take_unwanted(ps, NULL)))
+        bury(gone);
 }
 
 void ports_follow(struct ports *ps, const struct conf *c)
@@ -184,10 +202,8 @@ void ports_follow(struct ports *ps, const struct conf *c)
 void ports_prune(struct ports *ps, const struct conf *c)
 {
     struct port *gone;
-    while ((gone = take_unwanted(ps, c))) {
-        empty_port(gone);
-        port_unref(gone);
-    }
+    while ((gone = take_unwanted(ps, c)))
+        bury(gone);
 }
 
 void ports_apply(struct ports *ps, const struct conf *c)
@@ -201,7 +217,7 @@ bool ports_ready(struct ports *ps)
     bool ready = true;
     pthread_mutex_lock(&ps->lock);
     MAP_EACH (slot, &ps->table)
-        ready &= !port_warming(slot->val);
+        ready &= ((struct port *)slot->val)->retired || !port_warming(slot->val);
     pthread_mutex_unlock(&ps->lock);
     return ready;
 }

@@ -1,7 +1,7 @@
 /* scrape.c - the scraping thread: it alone asks endpoints how they are, and ticks the schedulers.
  *
  * A pool's endpoint: GET /metrics every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of others is
- * seen there, and every probe_ejected_us while it is new or ejected. Any answer below 500 means alive; a page that
+ * seen there, a quarter while requests wait in the pool's queue, and every probe_ejected_us while it is new or ejected. Any answer below 500 means alive; a page that
  * cannot be had (404) only leaves the load unknown. A Service's endpoint is judged by its traffic alone; an ejected one
  * is tried by a TCP connect, unless it had accepted and then hung. */
 #include "sched/impl.h"
@@ -13,6 +13,9 @@
 #include <stdlib.h>
 
 #define TICK_US              100000
+#define TICK_MIN_US          1000
+#define TICK_WAITED_US       10000   /* while requests wait: a newcomer's time to live may end before all others */
+#define WAITED_KEEP_US       1000000 /* a queue that comes and goes counts as one */
 #define MODELS_INTERVAL_US   30000000
 #define MIN_INTERVAL_US      50000
 #define MODELS_STALE_WAIT_US 100000 /* between a 404 for a model and the new reading: several 404s make one */
@@ -22,6 +25,10 @@ struct scrape {
     struct loop *loop;
     pthread_t thread;
     struct timer tick;
+    struct mail rush;
+    atomic_bool rush_posted;
+    uint64_t tick_us; /* of the tick under way: when the next one is due */
+    bool forming;     /* some queue has formed in this tick */
     struct list scrapers;
     struct rng rng;
 };
@@ -52,8 +59,13 @@ static void schedule(struct scraper *sc, uint64_t delay_us)
 }
 
 struct pace { /* what decides how soon the endpoint is asked again */
-    bool suspect, others;
+    bool suspect, others, waited_for;
 };
+
+static bool waited_for(const struct port *p, uint64_t now_us)
+{
+    return p->waited_us && now_us < p->waited_us + WAITED_KEEP_US;
+}
 
 static struct pace endpoint_pace(struct ep *e)
 {
@@ -64,9 +76,20 @@ static struct pace endpoint_pace(struct ep *e)
     if (sched_ep_view(p->sched, e->pub.ref.slot, port_now_us(p), &v)) {
         pace.suspect = !v.ready || v.ejected;
         pace.others = v.others_waiting + v.others_running > 0.5;
+        pace.waited_for = waited_for(p, port_now_us(p));
     }
     pthread_mutex_unlock(&p->lock);
     return pace;
+}
+
+static uint64_t spread(struct scraper *sc, uint64_t interval_us) /* not all at once */
+{
+    return interval_us - interval_us / 20 + rng_below(&sc->s->rng, interval_us / 10 + 1);
+}
+
+static uint64_t waited_interval_us(const struct ports_opts *o)
+{
+    return MIN(o->scrape_interval_us, MAX((uint64_t)MIN_INTERVAL_US, o->scrape_interval_us / 4));
 }
 
 static uint64_t next_interval_us(struct scraper *sc, bool failed)
@@ -75,8 +98,10 @@ static uint64_t next_interval_us(struct scraper *sc, bool failed)
     struct pace pace = endpoint_pace(sc->ep);
     if (pace.suspect || failed)
         return MIN(o->probe_ejected_us, o->scrape_interval_us);
-    uint64_t interval_us = pace.others ? MAX(MIN_INTERVAL_US, o->scrape_interval_us / 5) : o->scrape_interval_us;
-    return interval_us - interval_us / 20 + rng_below(&sc->s->rng, interval_us / 10 + 1); /* spread: not all at once */
+    uint64_t interval_us = pace.waited_for ? waited_interval_us(o) : o->scrape_interval_us;
+    if (pace.others)
+        interval_us = MIN(interval_us, MAX((uint64_t)MIN_INTERVAL_US, o->scrape_interval_us / 5));
+    return spread(sc, interval_us);
 }
 
 /* --- pools: the metrics page --------------------------------------------------------------------------------- */
@@ -302,19 +327,61 @@ void scrape_ask_models(struct scrape *s, struct ep *e)
     post_cmd(s, CMD_MODELS, e);
 }
 
+/* --- the tick ------------------------------------------------------------------------------------------------ */
+
 static void tick_port(void *ctx, struct port *p)
 {
-    (void)ctx;
-    pthread_mutex_lock(&p->lock);
-    sched_tick(p->sched, port_now_us(p));
-    pthread_mutex_unlock(&p->lock);
+    struct scrape *s = ctx;
+    uint64_t now_us = port_now_us(p);
+    bool waits;
+    uint64_t next_us = port_tick(p, now_us, &waits);
+    if (waits) {
+        next_us = MIN(next_us, now_us + TICK_WAITED_US);
+        p->forming = !waited_for(p, now_us);
+        s->forming |= p->forming;
+        p->waited_us = now_us;
+    }
+    s->tick_us = MIN(s->tick_us, next_us);
+}
+
+/* A queue has formed: how its endpoints are is worth more than a moment ago. */
+static void look_sooner(struct scrape *s)
+{
+    uint64_t now_us = loop_now_us(s->loop), interval_us = waited_interval_us(&s->ps->o);
+    LIST_EACH (it, &s->scrapers) {
+        struct scraper *sc = CONTAINER_OF(it, struct scraper, link);
+        uint64_t at_us = now_us + spread(sc, interval_us);
+        if (sc->ep->pub.port->forming && timer_armed(&sc->timer) && sc->timer.node.key > at_us)
+            timer_set(s->loop, &sc->timer, at_us);
+    }
+    LIST_EACH (it, &s->scrapers)
+        CONTAINER_OF(it, struct scraper, link)->ep->pub.port->forming = false;
 }
 
 static void on_tick(struct timer *t)
 {
     struct scrape *s = CONTAINER_OF(t, struct scrape, tick);
-    ports_each(s->ps, tick_port, NULL);
-    timer_set(s->loop, t, loop_now_us(s->loop) + TICK_US);
+    uint64_t now_us = loop_now_us(s->loop);
+    s->tick_us = now_us + TICK_US;
+    s->forming = false;
+    ports_each(s->ps, tick_port, s);
+    if (s->forming)
+        look_sooner(s);
+    ports_bury(s->ps);
+    timer_set(s->loop, t, MAX(s->tick_us, now_us + TICK_MIN_US));
+}
+
+static void run_rush(struct mail *m)
+{
+    struct scrape *s = CONTAINER_OF(m, struct scrape, rush);
+    atomic_store(&s->rush_posted, false);
+    on_tick(&s->tick);
+}
+
+void scrape_rush(struct scrape *s)
+{
+    if (!atomic_exchange(&s->rush_posted, true))
+        loop_post(s->loop, &s->rush);
 }
 
 struct scrape *scrape_start(struct ports *ps)
@@ -324,6 +391,7 @@ struct scrape *scrape_start(struct ports *ps)
     s->loop = loop_new(ps->o.time_scale);
     rng_init(&s->rng, ps->o.seed);
     s->tick.fn = on_tick;
+    s->rush.run = run_rush;
     list_init(&s->scrapers);
     timer_set(s->loop, &s->tick, loop_now_us(s->loop) + TICK_US);
     CHECK(loop_start(s->loop, &s->thread) == 0);

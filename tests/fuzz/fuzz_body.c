@@ -126,9 +126,9 @@ static void check_text(struct str body)
     free(b);
 }
 
-static void one_id(void *ctx, struct str id)
+static void one_id(void *ctx, struct str id, bool adapter)
 {
-    *(size_t *)ctx += id.n;
+    *(size_t *)ctx += id.n + adapter;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -157,11 +157,11 @@ static void response_ids(void **state)
     assert_int_equal(api_response_id(STR("{\"id\":5,\"x\":1}")).n, 0);
 }
 
-static void collect(void *ctx, struct str id)
+static void collect(void *ctx, struct str id, bool adapter)
 {
     struct buf *b = ctx;
     buf_add_str(b, id);
-    buf_add(b, ";", 1);
+    buf_add_str(b, adapter ? STR(" (adapter);") : STR(";"));
 }
 
 static void model_lists(void **state)
@@ -175,8 +175,11 @@ static void model_lists(void **state)
         {"{\"object\":\"list\",\"data\":[{\"id\":\"Qwen/"
          "Qwen3-32B\",\"object\":\"model\",\"permission\":[{\"id\":\"p\"}]},"
          "{\"object\":\"model\",\"id\":\"sql-a\",\"parent\":\"Qwen\"}]}",
-         0, "Qwen/Qwen3-32B;sql-a;"},
+         0, "Qwen/Qwen3-32B;sql-a (adapter);"},
         {"{\"data\":[{\"id\":\"a\\u0062\\n\"}],\"object\":\"list\"}", 0, "ab\n;"},
+        {"{\"data\":[{\"parent\":\"b\",\"id\":\"a\"},{\"id\":\"b\",\"parent\":null},{\"id\":\"c\",\"parent\":\"\"},"
+         "{\"id\":\"d\",\"parent\":{\"id\":5}}]}",
+         0, "a (adapter);b;c;d;"},
         {"{\"data\":[]}", 0, ""},
         {"{\"data\":[{\"object\":\"model\"}]}", 0, ""},
         {"{\"data\":[{\"id\":\"a\"},{\"id\":5}]}", -1, ""},
