@@ -1,6 +1,7 @@
 /* conf/annotations.c - the table of every annotation of an InferencePool, and its application. */
 #include "conf/annotations.h"
 #include "base/duration.h"
+#include "base/hash.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,9 +10,12 @@
 #define ENV          "inference-epp-env.networking.x-k8s.io/"
 #define OWN          "penstock.dev/"
 #define STALE_MIN_US 2000000 /* two rounds of reading metrics: less would make every reading stale */
+#define WEIGHT_MIN   1e-6    /* of a flow: the quotient of service and weight stays a useful number */
+#define WEIGHT_MAX   1e6
+#define MAX_FLOW     256 /* bytes of a flow's name */
 
-enum value_type { V_WORD, V_BOOL, V_INT, V_FRAC, V_FLOAT, V_DURATION, V_NAME };
-enum store_as { TO_NOTHING, TO_INT, TO_U32, TO_U64, TO_DOUBLE, TO_BOOL };
+enum value_type { V_WORD, V_BOOL, V_SWITCH, V_INT, V_FRAC, V_FLOAT, V_DURATION, V_NAME, V_WEIGHTS, V_TRUST };
+enum store_as { TO_NOTHING, TO_INT, TO_U32, TO_U64, TO_DOUBLE, TO_BOOL, TO_WEIGHTS };
 struct annotation {
     const char *key;
     enum value_type type;
@@ -26,9 +30,11 @@ struct annotation {
 
 static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL};  /* in the order of enum sched_policy */
 static const char *const runtime_words[] = {"vllm", "sglang", "trt-llm", NULL}; /* enum conf_runtime */
-static const char *const queueing_words[] = {"disabled", "enabled", "true", "1", "false", "0", NULL};
-static const char *const unknown_words[] = {"serve", "reject", NULL};  /* enum conf_unknown_model */
-static const char *const depth_words[] = {"documented", "deep", NULL}; /* sched_params.deep */
+static const char *const switch_words[] = {"disabled", "enabled", "false", "true", "0", "1", NULL}; /* odd: on */
+static const char *const order_words[] = {"fifo", "deadline", NULL};           /* enum sched_order */
+static const char *const discard_words[] = {"lowest-class", "earliest", NULL}; /* enum sched_discard */
+static const char *const unknown_words[] = {"serve", "reject", NULL};          /* enum conf_unknown_model */
+static const char *const depth_words[] = {"documented", "deep", NULL};         /* sched_params.deep */
 
 #define SCHED(m) offsetof(struct conf_backend, sched.m)
 #define LATER    "accepted, not in effect yet"
@@ -42,13 +48,14 @@ static const struct annotation table[] = {
      NULL},
     {ENV "prefix-cache-lru-capacity", V_INT, "50000", SET_EFFECTIVE, 1, 1000000000, NULL, TO_U64, SCHED(lru_capacity),
      NULL},
-    {XK8S "queueing", V_WORD, "disabled", SET_NOT_YET, 0, 0, queueing_words, TO_NOTHING, 0, LATER},
-    {ENV "total-queue-capacity", V_INT, "104857600", SET_NOT_YET, 1, INT64_MAX, NULL, TO_NOTHING, 0, LATER},
-    {ENV "queue-ttl", V_DURATION, "30s", SET_NOT_YET, 1, INT64_MAX, NULL, TO_NOTHING, 0, LATER},
+    {XK8S "queueing", V_SWITCH, "disabled", SET_EFFECTIVE, 0, 0, switch_words, TO_BOOL, SCHED(queueing), NULL},
+    {ENV "total-queue-capacity", V_INT, "104857600", SET_EFFECTIVE, 1, INT64_MAX, NULL, TO_U64, SCHED(queue_bytes),
+     NULL},
+    {ENV "queue-ttl", V_DURATION, "30s", SET_EFFECTIVE, 1, INT64_MAX, NULL, TO_U64, SCHED(queue_ttl_us), NULL},
     {XK8S "model-server-runtime", V_WORD, "vllm", SET_EFFECTIVE, 0, 0, runtime_words, TO_INT,
      offsetof(struct conf_backend, runtime), NULL},
     {XK8S "epp-overlay", V_NAME, "", SET_NOT_YET, 0, 0, NULL, TO_NOTHING, 0, LATER},
-    {ENV "experimental-use-queueing", V_BOOL, "false", SET_NOT_YET, 0, 0, NULL, TO_NOTHING, 0, LATER},
+    {ENV "experimental-use-queueing", V_BOOL, "false", SET_EFFECTIVE, 0, 0, NULL, TO_NOTHING, 0, NULL},
     {ENV "experimental-use-scheduler-v2", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
      "accepted, no effect: there is only one scheduler"},
     {ENV "sd-queue-depth-threshold", V_INT, "5", SET_EFFECTIVE, 1, 1000000, NULL, TO_U32, SCHED(queue_threshold), NULL},
@@ -58,6 +65,19 @@ static const struct annotation table[] = {
     {OWN "unknown-model", V_WORD, "serve", SET_EFFECTIVE, 0, 0, unknown_words, TO_INT,
      offsetof(struct conf_backend, unknown_model), NULL},
     {OWN "prefix-depth", V_WORD, "deep", SET_EFFECTIVE, 0, 0, depth_words, TO_BOOL, SCHED(deep), NULL},
+    {OWN "queue-order", V_WORD, "fifo", SET_EFFECTIVE, 0, 0, order_words, TO_INT, SCHED(queue_order), NULL},
+    {OWN "queue-discard", V_WORD, "lowest-class", SET_EFFECTIVE, 0, 0, discard_words, TO_INT, SCHED(queue_discard),
+     NULL},
+    {OWN "total-queue-requests", V_INT, "100000", SET_EFFECTIVE, 1, 10000000, NULL, TO_U32, SCHED(queue_requests),
+     NULL},
+    {OWN "queue-ttl-max", V_DURATION, NULL, SET_EFFECTIVE, 1, INT64_MAX, NULL, TO_U64,
+     offsetof(struct conf_backend, queue_ttl_max_us), NULL},
+    {OWN "queue-early-refusal", V_SWITCH, "enabled", SET_EFFECTIVE, 0, 0, switch_words, TO_BOOL, SCHED(early_refusal),
+     NULL},
+    {OWN "prefix-wait", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(prefix_wait_us), NULL},
+    {OWN "flow-weights", V_WEIGHTS, "", SET_EFFECTIVE, 0, 0, NULL, TO_WEIGHTS, 0, NULL},
+    {OWN "trust-request-headers", V_TRUST, "all", SET_EFFECTIVE, 0, 0, NULL, TO_INT,
+     offsetof(struct conf_backend, trust), NULL},
     /* Settings of the reference picker that mean nothing here. */
     {ENV "enable-prefix-cache-scheduling", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
      "no effect, because the policy is chosen by " XK8S "routing-strategy"},
@@ -80,6 +100,8 @@ static const struct annotation table[] = {
 struct value {
     int64_t i;
     double f;
+    struct sched_flow_weight weights[SCHED_MAX_FLOW_WEIGHTS];
+    uint32_t n_weights;
 };
 
 static bool parse_word(const struct annotation *t, struct str s, struct value *v, char *why, size_t cap)
@@ -114,7 +136,10 @@ static bool parse_duration(const struct annotation *t, struct str s, struct valu
         snprintf(why, cap, "is no duration such as 300ms, 30s or 2h45m");
         return false;
     }
-    snprintf(why, cap, v->i <= 0 ? "must be more than zero" : "is too short");
+    snprintf(why, cap, "%s",
+             t->min == 0 ? "must not be negative"
+             : v->i <= 0 ? "must be more than zero"
+                         : "is too short");
     return v->i >= t->min && v->i <= t->max;
 }
 
@@ -128,16 +153,95 @@ static bool parse_int(const struct annotation *t, struct str s, struct value *v,
     return v->i >= t->min && v->i <= t->max;
 }
 
+/* Cuts the next of a comma list from the front, without blanks around it. */
+static bool next_entry(struct str *rest, struct str *entry)
+{
+    if (!rest->p)
+        return false;
+    ptrdiff_t comma = str_find(*rest, STR(","));
+    *entry = str_trim(comma < 0 ? *rest : str_first(*rest, (size_t)comma));
+    *rest = comma < 0 ? STR_NULL : str_from(*rest, (size_t)comma + 1);
+    return true;
+}
+
+/* "name=weight": the name is a fairness id or a model's, hashed as sched_req.flow is. The last '=' divides. */
+static const char *parse_weight(struct str entry, struct sched_flow_weight *w)
+{
+    size_t at = entry.n;
+    while (at > 0 && entry.p[at - 1] != '=')
+        at--;
+    if (at == 0)
+        return "which is not of the form name=weight";
+    struct str name = str_trim(str_first(entry, at - 1));
+    if (name.n == 0)
+        return "which has no name";
+    if (name.n > MAX_FLOW)
+        return "whose name is too long";
+    if (!str_to_double(str_trim(str_from(entry, at)), &w->weight) || !isfinite(w->weight) || w->weight < WEIGHT_MIN ||
+        w->weight > WEIGHT_MAX)
+        return "whose weight is no number from 0.000001 to 1000000";
+    w->flow = hash_bytes(name.p, name.n, 0);
+    return NULL;
+}
+
+static bool parse_weights(struct str s, struct value *v, char *why, size_t cap)
+{
+    struct str entry;
+    if (str_trim(s).n == 0)
+        return true;
+    while (next_entry(&s, &entry)) {
+        struct sched_flow_weight w = {0};
+        const char *bad =
+            v->n_weights == SCHED_MAX_FLOW_WEIGHTS ? "which is one too many (at most 256)" : parse_weight(entry, &w);
+        for (uint32_t i = 0; i < v->n_weights && !bad; i++)
+            bad = v->weights[i].flow == w.flow ? "whose name is given twice" : NULL;
+        if (bad) {
+            snprintf(why, cap, "has the entry \"" STR_FMT "\", %s", STR_ARG(str_first(entry, 64)), bad);
+            return false;
+        }
+        v->weights[v->n_weights++] = w;
+    }
+    return true;
+}
+
+static bool parse_trust(struct str s, struct value *v, char *why, size_t cap)
+{
+    static const char *const words[] = {"objective", "fairness", "ttl"}; /* bits of enum conf_trust */
+    struct str entry;
+    if (str_eq_c(s, "all"))
+        v->i = TRUST_OBJECTIVE | TRUST_FAIRNESS | TRUST_TTL;
+    if (str_eq_c(s, "all") || str_eq_c(s, "none"))
+        return true;
+    while (next_entry(&s, &entry)) {
+        size_t i = 0;
+        while (i < ARRAY_LEN(words) && !str_eq_c(entry, words[i]))
+            i++;
+        if (i == ARRAY_LEN(words)) {
+            snprintf(why, cap, "is neither all nor none nor a list of objective, fairness, ttl");
+            return false;
+        }
+        v->i |= BIT(i);
+    }
+    return true;
+}
+
 /* False with the end of the sentence `"x" ...` in why. */
 static bool parse(const struct annotation *t, struct str s, struct value *v, char *why, size_t cap)
 {
-    *v = (struct value){0};
+    v->i = 0;
+    v->f = 0;
+    v->n_weights = 0;
     snprintf(why, cap, "is neither true nor false");
     switch (t->type) {
     case V_WORD:
         return parse_word(t, s, v, why, cap);
     case V_BOOL:
         return parse_bool(s, v);
+    case V_SWITCH:
+        if (!parse_word(t, s, v, why, cap))
+            return false;
+        v->i &= 1;
+        return true;
     case V_INT:
         return parse_int(t, s, v, why, cap);
     case V_DURATION:
@@ -151,14 +255,28 @@ static bool parse(const struct annotation *t, struct str s, struct value *v, cha
     case V_NAME:
         snprintf(why, cap, "is no name of a ConfigMap");
         return s.n == 0 || dns_name_ok(s, 253);
+    case V_WEIGHTS:
+        return parse_weights(s, v, why, cap);
+    case V_TRUST:
+        return parse_trust(s, v, why, cap);
     }
     return false;
 }
 
-static void store(const struct annotation *t, const struct value *v, struct conf_backend *b)
+static void store_weights(const struct value *v, struct arena *a, struct sched_params *p)
+{
+    struct sched_flow_weight *w = arena_alloc(a, (v->n_weights + 1) * sizeof *w);
+    memcpy(w, v->weights, v->n_weights * sizeof *w);
+    p->flow_weights = w;
+    p->n_flow_weights = v->n_weights;
+}
+
+static void store(const struct annotation *t, const struct value *v, struct arena *a, struct conf_backend *b)
 {
     char *at = (char *)b + t->at;
-    uint64_t u = t->type == V_DURATION ? (uint64_t)v->i / 1000 : (uint64_t)v->i;
+    uint64_t u = (uint64_t)v->i;
+    if (t->type == V_DURATION)
+        u = u ? MAX(u / 1000, 1) : 0; /* what is more than zero stays so */
     int word = (int)v->i;
     uint32_t u32 = (uint32_t)u;
     bool flag = v->i != 0;
@@ -180,6 +298,9 @@ static void store(const struct annotation *t, const struct value *v, struct conf
     case TO_BOOL:
         memcpy(at, &flag, sizeof flag);
         return;
+    case TO_WEIGHTS:
+        store_weights(v, a, &b->sched);
+        return;
     }
 }
 
@@ -189,7 +310,7 @@ static struct str default_text(const struct annotation *t, struct arena *a, cons
     uint64_t us = 0;
     if (t->def)
         return str_c(t->def);
-    memcpy(&us, (const char *)b + t->at, sizeof us); /* ours, not a documented one: the scheduler's */
+    memcpy(&us, (const char *)b + t->at, sizeof us); /* ours, not a documented one: what is there already */
     duration_format((int64_t)us * 1000, text, sizeof text);
     return arena_str(a, str_c(text));
 }
@@ -231,7 +352,7 @@ static void bad_value(const struct apply *x, const struct annotation *t, struct 
     s->state = SET_BAD_KEPT;
     s->value = arena_str(x->a, kept_text(x->previous, t->key, s->value));
     snprintf(text, sizeof text, "\"" STR_FMT "\" %s; " STR_FMT "%s stays in effect", STR_ARG(str_first(s->given, 64)),
-             why, STR_ARG(s->value), s->value.n ? "" : "the default");
+             why, STR_ARG(str_first(s->value, 100)), s->value.n ? "" : "the default");
     s->note = arena_str(x->a, str_c(text));
     note(x, CONF_WARNING, s->key, text);
 }
@@ -257,12 +378,31 @@ static void apply_one(const struct apply *x, const struct annotation *t, struct 
         }
     }
     if (parse(t, s->value, &v, why, sizeof why))
-        store(t, &v, x->b);
+        store(t, &v, x->a, x->b);
 }
 
-/* Values that are understood but cannot all be served yet. */
-static void limits_of_this_version(const struct apply *x, struct conf_setting *s)
+/* A request without the header waits for queue-ttl: one that asks may do so, too. */
+static void raise_ttl_max(const struct apply *x, struct conf_setting *s)
 {
+    char text[400], ttl[32] = "";
+    uint64_t us = x->b->sched.queue_ttl_us;
+    if (x->b->queue_ttl_max_us >= us)
+        return;
+    ttl[duration_format((int64_t)us * 1000, ttl, sizeof ttl - 1)] = '\0';
+    snprintf(text, sizeof text, "%s%sraised to queue-ttl, %s", s->note.n ? s->note.p : "", s->note.n ? "; " : "", ttl);
+    x->b->queue_ttl_max_us = us;
+    s->value = arena_str(x->a, str_c(ttl));
+    s->note = arena_str(x->a, str_c(text));
+    note(x, CONF_INFO, s->key, text);
+}
+
+/* Values that are understood but bounded by others, or cannot all be served yet. */
+static void limits(const struct apply *x, struct conf_setting *s)
+{
+    if (str_eq_c(s->key, ENV "queue-ttl"))
+        x->b->queue_ttl_max_us = x->b->sched.queue_ttl_us; /* the default of queue-ttl-max, which follows */
+    if (str_eq_c(s->key, OWN "queue-ttl-max"))
+        raise_ttl_max(x, s);
     if (str_eq_c(s->key, XK8S "model-server-runtime") && x->b->runtime != RUNTIME_VLLM && s->state == SET_EFFECTIVE) {
         s->state = SET_NOT_YET;
         s->note = STR("accepted, not in effect yet: metrics are read by vLLM's names");
@@ -295,6 +435,28 @@ static void limit_depth(const struct apply *x)
     x->b->sched.deep = false;
     depth->value = STR("documented");
     depth->note = STR("because prefix-cache-max-prefix-blocks is set");
+}
+
+/* The older switch counts where `queueing` is not given. */
+static void switch_queueing(const struct apply *x)
+{
+    struct conf_setting *now = find_setting(x->b, XK8S "queueing"),
+                        *old = find_setting(x->b, ENV "experimental-use-queueing");
+    struct value v;
+    if (!now || !old || old->state == SET_DEFAULT || !parse_bool(old->value, &v))
+        return;
+    if (now->state == SET_DEFAULT) {
+        x->b->sched.queueing = v.i != 0;
+        now->value = v.i ? STR("enabled") : STR("disabled");
+        now->note = STR("because of " ENV "experimental-use-queueing");
+        return;
+    }
+    if (old->state != SET_EFFECTIVE)
+        return;
+    bool differs = x->b->sched.queueing != (v.i != 0);
+    old->state = SET_NO_EFFECT;
+    old->note = STR("no effect, because " XK8S "queueing is given");
+    note(x, differs ? CONF_WARNING : CONF_INFO, old->key, old->note.p);
 }
 
 static bool ours(struct str key)
@@ -338,9 +500,10 @@ void annotations_apply(const struct object *pool, const struct conf_backend *pre
     b->n_settings = ARRAY_LEN(table);
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
         apply_one(&x, &table[i], &b->settings[i]);
-        limits_of_this_version(&x, &b->settings[i]);
+        limits(&x, &b->settings[i]);
     }
     limit_depth(&x);
+    switch_queueing(&x);
     for (uint32_t i = 0; i < pool->meta.annotations.n; i++)
         if (ours(pool->meta.annotations.v[i].key) && !in_table(pool->meta.annotations.v[i].key))
             unknown(&x, &pool->meta.annotations.v[i]);

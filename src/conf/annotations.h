@@ -5,8 +5,9 @@
 
 #include "conf/object.h"
 
-/* Fills b->sched, runtime, unknown_model and settings of a pool's backend (arena a). Bad values are warnings: the value
- * in effect in `previous` stays, the default where there is none (mission decision 12). */
+/* Fills b->sched, runtime, unknown_model, trust, queue_ttl_max_us and settings of a pool's backend (arena a). Bad
+ * values are warnings: the value in effect in `previous` stays, the default where there is none (mission decision 12).
+ */
 void annotations_apply(const struct object *pool, const struct conf_backend *previous, struct arena *a,
                        struct conf_backend *b, struct conf_report *rep);
 /* Appends one more line to the settings (policy objects). */

@@ -30,6 +30,8 @@ void build_note(const struct build *b, enum conf_severity s, const struct object
  * reference leads nowhere. */
 void build_pools(struct build *b);
 uint32_t build_backend(struct build *b, const struct object *route, const struct backend_ref *r, struct str *problem);
+/* build_models.c: gives every pool its models, objectives and rewrites. After the pools, before any other backend. */
+void build_models(struct build *b);
 /* build_endpoints.c */
 void build_index_pods(struct build *b);
 void build_free_pods(struct build *b);

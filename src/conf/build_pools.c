@@ -1,5 +1,5 @@
-/* conf/build_pools.c - the backends of a snapshot: every InferencePool with its settings and models, and the Services
- * that routes name. */
+/* conf/build_pools.c - the backends of a snapshot: every InferencePool with its settings, and the Services that routes
+ * name. */
 #include "conf/build.h"
 
 #include <stdarg.h>
@@ -42,63 +42,6 @@ static struct str pool_key(struct build *b, const struct object *o)
                               STR_ARG(o->meta.name)));
 }
 
-static bool model_is_of(const struct object *m, const struct object *pool)
-{
-    const struct ref *r = ((const struct model *)m->spec)->spec->pool;
-    const char *group = pool->def->group;
-    return str_eq(m->meta.ns, pool->meta.ns) && str_eq(r->name, pool->meta.name) &&
-           (r->has_group ? str_eq_c(r->group, group) : !strcmp(group, GROUP_POOL_X));
-}
-
-static void fill_model(struct build *b, const struct object *o, struct conf_model *m)
-{
-    static const enum sched_criticality levels[] = {CRIT_STANDARD, CRIT_CRITICAL, CRIT_SHEDDABLE};
-    const struct model_spec *s = ((const struct model *)o->spec)->spec;
-    struct arena *a = &b->c->arena;
-    *m = (struct conf_model){.ns = arena_str(a, o->meta.ns),
-                             .name = arena_str(a, o->meta.name),
-                             .model_name = arena_str(a, s->model_name),
-                             .criticality = levels[s->criticality],
-                             .n_targets = s->targets.n};
-    m->targets = arena_zalloc(a, (s->targets.n + 1) * sizeof *m->targets);
-    for (uint32_t i = 0; i < s->targets.n; i++) {
-        m->targets[i].name = arena_str(a, s->targets.v[i].name);
-        m->targets[i].weight = (uint32_t)s->targets.v[i].weight;
-        m->total_weight += m->targets[i].weight;
-    }
-}
-
-/* The oldest object of a name wins (gie-protocol 1.2). */
-static int by_model_then_age(const void *pa, const void *pb)
-{
-    const struct object *a = *(const struct object *const *)pa, *b = *(const struct object *const *)pb;
-    int c =
-        str_cmp(((const struct model *)a->spec)->spec->model_name, ((const struct model *)b->spec)->spec->model_name);
-    return c ? c : object_age_cmp(a, b);
-}
-
-static void build_models(struct build *b, const struct object *pool, struct conf_backend *out)
-{
-    uint32_t n = 0;
-    const struct object **v = xcalloc(b->first[K_MODEL + 1] - b->first[K_MODEL] + 1, sizeof *v);
-    EACH_OBJECT(b, K_MODEL, o)
-    if (model_is_of(o, pool))
-        v[n++] = o;
-    if (n > 1)
-        qsort(v, n, sizeof *v, by_model_then_age);
-    out->models = arena_zalloc(&b->c->arena, (n + 1) * sizeof *out->models);
-    for (uint32_t i = 0; i < n; i++) {
-        struct str name = ((const struct model *)v[i]->spec)->spec->model_name;
-        if (out->n_models && str_eq(out->models[out->n_models - 1].model_name, name))
-            build_note(b, CONF_WARNING, v[i], "spec.modelName",
-                       "\"" STR_FMT "\" belongs to the older InferenceModel " STR_FMT " of this pool", STR_ARG(name),
-                       STR_ARG(out->models[out->n_models - 1].name));
-        else
-            fill_model(b, v[i], &out->models[out->n_models++]);
-    }
-    free(v);
-}
-
 /* Policies on the pool: shown in its settings, as they are only accepted in this version. */
 static void add_policies(struct build *b, const struct object *pool, struct conf_backend *out)
 {
@@ -123,7 +66,6 @@ static void build_pool(struct build *b, const struct object *o)
     out->kind = BACKEND_POOL;
     out->key = pool_key(b, o);
     annotations_apply(o, find_previous(b, out->key), &b->c->arena, out, b->rep);
-    build_models(b, o, out);
     add_policies(b, o, out);
     build_pool_endpoints(b, o, out);
 }
@@ -138,15 +80,7 @@ void build_pools(struct build *b)
 {
     EACH_OBJECT(b, K_POOL, o)
     build_pool(b, o);
-    EACH_OBJECT(b, K_MODEL, o)
-    {
-        const struct ref *r = ((const struct model *)o->spec)->spec->pool;
-        const char *group = str_eq_c(r->group, GROUP_POOL) ? GROUP_POOL : GROUP_POOL_X;
-        if (!build_find(b, group, "InferencePool", o->meta.ns, r->name))
-            build_note(b, CONF_WARNING, o, "spec.poolRef",
-                       "there is no InferencePool " STR_FMT "/" STR_FMT " of group %s", STR_ARG(o->meta.ns),
-                       STR_ARG(r->name), group);
-    }
+    build_models(b);
     EACH_OBJECT(b, K_TRAFFIC_POLICY, o)
     {
         const struct ref *r = ((const struct traffic_policy *)o->spec)->spec->pool;

@@ -4,7 +4,7 @@
  * its last good form, or stays absent, and everything else goes on. Objects vanish when the source that gave them no longer does. Unknown
  * kinds and fields are reported, not fatal. YAML (multi-document, anchors bounded) and JSON, `kind: List`, files and directories
  * (*.yaml *.yml *.json, folders inside as well, hidden ones left out). Kinds: GatewayClass, Gateway, HTTPRoute, ReferenceGrant, BackendTrafficPolicy,
- * InferencePool v1alpha2 and v1, InferenceModel, InferenceTrafficPolicy, InferenceObjective and InferenceModelRewrite (accepted, reported as not in
+ * InferencePool v1alpha2 and v1, InferenceModel, InferenceObjective, InferenceModelRewrite, InferenceTrafficPolicy (accepted, reported as not in
  * effect yet), Pod, Service, EndpointSlice, ConfigMap, and for the sandbox Deployment, StatefulSet, LeaderWorkerSet. Bounds: 32 MiB a file, 10 000
  * files, 200 000 objects, 50 000 values an object, 10 000 values through YAML aliases a document. When the same object is given twice, the later
  * file or source counts. Several sources may be loaded into one store (files, the sandbox's pods, --endpoint). */

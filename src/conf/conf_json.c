@@ -116,6 +116,25 @@ static void write_listener(struct jsonw *w, const struct conf *c, const struct c
     jsonw_obj_end(w);
 }
 
+static void member_i64(struct jsonw *w, const char *key, int64_t v)
+{
+    jsonw_key(w, key);
+    jsonw_i64(w, v);
+}
+
+static void write_targets(struct jsonw *w, const char *key, const struct conf_target_model *v, uint32_t n)
+{
+    jsonw_key(w, key);
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < n; i++) {
+        jsonw_obj(w);
+        member_str(w, "name", v[i].name);
+        member_u64(w, "weight", v[i].weight);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+}
+
 static void write_models(struct jsonw *w, const struct conf_backend *b)
 {
     static const char *const names[] = {"Sheddable", "Standard", "Critical"};
@@ -128,17 +147,54 @@ static void write_models(struct jsonw *w, const struct conf_backend *b)
         member_str(w, "model_name", m->model_name);
         jsonw_key(w, "criticality");
         jsonw_cstr(w, names[m->criticality + 1]);
-        jsonw_key(w, "target_models");
-        jsonw_arr(w);
-        for (uint32_t k = 0; k < m->n_targets; k++) {
-            jsonw_obj(w);
-            member_str(w, "name", m->targets[k].name);
-            member_u64(w, "weight", m->targets[k].weight);
-            jsonw_obj_end(w);
-        }
-        jsonw_arr_end(w);
+        member_i64(w, "priority", m->priority);
+        write_targets(w, "target_models", m->targets, m->n_targets);
         jsonw_obj_end(w);
     }
+    jsonw_arr_end(w);
+}
+
+static void write_objectives(struct jsonw *w, const struct conf_backend *b)
+{
+    jsonw_key(w, "objectives");
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < b->n_objectives; i++) {
+        jsonw_obj(w);
+        member_str(w, "name", b->objectives[i].name);
+        member_i64(w, "priority", b->objectives[i].priority);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+}
+
+static void write_rewrites(struct jsonw *w, const struct conf_backend *b)
+{
+    jsonw_key(w, "rewrites");
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < b->n_rewrites; i++) {
+        const struct conf_model_rewrite *r = &b->rewrites[i];
+        jsonw_obj(w);
+        member_str(w, "object", r->object);
+        jsonw_key(w, "model"); /* null: any */
+        if (r->model.n)
+            jsonw_str(w, r->model);
+        else
+            jsonw_null(w);
+        write_targets(w, "targets", r->targets, r->n_targets);
+        jsonw_obj_end(w);
+    }
+    jsonw_arr_end(w);
+}
+
+/* Request headers the pool believes its clients. */
+static void write_trust(struct jsonw *w, const struct conf_backend *b)
+{
+    static const char *const names[] = {"objective", "fairness", "ttl"}; /* bits of enum conf_trust */
+    jsonw_key(w, "trust");
+    jsonw_arr(w);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (b->trust & BIT(i))
+            jsonw_cstr(w, names[i]);
     jsonw_arr_end(w);
 }
 
@@ -185,6 +241,9 @@ static void write_backend(struct jsonw *w, const struct conf_backend *b)
     jsonw_arr_end(w);
     if (b->kind == BACKEND_POOL) {
         write_models(w, b);
+        write_objectives(w, b);
+        write_rewrites(w, b);
+        write_trust(w, b);
         write_settings(w, b);
     }
     jsonw_obj_end(w);

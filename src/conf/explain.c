@@ -75,15 +75,30 @@ static void add_listener(struct buf *out, const struct conf *c, const struct con
         buf_addf(out, "    no route: every request is answered with 404\n");
 }
 
+static void add_targets(struct buf *out, const struct conf_target_model *v, uint32_t n, uint32_t total)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        double share = total ? 100.0 * v[i].weight / total : 100.0 / n;
+        buf_addf(out, "%s " STR_FMT " %.1f %%", i ? "," : " ->", STR_ARG(v[i].name), share);
+    }
+}
+
 static void add_model(struct buf *out, const struct conf_model *m)
 {
     static const char *const names[] = {"Sheddable", "Standard", "Critical"};
-    buf_addf(out, "    model " STR_FMT " (%s)", STR_ARG(m->model_name), names[m->criticality + 1]);
-    for (uint32_t i = 0; i < m->n_targets; i++) {
-        double share = m->total_weight ? 100.0 * m->targets[i].weight / m->total_weight : 100.0 / m->n_targets;
-        buf_addf(out, "%s " STR_FMT " %.1f %%", i ? "," : " ->", STR_ARG(m->targets[i].name), share);
-    }
+    buf_addf(out, "    model " STR_FMT " (%s", STR_ARG(m->model_name), names[m->criticality + 1]);
+    if (m->priority != (int)m->criticality)
+        buf_addf(out, ", priority %d", m->priority);
+    buf_addf(out, ")");
+    add_targets(out, m->targets, m->n_targets, m->total_weight);
     buf_addf(out, "\n");
+}
+
+static void add_rewrite(struct buf *out, const struct conf_model_rewrite *r)
+{
+    buf_addf(out, "    rewrites %s" STR_FMT, r->model.n ? "model " : "every other model", STR_ARG(r->model));
+    add_targets(out, r->targets, r->n_targets, r->total_weight);
+    buf_addf(out, " (InferenceModelRewrite " STR_FMT ")\n", STR_ARG(r->object));
 }
 
 static void add_settings(struct buf *out, const struct conf_backend *b)
@@ -93,10 +108,10 @@ static void add_settings(struct buf *out, const struct conf_backend *b)
         if (s->state == SET_NO_EFFECT && s->given.n == 0)
             continue;
         buf_addf(out, "    " STR_FMT " = " STR_FMT, STR_ARG(s->key), STR_ARG(s->value));
-        if (s->state == SET_DEFAULT)
-            buf_addf(out, " (default)");
-        else if (s->note.n)
+        if (s->note.n)
             buf_addf(out, " (" STR_FMT ")", STR_ARG(s->note));
+        else if (s->state == SET_DEFAULT)
+            buf_addf(out, " (default)");
         buf_addf(out, "\n");
     }
 }
@@ -111,6 +126,11 @@ static void add_backend(struct buf *out, const struct conf_backend *b)
                  b->port, STR_ARG(b->source));
     for (uint32_t i = 0; i < b->n_models; i++)
         add_model(out, &b->models[i]);
+    for (uint32_t i = 0; i < b->n_objectives; i++)
+        buf_addf(out, "    objective " STR_FMT " (priority %d)\n", STR_ARG(b->objectives[i].name),
+                 b->objectives[i].priority);
+    for (uint32_t i = b->n_rewrites; i-- > 0;) /* "every other" last */
+        add_rewrite(out, &b->rewrites[i]);
     for (uint32_t i = 0; i < b->n_endpoints; i++)
         buf_addf(out, "    endpoint " STR_FMT " " STR_FMT ":%u\n", STR_ARG(b->endpoints[i].pod),
                  STR_ARG(b->endpoints[i].host), b->endpoints[i].port);

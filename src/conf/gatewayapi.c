@@ -94,6 +94,20 @@ static void ref_group(struct dec *d, const struct doc *v, void *out)
         FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),                                    \
         FIELD("sectionName", F_STR, ref, section, .max = 253), FIELD("port", F_INT, ref, port, .min = 1, .max = 65535)
 const struct fields ref_fields = {.v = (const struct field[]){REF_FIELDS, FIELD_END}, .size = sizeof(struct ref)};
+/* A pool of the object's own namespace. */
+static void check_pool_ref(struct dec *d, const struct doc *map, void *out)
+{
+    const struct ref *r = out;
+    if (r->kind.n && !str_eq_c(r->kind, "InferencePool"))
+        dec_error(d, map, "kind must be InferencePool");
+}
+const struct fields pool_ref_fields = {
+    .v = (const struct field[]){{.name = "group", .kind = F_FN, .fn = ref_group},
+                                FIELD("kind", F_STR, ref, kind, .max = 63),
+                                FIELD("name", F_STR, ref, name, .flags = F_REQUIRED, .min = 1, .max = 253),
+                                FIELD_END},
+    .size = sizeof(struct ref),
+    .check = check_pool_ref};
 static const struct fields grant_ref_fields = {
     .v = (const struct field[]){{.name = "group", .kind = F_FN, .fn = ref_group},
                                 FIELD("kind", F_STR, ref, kind, .flags = F_REQUIRED, .min = 1, .max = 63),

@@ -1,5 +1,5 @@
-/* conf/inference.c - InferencePool (v1alpha2 and v1), InferenceModel, and the kinds of the extension that are only
- * accepted. */
+/* conf/inference.c - the kinds of the inference extension: InferencePool (v1alpha2 and v1), InferenceModel,
+ * InferenceObjective, InferenceModelRewrite; InferenceTrafficPolicy is only accepted. */
 #include "conf/object.h"
 
 /* InferencePool. Both versions fill struct pool_spec; the pieces of v1 that are nested deeper are flattened here. */
@@ -118,8 +118,6 @@ static void check_model(struct dec *d, const struct doc *map, void *out)
     if (weighted && weighted < s->targets.n)
         dec_error(d, doc_get(map, "targetModels"),
                   "targetModels: weights should be set for all models, or none of the models");
-    if (!str_eq_c(s->pool->kind, "") && !str_eq_c(s->pool->kind, "InferencePool"))
-        dec_error(d, doc_get(map, "poolRef"), "poolRef.kind must be InferencePool");
 }
 
 static const char *const criticality_words[] = {"Standard", "Critical", "Sheddable", NULL};
@@ -128,7 +126,7 @@ static const struct fields model_spec_fields = {
         (const struct field[]){
             FIELD("modelName", F_STR, model_spec, model_name, .flags = F_REQUIRED, .min = 1, .max = 256),
             FIELD("criticality", F_ENUM, model_spec, criticality, .words = criticality_words),
-            FIELD("poolRef", F_OBJ, model_spec, pool, .flags = F_REQUIRED, .sub = &ref_fields),
+            FIELD("poolRef", F_OBJ, model_spec, pool, .flags = F_REQUIRED, .sub = &pool_ref_fields),
             FIELD("targetModels", F_LIST, model_spec, targets, .max = 10, .sub = &target_fields), FIELD_END},
     .size = sizeof(struct model_spec),
     .check = check_model};
@@ -157,10 +155,82 @@ const struct fields traffic_policy_fields = {
             FIELD("spec", F_OBJ, traffic_policy, spec, .flags = F_REQUIRED, .sub = &traffic_spec_fields), FIELD_END},
     .size = sizeof(struct traffic_policy)};
 
-/* InferenceObjective, InferenceModelRewrite */
-struct accepted {
-    char nothing;
-};
-static const struct field accepted_members[] = {FIELD_SKIP_META, FIELD_SKIP("spec"), FIELD_END};
-const struct fields objective_fields = {.v = accepted_members, .size = sizeof(struct accepted)};
-const struct fields rewrite_kind_fields = {.v = accepted_members, .size = sizeof(struct accepted)};
+/* InferenceObjective. The upstream type has the priority alone; the product also describes it with the name of a model
+ * and a criticality (ack 2.3, 5.11). */
+static void check_objective(struct dec *d, const struct doc *map, void *out)
+{
+    struct objective_spec *s = out;
+    s->has_priority = doc_get(map, "priority") != NULL;
+    s->has_criticality = doc_get(map, "criticality") != NULL;
+    if (s->has_priority && s->has_criticality)
+        dec_warn(d, doc_get(map, "criticality"), "criticality: priority is given as well and counts alone");
+}
+
+static const struct fields objective_spec_fields = {
+    .v =
+        (const struct field[]){
+            FIELD("priority", F_INT, objective_spec, priority, .min = INT32_MIN, .max = INT32_MAX),
+            FIELD("criticality", F_ENUM, objective_spec, criticality, .words = criticality_words),
+            FIELD("modelName", F_STR, objective_spec, model_name, .min = 1, .max = 256),
+            FIELD("poolRef", F_OBJ, objective_spec, pool, .flags = F_REQUIRED, .sub = &pool_ref_fields), FIELD_END},
+    .size = sizeof(struct objective_spec),
+    .check = check_objective};
+const struct fields objective_fields = {
+    .v =
+        (const struct field[]){
+            FIELD_SKIP_META, FIELD("spec", F_OBJ, objective, spec, .flags = F_REQUIRED, .sub = &objective_spec_fields),
+            FIELD_END},
+    .size = sizeof(struct objective)};
+
+/* InferenceModelRewrite */
+static const char *const model_match_words[] = {"Exact", NULL};
+static const struct fields model_value_fields = {
+    .v = (const struct field[]){FIELD("type", F_ENUM, model_value, type, .words = model_match_words),
+                                FIELD("value", F_STR, model_value, value, .flags = F_REQUIRED, .min = 1, .max = 256),
+                                FIELD_END},
+    .size = sizeof(struct model_value)};
+static const struct fields model_match_fields = {
+    .v = (const struct field[]){FIELD("model", F_OBJ, model_match, model, .sub = &model_value_fields), FIELD_END},
+    .size = sizeof(struct model_match)};
+static const struct fields rewrite_target_fields = {
+    .v = (const struct field[]){FIELD("modelRewrite", F_STR, target_model, name, .flags = F_REQUIRED, .min = 1,
+                                      .max = 253),
+                                FIELD("weight", F_INT, target_model, weight, .min = 1, .max = 1000000), FIELD_END},
+    .size = sizeof(struct target_model)};
+
+/* Weights for some only: the cumulative draw never reaches the others. */
+static void check_rewrite_rule(struct dec *d, const struct doc *map, void *out)
+{
+    const struct rewrite_rule *r = out;
+    uint32_t weighted = 0;
+    for (uint32_t i = 0; i < r->targets.n; i++)
+        weighted += r->targets.v[i].weight > 0;
+    if (weighted && weighted < r->targets.n)
+        dec_warn(d, doc_get(map, "targets"),
+                 "targets: some have a weight and some have none: those without are never chosen");
+}
+
+#define REWRITE_MAX_MATCHES 64 /* of a rule */
+#define REWRITE_MAX_TARGETS 64
+#define REWRITE_MAX_RULES   256
+static const struct fields rewrite_rule_fields = {
+    .v = (const struct field[]){FIELD("matches", F_LIST, rewrite_rule, matches, .max = REWRITE_MAX_MATCHES,
+                                      .sub = &model_match_fields),
+                                FIELD("targets", F_LIST, rewrite_rule, targets, .flags = F_REQUIRED | F_NONEMPTY,
+                                      .max = REWRITE_MAX_TARGETS, .sub = &rewrite_target_fields),
+                                FIELD_END},
+    .size = sizeof(struct rewrite_rule),
+    .check = check_rewrite_rule};
+static const struct fields model_rewrite_spec_fields = {
+    .v = (const struct field[]){FIELD("poolRef", F_OBJ, model_rewrite_spec, pool, .flags = F_REQUIRED,
+                                      .sub = &pool_ref_fields),
+                                FIELD("rules", F_LIST, model_rewrite_spec, rules, .flags = F_REQUIRED | F_NONEMPTY,
+                                      .max = REWRITE_MAX_RULES, .sub = &rewrite_rule_fields),
+                                FIELD_END},
+    .size = sizeof(struct model_rewrite_spec)};
+const struct fields model_rewrite_fields = {
+    .v = (const struct field[]){FIELD_SKIP_META,
+                                FIELD("spec", F_OBJ, model_rewrite, spec, .flags = F_REQUIRED,
+                                      .sub = &model_rewrite_spec_fields),
+                                FIELD_END},
+    .size = sizeof(struct model_rewrite)};

@@ -226,6 +226,35 @@ struct model_spec {
 struct model {
     struct model_spec *spec;
 };
+struct objective_spec { /* priority, or the criticality word in its place; model_name "" = chosen by its own name alone */
+    int64_t priority;
+    bool has_priority, has_criticality;
+    int criticality; /* as in model_spec */
+    struct str model_name;
+    struct ref *pool;
+};
+struct objective {
+    struct objective_spec *spec;
+};
+enum { MODEL_MATCH_EXACT };
+struct model_value {
+    int type; /* MODEL_MATCH_* */
+    struct str value;
+};
+struct model_match {
+    struct model_value *model; /* NULL = any model */
+};
+struct rewrite_rule {
+    DEC_LIST(struct model_match) matches; /* none = any model */
+    DEC_LIST(struct target_model) targets;
+};
+struct model_rewrite_spec {
+    struct ref *pool;
+    DEC_LIST(struct rewrite_rule) rules;
+};
+struct model_rewrite {
+    struct model_rewrite_spec *spec;
+};
 struct traffic_policy_spec {
     struct ref *pool;
     struct str runtime;
@@ -235,7 +264,7 @@ struct traffic_policy {
     struct traffic_policy_spec *spec;
 };
 extern const struct fields pool_x_fields, pool_v1_fields, model_fields, traffic_policy_fields, objective_fields,
-    rewrite_kind_fields;
+    model_rewrite_fields;
 
 /* core/v1 and discovery */
 struct container_port {
@@ -294,7 +323,8 @@ struct slice {
 struct configmap {
     struct kvs data;
 };
-extern const struct fields pod_fields, service_fields, slice_fields, configmap_fields, pod_spec_fields, ref_fields;
+extern const struct fields pod_fields, service_fields, slice_fields, configmap_fields, pod_spec_fields, ref_fields,
+    pool_ref_fields;
 
 /* Workloads */
 struct pod_template {

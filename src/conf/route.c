@@ -98,20 +98,43 @@ const struct conf_match *conf_route(const struct conf_listener *l, const struct 
     return NULL;
 }
 
-const struct conf_model *conf_find_model(const struct conf_backend *pool, struct str model_name)
+/* The element of a sorted array whose name, a struct str at offset `at`, is the one given. */
+static const void *find_name(const void *v, uint32_t n, size_t size, size_t at, struct str name)
 {
-    uint32_t lo = 0, hi = pool->n_models;
+    uint32_t lo = 0, hi = n;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        int c = str_cmp(pool->models[mid].model_name, model_name);
+        const char *x = (const char *)v + mid * size;
+        int c = str_cmp(*(const struct str *)(const void *)(x + at), name);
         if (c == 0)
-            return &pool->models[mid];
+            return x;
         if (c < 0)
             lo = mid + 1;
         else
             hi = mid;
     }
     return NULL;
+}
+
+const struct conf_model *conf_find_model(const struct conf_backend *pool, struct str model_name)
+{
+    return find_name(pool->models, pool->n_models, sizeof *pool->models, offsetof(struct conf_model, model_name),
+                     model_name);
+}
+
+const struct conf_objective *conf_find_objective(const struct conf_backend *pool, struct str name)
+{
+    return find_name(pool->objectives, pool->n_objectives, sizeof *pool->objectives,
+                     offsetof(struct conf_objective, name), name);
+}
+
+const struct conf_model_rewrite *conf_find_rewrite(const struct conf_backend *pool, struct str model_name)
+{
+    const struct conf_model_rewrite *r = find_name(pool->rewrites, pool->n_rewrites, sizeof *pool->rewrites,
+                                                   offsetof(struct conf_model_rewrite, model), model_name);
+    if (!r && pool->n_rewrites && pool->rewrites[0].model.n == 0)
+        r = &pool->rewrites[0]; /* for any model */
+    return r;
 }
 
 const struct conf_backend_ref *conf_draw_backend(const struct conf_rule *r, double u)
@@ -129,17 +152,30 @@ const struct conf_backend_ref *conf_draw_backend(const struct conf_rule *r, doub
     return last;
 }
 
+/* By weights; evenly when there are none. */
+static struct str draw(const struct conf_target_model *v, uint32_t n, uint32_t total, double u)
+{
+    if (total == 0)
+        return v[MIN((uint32_t)(u * n), n - 1)].name;
+    uint64_t left = (uint64_t)(u * total);
+    const struct conf_target_model *last = v;
+    for (uint32_t i = 0; i < n; i++) {
+        if (v[i].weight == 0)
+            continue;
+        last = &v[i];
+        if (left < last->weight)
+            break;
+        left -= last->weight;
+    }
+    return last->name;
+}
+
 struct str conf_draw_target(const struct conf_model *m, double u)
 {
-    if (m->n_targets == 0)
-        return m->model_name;
-    if (m->total_weight == 0)
-        return m->targets[MIN((uint32_t)(u * m->n_targets), m->n_targets - 1)].name;
-    uint64_t left = (uint64_t)(u * m->total_weight);
-    for (uint32_t i = 0; i < m->n_targets; i++) {
-        if (left < m->targets[i].weight)
-            return m->targets[i].name;
-        left -= m->targets[i].weight;
-    }
-    return m->targets[m->n_targets - 1].name;
+    return m->n_targets ? draw(m->targets, m->n_targets, m->total_weight, u) : m->model_name;
+}
+
+struct str conf_draw_rewrite(const struct conf_model_rewrite *r, double u)
+{
+    return draw(r->targets, r->n_targets, r->total_weight, u);
 }

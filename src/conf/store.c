@@ -20,8 +20,8 @@ struct conf_store *conf_store_new(void)
 
 static void objects_free(struct map *m)
 {
-    MAP_EACH(slot, m)
-    object_free(slot->val);
+    MAP_EACH (slot, m)
+        object_free(slot->val);
     map_free(m);
 }
 
@@ -150,6 +150,24 @@ static void keep_last_good(struct loader *l, struct object *bad, struct dec *d, 
     map_put(&l->objects, old->key, old);
 }
 
+/* Kubernetes refuses a new modelName for an InferenceModel: it is another model. In files it counts, as if the object
+ * had been deleted and made anew with the time that it says. */
+static void check_immutable(const struct loader *l, const struct object *o, struct dec *d, const struct doc *doc)
+{
+    const struct object *old = o->def->kind == K_MODEL ? map_get(&l->source->objects, o->key) : NULL;
+    if (!old)
+        return;
+    struct str was = ((const struct model *)old->spec)->spec->model_name,
+               is = ((const struct model *)o->spec)->spec->model_name;
+    if (str_eq(was, is))
+        return;
+    size_t mark = dec_push(d, "spec.modelName");
+    dec_warn(d, doc_get(doc_get(doc, "spec"), "modelName"),
+             "changed from \"" STR_FMT "\": Kubernetes refuses this (modelName is immutable), here it takes effect",
+             STR_ARG(str_first(was, 256)));
+    dec_pop(d, mark);
+}
+
 static void accept_object(struct loader *l, struct object *o, struct dec *d, const struct doc *doc)
 {
     struct object *before = map_get(&l->objects, o->key);
@@ -162,6 +180,8 @@ static void accept_object(struct loader *l, struct object *o, struct dec *d, con
         d->path_n = 0;
         dec_warn(d, doc, "is also given at " STR_FMT ":%u: the later one counts", STR_ARG(before->file), before->line);
     }
+    d->path_n = 0;
+    check_immutable(l, o, d, doc);
     map_put(&l->objects, o->key, o);
     if (before)
         object_free(before);
@@ -302,8 +322,7 @@ static void describe_workloads(struct conf_store *s)
 /* The file, or a directory above it, could not be read whole. */
 static bool is_damaged(const struct loader *l, struct str file)
 {
-    MAP_EACH(slot, &l->damaged)
-    {
+    MAP_EACH (slot, &l->damaged) {
         struct str path = {slot->key, slot->key_n};
         if (str_starts(file, path) && (file.n == path.n || file.p[path.n] == '/' || path.p[path.n - 1] == '/'))
             return true;
@@ -315,8 +334,7 @@ void loader_finish(struct loader *l)
 {
     struct map old = l->source->objects;
     l->source->objects = l->objects;
-    MAP_EACH(slot, &old)
-    {
+    MAP_EACH (slot, &old) {
         struct object *o = slot->val;
         if (is_damaged(l, o->file) && !map_get(&l->source->objects, o->key)) {
             o->stale = true;
@@ -345,11 +363,11 @@ const struct object **store_objects(const struct conf_store *s, uint32_t *n)
     uint32_t i = 0;
     map_init(&all, 0);
     for (uint32_t k = 0; k < s->n_sources; k++)
-        MAP_EACH(slot, &s->sources[k].objects)
-    map_put(&all, ((struct object *)slot->val)->key, slot->val);
+        MAP_EACH (slot, &s->sources[k].objects)
+            map_put(&all, ((struct object *)slot->val)->key, slot->val);
     const struct object **v = xcalloc(all.n + 1, sizeof *v);
-    MAP_EACH(slot, &all)
-    v[i++] = slot->val;
+    MAP_EACH (slot, &all)
+        v[i++] = slot->val;
     map_free(&all);
     if (i > 1)
         qsort(v, i, sizeof *v, by_kind_and_name);

@@ -74,9 +74,10 @@ struct conf_target_model {
     struct str name;
     uint32_t weight;                   /* 0 for all = uniform */
 };
-struct conf_model { /* InferenceModel, the winning one for its name in its pool */
+struct conf_model { /* InferenceModel, the winning one for its name in its pool; else the InferenceObjective that carries the model's name */
     struct str ns, name, model_name;
-    enum sched_criticality criticality;
+    enum sched_criticality criticality; /* for labels: the word of the priority */
+    int priority;                      /* Critical 1, Standard 0, Sheddable -1; an InferenceObjective may give any */
     struct conf_target_model *targets;
     uint32_t n_targets, total_weight;
 };

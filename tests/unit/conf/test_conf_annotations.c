@@ -1,8 +1,10 @@
 /* Annotations of pools: defaults, effects, bad values that leave the last good one, unknown names. */
 #include "conf_fixture.h"
+#include "base/hash.h"
 
 #define XK8S "inference.networking.x-k8s.io/"
 #define ENV  "inference-epp-env.networking.x-k8s.io/"
+#define OWN  "penstock.dev/"
 
 static const struct conf_backend *load(struct world *w, const char *annotations)
 {
@@ -33,6 +35,14 @@ static void defaults(void **state)
         {ENV "sd-kv-cache-util-threshold", "0.8"},
         {"penstock.dev/unknown-model", "serve"},
         {"penstock.dev/prefix-depth", "deep"},
+        {OWN "queue-order", "fifo"},
+        {OWN "queue-discard", "lowest-class"},
+        {OWN "total-queue-requests", "100000"},
+        {OWN "queue-ttl-max", "30s"},
+        {OWN "queue-early-refusal", "enabled"},
+        {OWN "prefix-wait", "0s"},
+        {OWN "flow-weights", ""},
+        {OWN "trust-request-headers", "all"},
         {ENV "lora-affinity-threshold", "0.999"},
     };
     const struct conf_backend *b = load(*state, "");
@@ -52,8 +62,20 @@ static void defaults(void **state)
     assert_true(b->sched.kv_threshold > 0.79 && b->sched.kv_threshold < 0.81);
     assert_true(b->sched.deep);
     assert_int_equal(b->unknown_model, UNKNOWN_MODEL_SERVE);
-    assert_int_equal(setting_of(b, "queueing")->state, SET_NOT_YET);
-    assert_str(setting_of(b, "queueing")->note, "accepted, not in effect yet");
+    assert_int_equal(setting_of(b, XK8S "queueing")->state, SET_DEFAULT);
+    assert_int_equal(setting_of(b, "epp-overlay")->state, SET_NOT_YET);
+    assert_str(setting_of(b, "epp-overlay")->note, "accepted, not in effect yet");
+    assert_false(b->sched.queueing);
+    assert_int_equal(b->sched.queue_bytes, 104857600);
+    assert_int_equal(b->sched.queue_requests, 100000);
+    assert_int_equal(b->sched.queue_ttl_us, 30000000);
+    assert_int_equal(b->queue_ttl_max_us, 30000000);
+    assert_int_equal(b->sched.queue_order, ORDER_FIFO);
+    assert_int_equal(b->sched.queue_discard, DISCARD_LOWEST_CLASS);
+    assert_true(b->sched.early_refusal);
+    assert_int_equal(b->sched.prefix_wait_us, 0);
+    assert_int_equal(b->sched.n_flow_weights, 0);
+    assert_int_equal(b->trust, TRUST_OBJECTIVE | TRUST_FAIRNESS | TRUST_TTL);
     assert_str(setting_of(b, "queue-score-weight")->note,
                "no effect, because decisions are expected seconds of work and not weighted scores");
 }
@@ -108,6 +130,33 @@ static void bad_values(void **state)
         {ENV "sd-kv-cache-util-threshold", "NaN", "0.8", "is no number between 0 and 1"},
         {ENV "experimental-use-queueing", "yes!", "false", "is neither true nor false"},
         {"penstock.dev/unknown-model", "drop", "serve", "is none of serve, reject"},
+        {XK8S "queueing", "Enabled", "disabled", "is none of disabled, enabled, false, true, 0, 1"},
+        {XK8S "queueing", "", "disabled", "is none of"},
+        {ENV "total-queue-capacity", "0", "104857600", "is not in 1 to"},
+        {ENV "total-queue-capacity", "100MiB", "104857600", "is no integer"},
+        {ENV "queue-ttl", "9223372036s1h", "30s", "is no duration"},
+        {OWN "queue-order", "lifo", "fifo", "is none of fifo, deadline"},
+        {OWN "queue-discard", "oldest", "lowest-class", "is none of lowest-class, earliest"},
+        {OWN "total-queue-requests", "0", "100000", "is not in 1 to 10000000"},
+        {OWN "total-queue-requests", "4294967297", "100000", "is not in 1 to 10000000"},
+        {OWN "queue-early-refusal", "no", "enabled", "is none of disabled, enabled"},
+        {OWN "prefix-wait", "-1s", "0s", "must not be negative"},
+        {OWN "prefix-wait", "off", "0s", "is no duration"},
+        {OWN "queue-ttl-max", "0s", "30s", "must be more than zero"},
+        {OWN "queue-ttl-max", "never", "30s", "is no duration"},
+        {OWN "flow-weights", "a=1,b", "", "has the entry \"b\", which is not of the form name=weight"},
+        {OWN "flow-weights", "a=1,", "", "has the entry \"\", which is not of the form name=weight"},
+        {OWN "flow-weights", "=1", "", "has the entry \"=1\", which has no name"},
+        {OWN "flow-weights", "a=0", "", "has the entry \"a=0\", whose weight is no number from 0.000001 to 1000000"},
+        {OWN "flow-weights", "a=-1", "", "\"a=-1\", whose weight is no number"},
+        {OWN "flow-weights", "a=inf", "", "whose weight is no number"},
+        {OWN "flow-weights", "a=NaN", "", "whose weight is no number"},
+        {OWN "flow-weights", "a=1e7", "", "whose weight is no number"},
+        {OWN "flow-weights", "a=3, a=4", "", "has the entry \"a=4\", whose name is given twice"},
+        {OWN "trust-request-headers", "", "all", "is neither all nor none nor a list of objective, fairness, ttl"},
+        {OWN "trust-request-headers", "objective,", "all", "is neither all nor none"},
+        {OWN "trust-request-headers", "all,ttl", "all", "is neither all nor none"},
+        {OWN "trust-request-headers", "Fairness", "all", "is neither all nor none"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct world *w = *state;
@@ -127,15 +176,160 @@ static void bad_values(void **state)
     }
 }
 
+/* Mission A25. A duration of more than zero never becomes zero, which would mean "not set". */
 static void durations(void **state)
 {
-    static const char *const good[] = {"300ms", "1.5h", "2h45m", "1us", "1\xc2\xb5s", "100ns", "+5s"};
+    static const struct {
+        const char *text;
+        uint64_t us;
+    } good[] = {{"300ms", 300000},
+                {"1.5h", 5400000000},
+                {"2h45m", 9900000000},
+                {"1us", 1},
+                {"1\xc2\xb5s", 1},
+                {"1\xce\xbcs", 1},
+                {"100ns", 1},
+                {"1500ns", 1},
+                {"+5s", 5000000},
+                {".5s", 500000},
+                {"1h2m3.004005s", 3723004005},
+                {"2562047h", 9223369200000000}};
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         char text[200];
-        snprintf(text, sizeof text, ENV "queue-ttl: \"%s\"", good[i]);
+        snprintf(text, sizeof text, ENV "queue-ttl: \"%s\"", good[i].text);
         const struct conf_backend *b = load(*state, text);
-        assert_str(setting_of(b, "queue-ttl")->value, good[i]);
-        assert_int_equal(setting_of(b, "queue-ttl")->state, SET_NOT_YET);
+        assert_str(setting_of(b, "/queue-ttl")->value, good[i].text);
+        assert_int_equal(setting_of(b, "/queue-ttl")->state, SET_EFFECTIVE);
+        assert_true(b->sched.queue_ttl_us == good[i].us);
+        assert_true(b->queue_ttl_max_us == good[i].us);
+    }
+}
+
+/* Every setting of flow control, in its forms: what arrives in the parameters of the scheduler. */
+static void flow_control(void **state)
+{
+    struct world *w = *state;
+    const struct conf_backend *b =
+        load(w, XK8S "queueing: enabled, " ENV "total-queue-capacity: \"3000\", " ENV "queue-ttl: 2s, " OWN
+                     "queue-order: deadline, " OWN "queue-discard: earliest, " OWN "total-queue-requests: \"7\", " OWN
+                     "queue-early-refusal: disabled, " OWN "prefix-wait: 250ms, " OWN "queue-ttl-max: 1m, " OWN
+                     "trust-request-headers: \"objective, ttl\", " OWN "flow-weights: \"team-a=3, m=x=0.5\"");
+    assert_int_equal(w->rep.n, 0);
+    assert_true(b->sched.queueing);
+    assert_int_equal(b->sched.queue_bytes, 3000);
+    assert_int_equal(b->sched.queue_ttl_us, 2000000);
+    assert_int_equal(b->queue_ttl_max_us, 60000000);
+    assert_int_equal(b->sched.queue_order, ORDER_DEADLINE);
+    assert_int_equal(b->sched.queue_discard, DISCARD_EARLIEST);
+    assert_int_equal(b->sched.queue_requests, 7);
+    assert_false(b->sched.early_refusal);
+    assert_int_equal(b->sched.prefix_wait_us, 250000);
+    assert_int_equal(b->trust, TRUST_OBJECTIVE | TRUST_TTL);
+    assert_int_equal(b->sched.n_flow_weights, 2);
+    assert_true(b->sched.flow_weights[0].flow == hash_bytes("team-a", 6, 0));
+    assert_true(b->sched.flow_weights[0].weight > 2.99 && b->sched.flow_weights[0].weight < 3.01);
+    assert_true(b->sched.flow_weights[1].flow == hash_bytes("m=x", 3, 0));
+    assert_true(b->sched.flow_weights[1].weight > 0.49 && b->sched.flow_weights[1].weight < 0.51);
+    static const char *const keys[] = {"/queueing",     "total-queue-capacity", "/queue-ttl",    "queue-order",
+                                       "queue-discard", "total-queue-requests", "early-refusal", "prefix-wait",
+                                       "queue-ttl-max", "request-headers",      "flow-weights"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        assert_int_equal(setting_of(b, keys[i])->state, SET_EFFECTIVE);
+    b = load(w, OWN "prefix-wait: \"0\", " OWN "flow-weights: \"\", " OWN "trust-request-headers: none");
+    assert_int_equal(w->rep.n, 0);
+    assert_int_equal(b->sched.prefix_wait_us, 0);
+    assert_int_equal(b->sched.n_flow_weights, 0);
+    assert_int_equal(b->trust, 0);
+}
+
+/* Mission decision 1; `queueing` wins over the older switch, in whatever sense it is given. */
+static void switching_queueing(void **state)
+{
+    static const struct {
+        const char *queueing, *older; /* NULL: not given */
+        bool on;
+        unsigned older_state;
+        unsigned notes, warnings;
+        const char *shown;
+    } rows[] = {
+        {NULL, NULL, false, SET_DEFAULT, 0, 0, "disabled"},
+        {"enabled", NULL, true, SET_DEFAULT, 0, 0, "enabled"},
+        {"true", NULL, true, SET_DEFAULT, 0, 0, "true"},
+        {"1", NULL, true, SET_DEFAULT, 0, 0, "1"},
+        {"disabled", NULL, false, SET_DEFAULT, 0, 0, "disabled"},
+        {"false", NULL, false, SET_DEFAULT, 0, 0, "false"},
+        {"0", NULL, false, SET_DEFAULT, 0, 0, "0"},
+        {NULL, "true", true, SET_EFFECTIVE, 0, 0, "enabled"},
+        {NULL, "false", false, SET_EFFECTIVE, 0, 0, "disabled"},
+        {"enabled", "true", true, SET_NO_EFFECT, 1, 0, "enabled"},
+        {"disabled", "true", false, SET_NO_EFFECT, 1, 1, "disabled"},
+        {"enabled", "false", true, SET_NO_EFFECT, 1, 1, "enabled"},
+        {"perhaps", "true", false, SET_NO_EFFECT, 2, 2, "disabled"},
+        {"enabled", "perhaps", true, SET_BAD_KEPT, 1, 1, "enabled"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct world *w = *state;
+        char text[400];
+        snprintf(text, sizeof text, "%s%s%s%s%s%s", rows[i].queueing ? XK8S "queueing: \"" : "",
+                 rows[i].queueing ? rows[i].queueing : "", rows[i].queueing ? "\", " : "",
+                 rows[i].older ? ENV "experimental-use-queueing: \"" : "", rows[i].older ? rows[i].older : "",
+                 rows[i].older ? "\"" : "");
+        world_load(w, "");
+        const struct conf_backend *b = load(w, text);
+        assert_int_equal(b->sched.queueing, rows[i].on);
+        assert_str(setting_of(b, XK8S "queueing")->value, rows[i].shown);
+        assert_int_equal(setting_of(b, "use-queueing")->state, rows[i].older_state);
+        assert_int_equal(w->rep.n, rows[i].notes);
+        assert_int_equal(w->rep.warnings, rows[i].warnings);
+        if (rows[i].older_state == SET_NO_EFFECT)
+            assert_note(w, "experimental-use-queueing: no effect, because " XK8S "queueing is given");
+    }
+    struct world *w = *state;
+    load(w, ENV "experimental-use-queueing: \"true\"");
+    const struct conf_backend *b = load(w, XK8S "queueing: what");
+    assert_true(b->sched.queueing); /* what was in effect stays, wherever it came from */
+}
+
+/* A request may ask for at least what it gets without asking. */
+static void longest_ttl(void **state)
+{
+    struct world *w = *state;
+    const struct conf_backend *b = load(w, ENV "queue-ttl: 90s, " OWN "queue-ttl-max: 1m");
+    assert_int_equal(b->queue_ttl_max_us, 90000000);
+    assert_str(setting_of(b, "queue-ttl-max")->value, "1m30s");
+    assert_str(setting_of(b, "queue-ttl-max")->given, "1m");
+    assert_note(w,
+                "info: InferencePool default/q: metadata.annotations." OWN "queue-ttl-max: raised to queue-ttl, 1m30s");
+    b = load(w, ENV "queue-ttl: 2m, " OWN "queue-ttl-max: soon");
+    assert_int_equal(b->queue_ttl_max_us, 120000000);
+    assert_str(setting_of(b, "queue-ttl-max")->value, "2m0s");
+    assert_int_equal(setting_of(b, "queue-ttl-max")->state, SET_BAD_KEPT);
+    b = load(w, ENV "queue-ttl: 2m, " OWN "queue-ttl-max: 10m");
+    b = load(w, ENV "queue-ttl: 2m, " OWN "queue-ttl-max: soon");
+    assert_int_equal(b->queue_ttl_max_us, 600000000);
+    b = load(w, ENV "queue-ttl: 5s");
+    assert_int_equal(b->queue_ttl_max_us, 5000000);
+    assert_int_equal(w->rep.n, 0);
+}
+
+static void many_flow_weights(void **state)
+{
+    struct world *w = *state;
+    for (unsigned n = SCHED_MAX_FLOW_WEIGHTS; n <= SCHED_MAX_FLOW_WEIGHTS + 1; n++) {
+        struct buf t;
+        buf_init(&t, 1 << 20);
+        buf_addf(&t, "apiVersion: inference.networking.x-k8s.io/v1alpha2\nkind: InferencePool\nmetadata:\n  name: q\n"
+                     "  annotations: {" OWN "flow-weights: \"");
+        for (unsigned i = 0; i < n; i++)
+            buf_addf(&t, "%sf%u=%u", i ? "," : "", i, i + 1);
+        buf_addf(&t, "\"}\nspec: {targetPortNumber: 8000, selector: {app: q}}\n");
+        const struct conf_backend *b = backend_of(world_load(w, buf_cstr(&t)), "pool/default/q");
+        assert_int_equal(b->sched.n_flow_weights,
+                         SCHED_MAX_FLOW_WEIGHTS); /* of 257 none counts: the last good ones stay */
+        assert_int_equal(w->rep.warnings, n > SCHED_MAX_FLOW_WEIGHTS);
+        if (n > SCHED_MAX_FLOW_WEIGHTS)
+            assert_note(w, "has the entry \"f256=257\", which is one too many (at most 256)");
+        buf_free(&t);
     }
 }
 
@@ -155,16 +349,53 @@ static void last_good_value_stays(void **state)
     assert_int_equal(b->sched.block_bytes, 64);
 }
 
+/* The same for the settings of flow control, and over several bad values in turn. */
+static void last_good_flow_control(void **state)
+{
+    struct world *w = *state;
+    load(w, XK8S "queueing: \"1\", " ENV "total-queue-capacity: \"3000\", " ENV "queue-ttl: 2s, " OWN
+                 "queue-order: deadline, " OWN "queue-discard: earliest, " OWN "total-queue-requests: \"7\", " OWN
+                 "queue-early-refusal: disabled, " OWN "prefix-wait: 250ms, " OWN "queue-ttl-max: 1m, " OWN
+                 "trust-request-headers: fairness, " OWN "flow-weights: \"a=3,b=2\"");
+    for (int i = 0; i < 2; i++) {
+        const struct conf_backend *b =
+            load(w, XK8S "queueing: x, " ENV "total-queue-capacity: x, " ENV "queue-ttl: x, " OWN "queue-order: x, " OWN
+                         "queue-discard: x, " OWN "total-queue-requests: x, " OWN "queue-early-refusal: x, " OWN
+                         "prefix-wait: x, " OWN "queue-ttl-max: x, " OWN "trust-request-headers: x, " OWN
+                         "flow-weights: \"a=4,b=x\"");
+        assert_int_equal(w->rep.warnings, 11);
+        assert_int_equal(w->rep.errors, 0);
+        assert_note(
+            w, "has the entry \"b=x\", whose weight is no number from 0.000001 to 1000000; a=3,b=2 stays in effect");
+        assert_true(b->sched.queueing);
+        assert_int_equal(b->sched.queue_bytes, 3000);
+        assert_int_equal(b->sched.queue_ttl_us, 2000000);
+        assert_int_equal(b->sched.queue_order, ORDER_DEADLINE);
+        assert_int_equal(b->sched.queue_discard, DISCARD_EARLIEST);
+        assert_int_equal(b->sched.queue_requests, 7);
+        assert_false(b->sched.early_refusal);
+        assert_int_equal(b->sched.prefix_wait_us, 250000);
+        assert_int_equal(b->queue_ttl_max_us, 60000000);
+        assert_int_equal(b->trust, TRUST_FAIRNESS);
+        assert_int_equal(b->sched.n_flow_weights, 2);
+        assert_true(b->sched.flow_weights[0].weight > 2.99 && b->sched.flow_weights[0].weight < 3.01);
+    }
+    const struct conf_backend *b = load(w, "");
+    assert_false(b->sched.queueing);
+    assert_int_equal(b->sched.queue_ttl_us, 30000000);
+    assert_int_equal(b->sched.n_flow_weights, 0);
+}
+
 static void not_in_effect(void **state)
 {
     struct world *w = *state;
     const struct conf_backend *b =
-        load(w, XK8S "queueing: enabled, " XK8S "model-server-runtime: sglang, " ENV
+        load(w, XK8S "epp-overlay: custom, " XK8S "model-server-runtime: sglang, " ENV
                      "experimental-use-scheduler-v2: \"true\", " ENV "queue-score-weight: \"3\", " ENV
                      "sd-metrics-staleness-threshold: 200ms");
     assert_int_equal(w->rep.warnings, 0);
-    assert_int_equal(setting_of(b, "queueing")->state, SET_NOT_YET);
-    assert_str(setting_of(b, "queueing")->value, "enabled");
+    assert_int_equal(setting_of(b, "epp-overlay")->state, SET_NOT_YET);
+    assert_str(setting_of(b, "epp-overlay")->value, "custom");
     assert_int_equal(b->runtime, RUNTIME_SGLANG);
     assert_int_equal(setting_of(b, "model-server-runtime")->state, SET_NOT_YET);
     assert_int_equal(setting_of(b, "use-scheduler-v2")->state, SET_NO_EFFECT);
@@ -202,6 +433,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(bad_values, world_up, world_down),
         cmocka_unit_test_setup_teardown(durations, world_up, world_down),
         cmocka_unit_test_setup_teardown(last_good_value_stays, world_up, world_down),
+        cmocka_unit_test_setup_teardown(flow_control, world_up, world_down),
+        cmocka_unit_test_setup_teardown(switching_queueing, world_up, world_down),
+        cmocka_unit_test_setup_teardown(longest_ttl, world_up, world_down),
+        cmocka_unit_test_setup_teardown(many_flow_weights, world_up, world_down),
+        cmocka_unit_test_setup_teardown(last_good_flow_control, world_up, world_down),
         cmocka_unit_test_setup_teardown(not_in_effect, world_up, world_down),
         cmocka_unit_test_setup_teardown(unknown_names, world_up, world_down),
         cmocka_unit_test_setup_teardown(unquoted, world_up, world_down),

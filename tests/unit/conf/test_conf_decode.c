@@ -7,6 +7,8 @@
 #define HTTPROUTE         HEAD("gateway.networking.k8s.io/v1", "HTTPRoute")
 #define GW                HEAD("gateway.networking.k8s.io/v1", "Gateway")
 #define MODEL             HEAD("inference.networking.x-k8s.io/v1alpha2", "InferenceModel")
+#define OBJECTIVE         HEAD("inference.networking.x-k8s.io/v1alpha2", "InferenceObjective")
+#define REWRITE           HEAD("inference.networking.x-k8s.io/v1alpha2", "InferenceModelRewrite")
 #define BTP               HEAD("gateway.envoyproxy.io/v1alpha1", "BackendTrafficPolicy")
 
 static const struct {
@@ -55,6 +57,16 @@ static const struct {
     {MODEL "spec:\n  modelName: m\n  poolRef: {name: p}\n  targetModels: [{name: a, weight: 0}]\n",
      "spec.targetModels[0].weight: 0 is not in 1 to 1000000"},
     {MODEL "spec:\n  modelName: m\n", "spec.poolRef: is required"},
+    {MODEL "spec:\n  modelName: m\n  poolRef: {name: p, kind: Service}\n", "spec.poolRef: kind must be InferencePool"},
+    {MODEL "spec:\n  modelName: m\n  poolRef:\n", "spec.poolRef: is required"},
+    {MODEL
+     "spec:\n  modelName: m\n  poolRef: {name: p}\n  targetModels: [{name: a1}, {name: a2}, {name: a3}, {name: a4}, "
+     "{name: a5}, {name: a6}, {name: a7}, {name: a8}, {name: a9}, {name: a10}, {name: a11}]\n",
+     "t.yaml:8: error: InferenceModel default/x: spec.targetModels: has 11 entries, at most 10 are allowed"},
+    {MODEL "spec:\n  modelName: m\n  poolRef: {name: p}\n  targetModels: [{name: a, weight: 1000001}]\n",
+     "spec.targetModels[0].weight: 1000001 is not in 1 to 1000000"},
+    {MODEL "spec:\n  modelName: m\n  poolRef: {name: p}\n  targetModels: [{weight: 1}]\n",
+     "spec.targetModels[0].name: is required"},
     /* Gateway */
     {GW "spec: {gatewayClassName: c, listeners: []}\n", "spec.listeners: must not be empty"},
     {GW "spec:\n  gatewayClassName: c\n  listeners:\n  - {name: a, protocol: HTTP, port: 80}\n  - {name: a, protocol: "
@@ -112,9 +124,40 @@ static const struct {
     {"apiVersion: inferenceextension.alibabacloud.com/v1alpha1\nkind: InferenceTrafficPolicy\nmetadata: {name: "
      "a}\nspec: {poolRef: {name: p}}\n",
      "info: InferenceTrafficPolicy default/a: accepted, not in effect yet"},
-    {"apiVersion: inference.networking.x-k8s.io/v1alpha2\nkind: InferenceObjective\nmetadata: {name: a}\nspec: "
-     "{priority: 1}\n",
-     "info: InferenceObjective default/a: accepted, not in effect yet"},
+    /* InferenceObjective */
+    {OBJECTIVE "spec:\n  priority: 1\n", "error: InferenceObjective default/x: spec.poolRef: is required"},
+    {OBJECTIVE "spec:\n  priority: high\n  poolRef: {name: p}\n",
+     "t.yaml:6: error: InferenceObjective default/x: spec.priority: must be an integer, is a string"},
+    {OBJECTIVE "spec:\n  priority: 2147483648\n  poolRef: {name: p}\n",
+     "spec.priority: 2147483648 is not in -2147483648 to 2147483647"},
+    {OBJECTIVE "spec:\n  criticality: Urgent\n  poolRef: {name: p}\n",
+     "spec.criticality: \"Urgent\" is none of Standard, Critical, Sheddable"},
+    {OBJECTIVE "spec:\n  criticality: Critical\n  priority: 7\n  poolRef: {name: p}\n",
+     "t.yaml:6: warning: InferenceObjective default/x: spec: criticality: priority is given as well and counts alone"},
+    {OBJECTIVE "spec:\n  modelName: \"\"\n  poolRef: {name: p}\n", "spec.modelName: must not be empty"},
+    {OBJECTIVE "spec:\n  poolRef: {name: p, kind: Service}\n", "spec.poolRef: kind must be InferencePool"},
+    {OBJECTIVE "spec:\n  poolRef: {name: p, namespace: n}\n", "spec.poolRef.namespace: unknown field"},
+    /* InferenceModelRewrite */
+    {REWRITE "spec:\n  poolRef: {name: p}\n", "error: InferenceModelRewrite default/x: spec.rules: is required"},
+    {REWRITE "spec:\n  poolRef: {name: p}\n  rules: []\n", "spec.rules: must not be empty"},
+    {REWRITE "spec:\n  poolRef: {name: p}\n  rules:\n  - matches: [{model: {value: a}}]\n",
+     "t.yaml:8: error: InferenceModelRewrite default/x: spec.rules[0].targets: is required"},
+    {REWRITE "spec:\n  poolRef: {name: p}\n  rules:\n  - targets: []\n", "spec.rules[0].targets: must not be empty"},
+    {REWRITE "spec:\n  poolRef: {name: p}\n  rules:\n  - targets: [{modelRewrite: \"\"}]\n",
+     "spec.rules[0].targets[0].modelRewrite: must not be empty"},
+    {REWRITE "spec:\n  poolRef: {name: p}\n  rules:\n  - targets: [{weight: 1}]\n",
+     "spec.rules[0].targets[0].modelRewrite: is required"},
+    {REWRITE "spec:\n  poolRef: {name: p}\n  rules:\n  - targets: [{modelRewrite: a, weight: 0}]\n",
+     "spec.rules[0].targets[0].weight: 0 is not in 1 to 1000000"},
+    {REWRITE "spec:\n  poolRef: {name: p}\n  rules:\n  - targets: [{modelRewrite: a, weight: 1}, {modelRewrite: b}]\n",
+     "warning: InferenceModelRewrite default/x: spec.rules[0]: targets: some have a weight and some have none"},
+    {REWRITE
+     "spec:\n  poolRef: {name: p}\n  rules:\n  - matches: [{model: {value: \"\"}}]\n    targets: [{modelRewrite: "
+     "a}]\n",
+     "spec.rules[0].matches[0].model.value: must not be empty"},
+    {REWRITE "spec:\n  poolRef: {name: p}\n  rules:\n  - matches: [{model: {type: Prefix, value: a}}]\n    targets: "
+             "[{modelRewrite: a}]\n",
+     "spec.rules[0].matches[0].model.type: \"Prefix\" is none of Exact"},
 };
 
 static void findings(void **state)
