@@ -22,7 +22,7 @@ static void place(struct heap *h, struct heap_node *node, size_t i)
 
 static void sift_up(struct heap *h, struct heap_node *node, size_t i)
 {
-    for (; i > 1 && h->v[i / 2]->key > node->key; i /= 2)
+    for (; i > 1 && heap_before(node, h->v[i / 2]); i /= 2)
         place(h, h->v[i / 2], i);
     place(h, node, i);
 }
@@ -30,9 +30,9 @@ static void sift_up(struct heap *h, struct heap_node *node, size_t i)
 static void sift_down(struct heap *h, struct heap_node *node, size_t i)
 {
     for (size_t child; (child = 2 * i) <= h->n; i = child) {
-        if (child < h->n && h->v[child + 1]->key < h->v[child]->key)
+        if (child < h->n && heap_before(h->v[child + 1], h->v[child]))
             child++;
-        if (h->v[child]->key >= node->key)
+        if (!heap_before(h->v[child], node))
             break;
         place(h, h->v[child], i);
     }
@@ -42,7 +42,7 @@ static void sift_down(struct heap *h, struct heap_node *node, size_t i)
 /* Puts a node whose key may have gone either way at i, or where it belongs. */
 static void settle(struct heap *h, struct heap_node *node, size_t i)
 {
-    if (i > 1 && h->v[i / 2]->key > node->key)
+    if (i > 1 && heap_before(node, h->v[i / 2]))
         sift_up(h, node, i);
     else
         sift_down(h, node, i);
@@ -52,7 +52,7 @@ void heap_push(struct heap *h, struct heap_node *node, uint64_t key)
 {
     CHECK(node->idx == 0);
     if (h->n + 1 >= h->cap) {
-        h->cap = h->cap ? h->cap * 2 : 16;
+        h->cap = h->cap ? h->cap * 2 : 4;
         h->v = xrealloc(h->v, h->cap * sizeof(*h->v));
     }
     node->key = key;

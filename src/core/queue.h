@@ -2,29 +2,53 @@
  * structure: it knows no endpoints and no clock; times are arguments.
  *
  *   queue -> bands (one per priority, highest first) -> flows (heap by service received / weight)
- *         -> lanes (items of a flow with the same constraint on endpoints) -> items (heap by arrival, or by deadline)
+ *         -> lanes (items of a flow with the same constraint on endpoints) -> items (by arrival, or by deadline and then arrival)
  *
- * Service is counted in virtual tokens (VTC, OSDI'24). A flow that becomes backlogged starts at the larger of its own counter and the band's
- * virtual time (the counter of the flow served last), so idle time earns nothing. Between two flows that stay backlogged and placeable the
- * service received per weight differs by at most 2 x the largest single charge / weight.
+ * Service is counted in virtual tokens (VTC, OSDI'24), a flow's counter in tokens / weight. A flow that becomes backlogged starts at the larger of
+ * its own counter and the band's virtual time, so idle time earns nothing. The virtual time never goes back; it is at least the largest counter that a
+ * flow was served at (`low`), and each service moves it on by service / weight / flows that compete, at most to the counter of the
+ * flow served: so flows that have had service get their turn however many new ones keep coming. Of flows with equal counters the one goes first
+ * that was served longest ago, or came first.
+ *
+ * Corrections (queue_settle): more than was charged is added in full. Less is given back, but never takes the counter further below `low` than the
+ * charge that is corrected, so that a flow whose estimates are far too high cannot shut out the others when many of them are corrected at
+ * once; what would go further is forfeited and counts as received.
+ *
+ * Bound: while two flows stay backlogged and placeable and nothing is charged to them but by queue_take of queue_next's answers, the service / weight
+ * they receive over any stretch of time differs by at most 2 x L when charges are exact, else by 4 x L + 2 x X: L the largest single charge / weight,
+ * X the most by which what one flow had in service at a time was charged too little, / weight.
  *
  * Constraints: items with equal `lane` can be placed on the same endpoints. When the head of a lane cannot be placed the caller blocks the lane
  * (queue_block); it is passed over until the epoch it was blocked in is over (queue_unblock_all starts a new one), so that nobody is held up
- * by another's constraint. A flow with all lanes blocked is passed over, and does not fall behind for it: on its return it competes with its
- * counter, lifted to the band's virtual time.
+ * by another's constraint. It stays blocked when its head changes; a lane that runs empty is forgotten, and so is its block. A flow with all lanes
+ * blocked is passed over, and neither falls behind for it nor saves up: when it returns, its counter is lifted by what `low` gained
+ * meanwhile, at most up to `low`.
  *
- * Cost: push, next, take, remove, expire: O(log n) plus the number of lanes of the flow (distinct constraints, few) and of bands (distinct
- * priorities in the configuration). Memory: flows and bands exist while they have items waiting or service outstanding (queue_settle).
+ * Cost: push, next, take, charge, settle, remove, block, expire: O(log n) plus the number of the flow's lanes that are created or run empty; unblock:
+ * O(log n) per blocked lane; n_at_least, n_before, earliest: plus the number of bands (distinct priorities in the configuration). Where items come in
+ * the order of their lane, as they do first come first served, and of their deadlines, what remains of log n is in flows and lanes, not in items.
+ * Memory: flows and bands exist while they have items waiting or service outstanding (queue_settle); a band in use remembers
+ * QUEUE_RESTING flows without either whose counter is ahead of the virtual time, so that nobody sheds a debt by sending one request at a time.
+ *
+ * Numbers: counters are doubles; they never overflow (a charge counts at most 1e12 tokens, a weight is taken into 1e-6 to 1e6), and below 2^53
+ * tokens / weight are exact to a token. A band starts from 0 when it has been out of use.
  *
  * Ownership: items are embedded in the caller's requests; the queue owns everything else. Not thread-safe. */
 #ifndef CORE_QUEUE_H
 #define CORE_QUEUE_H
 
 #include "base/heap.h"
+#include "base/list.h"
+
+#define QUEUE_RESTING 1024
 
 struct queue;
 struct queue_flow; /* private */
 struct queue_lane; /* private */
+struct queue_place { /* private: of an item in an order */
+    struct heap_node heap;
+    struct list link;
+};
 
 struct queue_item {
     /* in: before queue_push */
@@ -32,20 +56,21 @@ struct queue_item {
     uint64_t flow;        /* who shares */
     uint64_t lane;        /* constraint */
     uint64_t bytes;
-    uint64_t seq;         /* order of arrival: smaller = earlier. A request that comes back keeps its own */
+    uint64_t seq;         /* order of arrival: smaller = earlier, each its own. A request that comes back keeps its own */
     uint64_t deadline_us; /* UINT64_MAX = none */
-    /* private */
-    struct heap_node order, expiry, age_in_band, age; /* age: by seq, for discarding */
-    struct queue_flow *f;        /* while waiting, and while service is outstanding */
-    struct queue_lane *l;        /* while waiting */
-    double charged;
+    /* private; zero before the first push or charge */
+    struct queue_place order, expiry, age; /* in its lane; of all; in its band by seq, for discarding */
+    struct queue_flow *f;                  /* while waiting, and while service is outstanding */
+    struct queue_lane *l;                  /* while waiting */
+    double charged, weight;                /* tokens; the flow's weight then */
 };
 
 struct queue *queue_new(uint64_t seed);
 void queue_free(struct queue *q); /* must be empty of items */
 /* by_deadline: order inside lanes. Takes effect on items waiting. */
 void queue_set_order(struct queue *q, bool by_deadline);
-/* Weights of flows (> 0; others 1). Copied; counters of existing flows keep their value. */
+/* Weights of flows (> 0, each flow once; others 1). Copied; counters of existing flows keep their value, and what was charged is corrected with the
+ * weight it was charged with. */
 void queue_set_weights(struct queue *q, const uint64_t *flows, const double *weights, uint32_t n);
 
 void queue_push(struct queue *q, struct queue_item *it);
@@ -55,14 +80,15 @@ bool queue_waiting(const struct queue_item *it);
 /* The item to serve next: highest band with a lane not blocked, its flow with the least counter, of its unblocked lanes the head that is first in
  * order. NULL when there is none (queue empty, or everything blocked). Does not change the queue. */
 struct queue_item *queue_next(struct queue *q);
-/* Takes out what queue_next returned, charging its flow `tokens` of service. The item stays known to its flow until queue_settle. */
+/* Takes out what queue_next returned (or any other that waits: its flow pays just the same), charging its flow `tokens` of service. The item stays
+ * known to its flow until queue_settle. */
 void queue_take(struct queue *q, struct queue_item *it, double tokens);
 /* A request that did not wait is charged all the same: its flow may be waiting with others. */
 void queue_charge(struct queue *q, struct queue_item *it, double tokens);
 /* The service is over: what it really was. tokens < 0: keep the estimate. No-op without a charge. Exactly once per take or charge. */
 void queue_settle(struct queue *q, struct queue_item *it, double tokens);
 
-void queue_block(struct queue *q, struct queue_item *head); /* the lane of this item (its head) */
+void queue_block(struct queue *q, struct queue_item *head); /* the lane of this waiting item (its head); no-op when blocked already */
 void queue_unblock_all(struct queue *q);
 bool queue_blocked_any(const struct queue *q); /* lanes with items are blocked in this epoch */
 
