@@ -16,6 +16,8 @@
 #define MIN_RUNNING   16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
 #define FULL_KV       0.9  /* unless memory is what they wait for */
 #define OTHERS_WEIGHT 0.5
+#define PREFILL_AT_ONCE 8.0 /* queueing: more new requests than this are not sent to a server before it has answered some: it may
+                             * have fewer places than we think, and with one wave per step nobody loses time */
 
 struct work work_of(const struct sched *s, const struct sched_req *r)
 {
@@ -129,10 +131,22 @@ static double kv_loss(double u)
     return 0.002 * MIN(u, 1.0) + 0.5 * x * x * x * x + MIN(2.5, 4 * over);
 }
 
+static void note_room(struct sched *s, uint32_t slot, bool usable)
+{
+    struct scan *c = &s->scan;
+    bool had = !(c->full[slot] > 0), has = usable && !ep_saturated(s, &s->eps[slot]);
+    bool was_usable = c->base[slot] < INFINITY;
+    s->n_room += has;
+    s->n_room -= had;
+    s->room_gained |= (has && !had) || usable != was_usable; /* who was pinned there may go elsewhere now */
+    c->full[slot] = has ? 0 : INFINITY;
+}
+
 void cost_update(struct sched *s, uint32_t slot)
 {
     const struct ep *e = &s->eps[slot];
     struct scan *c = &s->scan;
+    note_room(s, slot, ep_usable(e));
     c->order[slot] = (uint64_t)MIN(e->own.inflight, (1u << 24) - 1) << 40 | (e->last_pick & ((1ull << 40) - 1));
     if (!ep_usable(e)) {
         c->base[slot] = INFINITY;
@@ -196,19 +210,30 @@ double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, dou
     return c.wait_s + c.prefill_s;
 }
 
-/* Waiting as far as known: what the server reports, or what of our own must wait because it exceeds one engine step. */
-static double waiting_now(const struct sched *s, const struct ep *e)
+/* Of ours without a first token: those beyond what the server takes into its next step. */
+static double ours_waiting(const struct sched *s, const struct ep *e)
 {
-    double budget = (double)s->p.step_tokens, own = 0;
+    double budget = (double)s->p.step_tokens, fresh = (double)(e->own.inflight - e->own.decoding), n = 0;
     if (e->own.pending_tokens > budget)
-        own = (double)e->own.unanswered * (1 - budget / e->own.pending_tokens);
-    double reported = 0;
-    if (load_valid(e) && e->load.has_waiting && e->load.waiting > 0)
-        reported = MAX(0, e->load.waiting + (double)e->own.inflight - (double)e->own_at_done) * e->decay;
-    return MAX(reported, own + others_waiting(e));
+        n = fresh * (1 - budget / e->own.pending_tokens);
+    return s->p.queueing ? MAX(n, fresh - PREFILL_AT_ONCE) : n;
+}
+
+/* Waiting as far as known: what the server reported, moved by what we have sent and seen finished since, or what exceeds the number it ran
+ * when it last had to let requests wait, but no more than ours without an answer and others'; or what of our own cannot be in its next step. */
+double ep_waiting(const struct sched *s, const struct ep *e)
+{
+    double known = 0, mine = (double)e->own.inflight;
+    if (load_valid(e) && e->load.has_waiting && e->load.waiting > 0) {
+        known = e->load.waiting + mine - (double)e->own_at_done;
+        if (e->run_cap > 0)
+            known = MAX(known, mine + e->others_waiting + e->others_running - e->run_cap);
+        known = MAX(0, MIN(known, (double)e->own.unanswered + e->others_waiting));
+    }
+    return MAX(known, ours_waiting(s, e) + others_waiting(e));
 }
 
 bool ep_saturated(const struct sched *s, const struct ep *e)
 {
-    return waiting_now(s, e) > (double)s->p.queue_threshold || ep_kv_use(s, e) > s->p.kv_threshold;
+    return ep_waiting(s, e) > (double)s->p.queue_threshold || ep_kv_use(s, e) > s->p.kv_threshold;
 }

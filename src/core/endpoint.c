@@ -31,7 +31,7 @@ static void grow(struct sched *s)
     s->eps = xrealloc(s->eps, cap * sizeof(s->eps[0]));
     memset(s->eps + s->cap_slots, 0, (cap - s->cap_slots) * sizeof(s->eps[0]));
     float **columns[] = {&s->scan.base,   &s->scan.own_w,  &s->scan.tok_s, &s->scan.out_s,
-                         &s->scan.kv_use, &s->scan.kv_inv, &s->scan.cost};
+                         &s->scan.kv_use, &s->scan.kv_inv, &s->scan.cost,  &s->scan.full};
     for (size_t i = 0; i < ARRAY_LEN(columns); i++)
         grow_column(columns[i], cap);
     s->scan.order = xrealloc(s->scan.order, cap * sizeof(s->scan.order[0]));
@@ -45,6 +45,7 @@ static uint32_t take_slot(struct sched *s)
             return i;
     if (s->n_slots == s->cap_slots)
         grow(s);
+    s->scan.base[s->n_slots] = s->scan.full[s->n_slots] = INFINITY;
     s->eps[s->n_slots].waiting = xmalloc(sizeof(struct list));
     list_init(s->eps[s->n_slots].waiting);
     return s->n_slots++;
@@ -73,6 +74,7 @@ struct ep_ref sched_ep_add(struct sched *s, void *user, bool wait_probe, uint64_
         health_ready(s, slot);
     cost_update(s, slot);
     event_emit(s, EV_EP_ADD, slot, NULL);
+    flow_run(s);
     return ep_ref_of(s, slot);
 }
 
@@ -89,11 +91,14 @@ void sched_ep_remove(struct sched *s, struct ep_ref ref, uint64_t now_us)
     s->n_with_models -= e->n_models > 0;
     s->models_version++;
     free(e->models);
+    free(e->lora);
     ledger_forget(e);
     *e = (struct ep){.gen = e->gen, .dying = true, .waiting = e->waiting};
     prefix_index_close(s->index, ref.slot);
     cost_update(s, ref.slot);
     ep_reap(s);
+    s->room_gained = true; /* who waited for this one waits no more */
+    flow_run(s);
 }
 
 void ep_reap(struct sched *s)
@@ -111,6 +116,7 @@ void sched_ep_drain(struct sched *s, struct ep_ref ref, bool draining, uint64_t 
         return;
     e->draining = draining;
     cost_update(s, ref.slot);
+    flow_run(s);
 }
 
 /* ---- scrape ---- */
@@ -157,13 +163,16 @@ void sched_ep_load(struct sched *s, struct ep_ref ref, const struct ep_load *l, 
     e->load.running = l->has_running ? sane(l->running, 1e6) : 0;
     e->load.kv_frac = l->has_kv ? sane(l->kv_frac, 1) : 0;
     e->has_load = true;
+    e->run_cap = e->load.waiting > 0 && l->has_running ? MAX(e->load.running, 1.0) : 0;
     ours_around(s, e, l);
     double others = MAX(0, e->load.waiting + e->load.running - (double)e->own_at_load);
     e->others_waiting = MIN(others, e->load.waiting);
     e->others_running = others - e->others_waiting;
     e->decay = others_decay(s, e);
     prefix_index_set_cap(s->index, ref.slot, index_cap(s, e));
+    lora_scraped(s, ref.slot);
     cost_update(s, ref.slot);
+    flow_run(s);
 }
 
 /* ---- models ---- */
@@ -202,7 +211,10 @@ void sched_ep_models(struct sched *s, struct ep_ref ref, const struct sched_mode
         s->n_with_models++;
     }
     e->n_models = (uint32_t)n;
+    lora_models(s, ref.slot);
     s->models_version++;
+    s->room_gained = true;
+    flow_run(s);
 }
 
 void model_missing(struct sched *s, uint32_t slot, uint64_t model)
@@ -221,6 +233,7 @@ static void column_fill(struct sched *s, struct model_column *c, uint64_t model)
     if (c->cap < s->cap_slots) {
         c->cap = s->cap_slots;
         c->penalty = xrealloc(c->penalty, c->cap * sizeof(c->penalty[0]));
+        c->lora = xrealloc(c->lora, c->cap);
     }
     c->model = model;
     c->version = s->models_version;
@@ -230,11 +243,12 @@ static void column_fill(struct sched *s, struct model_column *c, uint64_t model)
         c->penalty[i] = ok ? 0 : INFINITY;
         c->n_serving += ok;
     }
+    lora_column_fill(s, c);
 }
 
-const float *model_penalty(struct sched *s, uint64_t model)
+const struct model_column *model_column(struct sched *s, uint64_t model)
 {
-    if (!model || !s->n_with_models)
+    if (!model || (!s->n_with_models && !s->lora_max))
         return NULL;
     struct model_column *oldest = &s->columns[0], *c = NULL;
     for (uint32_t i = 0; i < MODEL_COLUMNS && !c; i++) {
@@ -247,8 +261,10 @@ const float *model_penalty(struct sched *s, uint64_t model)
         c = oldest;
     if (!c->penalty || c->model != model || c->version != s->models_version)
         column_fill(s, c, model);
+    else
+        lora_column_update(s, c);
     c->used = s->n_picks + 1;
-    return c->n_serving ? c->penalty : NULL;
+    return c->n_serving ? c : NULL;
 }
 
 /* ---- time ---- */
@@ -259,6 +275,8 @@ void ep_refresh(struct sched *s, uint32_t slot)
     if (!e->used)
         return;
     e->decay = e->has_load ? others_decay(s, e) : 0;
+    if (e->decay <= 0)
+        lora_stale(s, slot);
     if (e->remote_us + REMOTE_LOST_US < s->now_us)
         e->remote = (struct ledger){0};
     e->speed = learn_speed_of(s, e);

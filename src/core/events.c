@@ -113,4 +113,5 @@ void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref lo
     }
     cost_update(s, local.slot);
     s->applying = false;
+    flow_run(s);
 }

@@ -11,10 +11,14 @@ static enum sched_skip skip_of(struct sched *s, const struct pick *k, uint32_t s
         return SKIP_DRAINING;
     if (pick_tried(k->r, ep_ref_of(s, slot)))
         return SKIP_TRIED;
-    if (k->model && k->model[slot] > 0)
+    if (k->model && !(k->model[slot] < INFINITY))
         return SKIP_MODEL;
     if (e->ejected)
         return k->slot == slot ? SKIP_NONE : SKIP_EJECTED;
+    if (k->room_only && k->slot != slot && s->scan.full[slot] > 0)
+        return SKIP_FULL;
+    if (k->room_only && k->slot != slot && k->lora && k->lora[slot] == LORA_WAIT)
+        return SKIP_LORA_SLOTS;
     return k->reason == REASON_PINNED && k->slot != slot ? SKIP_PINNED_ELSEWHERE : SKIP_NONE;
 }
 
@@ -24,6 +28,8 @@ static void row(struct sched *s, const struct pick *k, uint32_t slot, struct sch
     uint32_t len = pick_matched(s, k, slot);
     c->matched_bytes = len ? prefix_bytes(k->r->hashes, len) : 0;
     cost_of(s, slot, &k->w, pick_cached(s, k, slot), c);
+    c->lora_s = lora_cost(s, k, slot);
+    c->total_s += c->lora_s;
 }
 
 static void all_rows(struct sched *s, const struct pick *k, struct sched_explain *x)

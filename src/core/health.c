@@ -91,6 +91,7 @@ void health_return(struct sched *s, uint32_t slot)
     e->suspect_us = e->fails = e->probe_fails = 0;
     s->n_ejected--;
     learn_forget(e);
+    lora_forget(s, slot);
     ep_refresh(s, slot);
     event_emit(s, EV_RETURN, slot, NULL);
 }
@@ -162,11 +163,14 @@ bool sched_ep_probe(struct sched *s, struct ep_ref ref, bool ok, uint64_t asked_
             health_return(s, ref.slot);
         health_ready(s, ref.slot);
         cost_update(s, ref.slot);
+        flow_run(s);
         return false;
     }
     if (e->alive_us > asked_us) /* busy, not dead */
         return false;
     if (++e->probe_fails < PROBE_FAILURES)
         return false;
-    return health_eject(s, ref.slot) || (!e->ejected && e->probe_fails == PROBE_FAILURES);
+    bool ejected = health_eject(s, ref.slot);
+    flow_run(s);
+    return ejected || (!e->ejected && e->probe_fails == PROBE_FAILURES);
 }

@@ -84,7 +84,7 @@ double learn_late(const struct sched *s, const struct ep *e)
         return 0;
     const struct sched_req *r = CONTAINER_OF(e->waiting->next, struct sched_req, link);
     const struct estimate *pool = &s->pool[r->streamed ? LEARN_TTFT : LEARN_TOTAL];
-    if (pool->n < LATE_SAMPLES || (!r->streamed && !r->max_tokens))
+    if (r->lora_cold || pool->n < LATE_SAMPLES || (!r->streamed && !r->max_tokens))
         return 0;
     double expected = r->raw_ttft_s + (r->streamed ? 0 : (double)r->max_tokens * step_now(s, e));
     return MIN(SPEED_MAX, (double)(s->now_us - r->picked_us) / SEC / (exp(pool->log) * expected));
@@ -105,7 +105,7 @@ void learn_forget(struct ep *e)
 
 void learn_first(struct sched *s, uint32_t slot, const struct sched_req *r)
 {
-    if (r->streamed)
+    if (r->streamed && !r->lora_cold) /* an adapter that had to come says nothing about the speed */
         observe(s, slot, LEARN_TTFT, (double)(s->now_us - r->picked_us) / SEC, r->raw_ttft_s);
 }
 
@@ -127,6 +127,8 @@ void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, con
     double each = (double)u->completion_tokens / MAX(1.0, (double)r->n_outputs), step = step_now(s, e);
     s->mean_output += 0.05 * (clamp(each, 1, 32768) - s->mean_output);
     double total = (double)(s->now_us - r->picked_us) / SEC, first = (double)(r->first_us - r->picked_us) / SEC;
+    if (!r->streamed && r->lora_cold)
+        return;
     if (!r->streamed)
         observe(s, slot, LEARN_TOTAL, total, r->raw_ttft_s + each * step);
     else if (r->first_us && each >= GAP_TOKENS)

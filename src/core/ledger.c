@@ -46,6 +46,7 @@ void ledger_reserve(struct sched *s, struct sched_req *r)
     e->picks++;
     e->last_pick = ++s->n_picks + (1u << 10);
     s->inflight++;
+    lora_take(s, r->d.ep.slot, r);
     r->state = REQ_PENDING;
     list_push_back(e->waiting, &r->link);
     cost_update(s, r->d.ep.slot);
@@ -108,6 +109,7 @@ void ledger_release(struct sched *s, struct sched_req *r)
     if (!e)
         return;
     hist_note(s, e);
+    lora_give(s, r->d.ep.slot, r);
     e->own.inflight--;
     e->own.unanswered -= !r->first_us;
     e->own.out = floor0(e->own.out - r->out_tokens);

@@ -45,6 +45,8 @@ static void add_penalties(struct sched *s, struct pick *k)
     float *cost = s->scan.cost;
     for (uint32_t i = 0; k->model && i < s->n_slots; i++)
         cost[i] += k->model[i];
+    if (k->lora)
+        lora_add(s, k);
     for (uint32_t i = 0; i < k->r->n_tried && i < SCHED_MAX_TRIED; i++)
         if (ep_of(s, k->r->tried[i]))
             cost[k->r->tried[i].slot] = INFINITY;
@@ -55,7 +57,8 @@ static void credit_matches(struct sched *s, struct pick *k)
     for (uint32_t i = 0; i < k->match->n; i++) {
         uint32_t slot = k->match->slots[i];
         if (isfinite(s->scan.cost[slot]))
-            s->scan.cost[slot] = (float)cost_of(s, slot, &k->w, pick_cached(s, k, slot), NULL);
+            s->scan.cost[slot] =
+                (float)(cost_of(s, slot, &k->w, pick_cached(s, k, slot), NULL) + lora_cost(s, k, slot));
     }
 }
 
@@ -86,22 +89,34 @@ static void find_least(struct sched *s, struct pick *k)
     k->n = (uint32_t)(n[0] + n[1] + n[2] + n[3]);
 }
 
+static void leave_out_full(struct sched *s)
+{
+    float *restrict cost = s->scan.cost;
+    const float *restrict full = s->scan.full;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        cost[i] += full[i];
+}
+
 static void compute(struct sched *s, struct pick *k)
 {
     struct sched_req *r = k->r;
     cost_scan(s, &k->w);
-    k->model = model_penalty(s, r->model);
+    const struct model_column *c = model_column(s, r->model);
+    k->model = c ? c->penalty : NULL;
+    k->lora = c && c->n_lora ? c->lora : NULL;
     add_penalties(s, k);
     if (s->p.policy == SCHED_PREFIX_CACHE && r->hashes && r->hashes->n) {
         k->match = prefix_index_match(s->index, r->hashes->h, r->hashes->n);
         credit_matches(s, k);
     }
+    if (k->room_only)
+        leave_out_full(s);
     find_least(s, k);
 }
 
 /* ---- ties ---- */
 
-static void choose(struct pick *k, uint32_t slot, enum sched_reason reason)
+static void take(struct pick *k, uint32_t slot, enum sched_reason reason)
 {
     k->slot = slot;
     k->reason = reason;
@@ -196,7 +211,7 @@ static bool choose_session(struct sched *s, struct pick *k, float limit)
             continue;
         if (!ep_of(s, ep) || s->scan.cost[ep.slot] > limit)
             return false;
-        choose(k, ep.slot, REASON_PREFIX_HOLDER);
+        take(k, ep.slot, REASON_PREFIX_HOLDER);
         return true;
     }
     return false;
@@ -217,7 +232,7 @@ static bool choose_holder(struct sched *s, struct pick *k, float limit)
     }
     if (best == NO_SLOT || !strong(s, k, best, len))
         return false;
-    choose(k, best, REASON_PREFIX_HOLDER);
+    take(k, best, REASON_PREFIX_HOLDER);
     return true;
 }
 
@@ -231,7 +246,7 @@ static bool choose_explored(struct sched *s, struct pick *k)
         return false; /* what it says of itself needs no trying */
     s->explored_pick = s->n_picks;
     e->explored_us = s->now_us;
-    choose(k, slot, REASON_EXPLORE);
+    take(k, slot, REASON_EXPLORE);
     return true;
 }
 
@@ -241,7 +256,7 @@ static void choose_rotation(struct sched *s, struct pick *k)
     while (!(s->scan.cost[slot] < INFINITY))
         slot = (slot + 1) % s->n_slots;
     s->rr_next = slot + 1;
-    choose(k, slot, REASON_ROUND_ROBIN);
+    take(k, slot, REASON_ROUND_ROBIN);
 }
 
 static void choose_by_policy(struct sched *s, struct pick *k)
@@ -272,12 +287,12 @@ static bool choose_least_bad(struct sched *s, struct pick *k)
     for (uint32_t i = 0; i < s->n_slots; i++) {
         struct ep *e = &s->eps[i];
         if (!e->used || !e->ready || e->draining || !e->ejected || pick_tried(k->r, ep_ref_of(s, i)) ||
-            (k->model && k->model[i] > 0))
+            (k->model && !(k->model[i] < INFINITY)))
             continue;
         uint64_t key = (uint64_t)MIN(e->level, 255u) << 56 | (s->scan.order[i] & ((1ull << 56) - 1));
         if (key < best) {
             best = key;
-            choose(k, i, REASON_ALL_EJECTED);
+            take(k, i, REASON_ALL_EJECTED);
         }
     }
     return best != UINT64_MAX;
@@ -288,7 +303,7 @@ static bool choose_pinned(struct sched *s, struct pick *k)
     struct ep *e = ep_of(s, k->r->pinned);
     if (!e || !ep_usable(e) || pick_tried(k->r, k->r->pinned))
         return false;
-    choose(k, k->r->pinned.slot, REASON_PINNED);
+    take(k, k->r->pinned.slot, REASON_PINNED);
     return true;
 }
 
@@ -315,8 +330,8 @@ static void reserve(struct sched *s, struct pick *k)
         .reason = k->n == 1 && k->reason != REASON_PINNED ? REASON_ONLY_CANDIDATE : k->reason,
         .matched_bytes = len ? prefix_bytes(r->hashes, len) : 0,
         .stream_bytes = (uint64_t)k->w.stream_bytes,
-        .cost_s = cost_of(s, k->slot, &k->w, cached, NULL),
-        .ttft_s = ttft * scale,
+        .cost_s = cost_of(s, k->slot, &k->w, cached, NULL) + lora_cost(s, k, k->slot),
+        .ttft_s = ttft * scale + lora_cost(s, k, k->slot),
         .n_candidates = k->n,
     };
     r->tokens = k->w.tokens;
@@ -325,38 +340,72 @@ static void reserve(struct sched *s, struct pick *k)
     r->out_tokens = k->w.out;
     r->prefill_s = work_prefill_s(s, r->uncached_tokens, r->tokens);
     r->raw_ttft_s = ttft / ep_speed(e);
+    r->lora_cold = k->lora && k->lora[k->slot] > LORA_HELD;
     r->picked_us = s->now_us;
     r->first_us = 0;
 }
 
-static enum sched_answer reject(struct sched *s, struct sched_req *r, enum sched_reject why)
+static void commit(struct sched *s, struct pick *k)
 {
-    r->d.reject = why;
-    if (why == REJECT_SHED)
-        s->rejects_shed++;
-    else
-        s->rejects_none++;
-    return SCHED_REJECTED;
+    struct sched_req *r = k->r;
+    reserve(s, k);
+    if (r->explain)
+        pick_explain(s, k);
+    ledger_reserve(s, r);
+    learn_prompt(s, &k->w, r->prefill_s);
+    event_emit(s, EV_RESERVE, k->slot, r);
+    index_insert(s, k->slot, r);
+}
+
+/* A request pinned to an endpoint that is usable goes there or, while only those with room count, nowhere. */
+static bool choose(struct sched *s, struct pick *k)
+{
+    if (choose_pinned(s, k))
+        return !k->room_only || (s->scan.full[k->slot] <= 0 && (!k->lora || k->lora[k->slot] != LORA_WAIT));
+    if (k->n) {
+        choose_by_policy(s, k);
+        return true;
+    }
+    return !k->room_only && choose_least_bad(s, k);
+}
+
+bool pick_place(struct sched *s, struct sched_req *r, bool room_only)
+{
+    struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r), .room_only = room_only};
+    if (!s->n_used)
+        return false;
+    compute(s, &k);
+    if (!choose(s, &k))
+        return false;
+    commit(s, &k);
+    return true;
+}
+
+bool pick_full_holder(struct sched *s, struct sched_req *r, uint32_t *slot)
+{
+    struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r)};
+    if (s->p.policy != SCHED_PREFIX_CACHE || !r->hashes || !s->n_used)
+        return false;
+    compute(s, &k);
+    if (!k.n)
+        return false;
+    float limit = hold_limit(s, &k, MAX(s->p.tie_band_s, TIE_SHARE * (double)k.least));
+    if (!choose_session(s, &k, limit) && !(k.match && k.match->n && choose_holder(s, &k, limit)))
+        return false;
+    *slot = k.slot;
+    return s->scan.full[k.slot] > 0;
 }
 
 enum sched_answer pick_run(struct sched *s, struct sched_req *r)
 {
     struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r)};
+    if (!s->n_used)
+        return flow_reject(s, r, REJECT_NO_ENDPOINT);
     compute(s, &k);
     if (r->priority < 0 && k.n && all_saturated(s))
-        return reject(s, r, REJECT_SHED);
-    if (!choose_pinned(s, &k)) {
-        if (k.n)
-            choose_by_policy(s, &k);
-        else if (!choose_least_bad(s, &k))
-            return reject(s, r, REJECT_NO_ENDPOINT);
-    }
-    reserve(s, &k);
-    if (r->explain)
-        pick_explain(s, &k);
-    ledger_reserve(s, r);
-    learn_prompt(s, &k.w, r->prefill_s);
-    event_emit(s, EV_RESERVE, k.slot, r);
-    index_insert(s, k.slot, r);
+        return flow_reject(s, r, REJECT_SHED);
+    if (!choose(s, &k))
+        return flow_reject(s, r, REJECT_NO_ENDPOINT);
+    commit(s, &k);
     return SCHED_PICKED;
 }

@@ -24,11 +24,14 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     rng_init(&s->rng, seed);
     s->index = prefix_index_new(rng_u64(&s->rng));
     s->sessions = sessions_new();
+    s->queue = queue_new(rng_u64(&s->rng));
+    list_init(&s->decided);
     s->bytes_per_token = s->p.bytes_per_token;
     s->mean_output = s->p.mean_output;
     s->mean_tokens = 500;
     s->mean_prefill_s = work_prefill_s(s, s->mean_tokens, s->mean_tokens);
     s->explore_slot = NO_SLOT;
+    flow_params(s);
     return s;
 }
 
@@ -38,18 +41,22 @@ void sched_free(struct sched *s)
         return;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         free(s->eps[i].models);
+        free(s->eps[i].lora);
         free(s->eps[i].waiting);
     }
-    for (uint32_t i = 0; i < MODEL_COLUMNS; i++)
+    for (uint32_t i = 0; i < MODEL_COLUMNS; i++) {
         free(s->columns[i].penalty);
+        free(s->columns[i].lora);
+    }
     struct scan *c = &s->scan;
-    float *v[] = {c->base, c->own_w, c->tok_s, c->out_s, c->kv_use, c->kv_inv, c->cost};
+    float *v[] = {c->base, c->own_w, c->tok_s, c->out_s, c->kv_use, c->kv_inv, c->cost, c->full};
     for (size_t i = 0; i < ARRAY_LEN(v); i++)
         free(v[i]);
     free(c->order);
     free(s->eps);
     prefix_index_free(s->index);
     sessions_free(s->sessions);
+    queue_free(s->queue);
     free(s);
 }
 
@@ -68,11 +75,14 @@ static void index_restart(struct sched *s)
 void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t now_us)
 {
     bool restart = p->block_bytes != s->p.block_bytes;
+    s->models_version++; /* the columns hold costs */
     s->p = checked(p);
     if (restart)
         index_restart(s);
     s->refresh_us = 0;
     ep_refresh_all(s, now_us);
+    flow_params(s);
+    flow_run(s);
 }
 
 /* ---- index ---- */
@@ -122,27 +132,24 @@ enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t no
 {
     ep_refresh_all(s, now_us);
     list_init(&r->link);
+    list_init(&r->late);
     r->state = REQ_IDLE;
     r->d = (struct sched_decision){0};
     r->n_inserted = 0;
-    if (!s->n_used) {
-        r->d.reject = REJECT_NO_ENDPOINT;
-        s->rejects_none++;
-        return SCHED_REJECTED;
-    }
-    return pick_run(s, r);
+    return s->p.queueing ? flow_submit(s, r) : pick_run(s, r);
 }
 
 struct sched_req *sched_next_decided(struct sched *s)
 {
-    (void)s; /* nothing queues yet */
-    return NULL;
+    struct list *it = list_pop_front(&s->decided);
+    return it ? CONTAINER_OF(it, struct sched_req, late) : NULL;
 }
 
 void sched_cancel(struct sched *s, struct sched_req *r, uint64_t now_us)
 {
-    (void)r;
     s->now_us = MAX(s->now_us, now_us);
+    flow_cancel(s, r);
+    flow_run(s);
 }
 
 void sched_first_token(struct sched *s, struct sched_req *r, uint64_t now_us)
@@ -160,6 +167,7 @@ void sched_first_token(struct sched *s, struct sched_req *r, uint64_t now_us)
     e->own.unanswered--;
     sched_ep_alive(s, r->d.ep, s->now_us);
     learn_first(s, r->d.ep.slot, r);
+    flow_run(s);
 }
 
 void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u,
@@ -177,12 +185,17 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
         index_rollback(s, r->d.ep.slot, r); /* nothing left to take back once the first token was seen */
     if (e)
         event_emit(s, EV_RELEASE, r->d.ep.slot, r);
+    flow_settle(s, r, how, u);
     ledger_release(s, r);
-    if (!e)
+    s->room_gained |= r->model != 0; /* adapter slots may have become free where room was before */
+    if (!e) {
+        flow_run(s);
         return;
+    }
     if (how == OUT_MODEL_MISSING)
         model_missing(s, r->d.ep.slot, r->model);
     health_request(s, r->d.ep.slot, r, how);
+    flow_run(s);
 }
 
 uint64_t sched_tick(struct sched *s, uint64_t now_us)
@@ -190,7 +203,8 @@ uint64_t sched_tick(struct sched *s, uint64_t now_us)
     ep_refresh_all(s, now_us);
     bool clean = prefix_index_work(s->index, PURGE_PER_TICK);
     ep_reap(s);
-    return clean ? s->refresh_us : s->now_us + 10000;
+    uint64_t wake_us = flow_tick(s), again_us = clean ? s->refresh_us : s->now_us + 10000;
+    return MIN(wake_us, again_us);
 }
 
 /* ---- views ---- */
@@ -211,6 +225,9 @@ bool sched_ep_view(const struct sched *s, uint32_t slot, uint64_t now_us, struct
         .ready = e->ready,
         .ejected = e->ejected,
         .draining = e->draining,
+        .full = ep_saturated(s, e),
+        .waiting = ep_waiting(s, e),
+        .kv_use = ep_kv_use(s, e),
         .slow_start = e->ready && !e->ejected && e->settled_us > now_us,
         .inflight = e->own.inflight,
         .unanswered = e->own.unanswered,
@@ -232,17 +249,21 @@ bool sched_ep_view(const struct sched *s, uint32_t slot, uint64_t now_us, struct
     return true;
 }
 
-static bool saturated(const struct sched *s, uint32_t *n_ready)
+static void saturation(const struct sched *s, struct sched_stats *out)
 {
-    bool all = true;
-    *n_ready = 0;
+    double sum = 0;
+    out->saturated = true;
     for (uint32_t i = 0; i < s->n_slots; i++) {
-        if (!ep_usable(&s->eps[i]))
+        const struct ep *e = &s->eps[i];
+        if (!ep_usable(e))
             continue;
-        ++*n_ready;
-        all = all && ep_saturated(s, &s->eps[i]);
+        out->n_ready++;
+        out->saturated = out->saturated && ep_saturated(s, e);
+        double use = MAX(ep_waiting(s, e) / (double)s->p.queue_threshold, ep_kv_use(s, e) / s->p.kv_threshold);
+        sum += MIN(use, 1);
     }
-    return all && *n_ready;
+    out->saturated = out->saturated && out->n_ready;
+    out->saturation = out->n_ready ? sum / out->n_ready : 1;
 }
 
 void sched_stats(const struct sched *s, uint64_t now_us, struct sched_stats *out)
@@ -252,9 +273,17 @@ void sched_stats(const struct sched *s, uint64_t now_us, struct sched_stats *out
     prefix_index_stats(s->index, &ix);
     *out = (struct sched_stats){
         .picks = s->n_picks,
-        .rejects_shed = s->rejects_shed,
-        .rejects_no_endpoint = s->rejects_none,
+        .rejects_shed = s->rejects[REJECT_SHED],
+        .rejects_no_endpoint = s->rejects[REJECT_NO_ENDPOINT],
+        .rejects_full = s->rejects[REJECT_QUEUE_FULL],
+        .rejects_timeout = s->rejects[REJECT_QUEUE_TIMEOUT],
+        .rejects_deadline = s->rejects[REJECT_DEADLINE],
+        .dispatched = s->n_dispatched,
+        .drain_per_s = flow_drain_rate(s),
         .inflight = s->inflight,
+        .queued = queue_n(s->queue),
+        .queued_bytes = queue_bytes(s->queue),
+        .n_room = s->n_room,
         .index_entries = ix.entries,
         .index_memberships = ix.memberships,
         .index_bytes = ix.bytes,
@@ -262,5 +291,5 @@ void sched_stats(const struct sched *s, uint64_t now_us, struct sched_stats *out
         .bytes_per_token = s->bytes_per_token,
         .n_endpoints = s->n_used,
     };
-    out->saturated = saturated(s, &out->n_ready);
+    saturation(s, out);
 }

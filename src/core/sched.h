@@ -122,8 +122,9 @@ const char *sched_reject_name(enum sched_reject r);
 struct sched_cost { /* one endpoint at the moment of the pick */
     struct ep_ref ep;
     enum sched_skip skip;
-    double total_s, wait_s, prefill_s, others_s, kv_s, extra_s; /* total = wait + affinity x prefill + others + kv + extra (slow start,
-                                                                 * recent failures that could not eject); seconds; INFINITY: not usable */
+    double total_s, wait_s, prefill_s, others_s, kv_s, extra_s, lora_s; /* total = wait + affinity x prefill + others + kv + extra (slow start,
+                                                                 * recent failures that could not eject) + lora (the adapter has to be loaded,
+                                                                 * or must wait for a slot); seconds; INFINITY: not usable */
     uint64_t matched_bytes;  /* of the prefix stream, believed cached there */
 };
 struct sched_explain { /* filled at the pick when the request has one: all endpoints when n_endpoints <= SCHED_EXPLAIN, else the chosen and
@@ -180,6 +181,7 @@ struct sched_req {
     double tokens, uncached_tokens, out_tokens; /* reserved estimates */
     double raw_ttft_s;                   /* predicted for an endpoint of speed 1 */
     double matched_tokens;
+    bool lora, lora_cold;                /* counted among the users of its adapter there; the adapter was not there yet */
     uint64_t picked_us, first_us;
 };
 

@@ -16,10 +16,12 @@
 #define HIST_SLOT_US   250000
 #define HIST_WINDOW_US 2000000 /* a scrape may be published this long after it was measured */
 #define MEDIA_TOKENS   576.0   /* per image, until usage teaches better (decision 16) */
-#define MODEL_COLUMNS  8
+#define MODEL_COLUMNS  64
+#define LORA_MAX       64  /* adapters remembered per endpoint */
+#define LORA_LOG       512 /* latest changes of adapters in use */
 #define NO_SLOT        UINT32_MAX
 
-enum req_state { REQ_IDLE, REQ_PENDING /* picked, no first token */, REQ_DECODING, REQ_DONE };
+enum req_state { REQ_IDLE, REQ_QUEUED, REQ_PENDING /* picked, no first token */, REQ_DECODING, REQ_DONE };
 enum learn_kind { LEARN_TTFT, LEARN_GAP, LEARN_TOTAL, LEARN_KINDS };
 
 struct estimate { /* mean of log(observed / predicted) */
@@ -39,6 +41,17 @@ struct inflight_hist {
     float min_mem;
 };
 
+struct lora_use { /* an adapter on an endpoint */
+    uint64_t name, left_us; /* left: when the last of ours ended, 0 never */
+    uint32_t ours;          /* requests in flight */
+    bool others, seen;      /* somebody else uses it, as of the scrape; seen: in the scrape just read */
+};
+struct lora { /* the first n_used are in use, the longest first; then the others, the latest used first */
+    uint32_t n, n_used, max; /* max: slots, 0 not known */
+    struct lora_use v[LORA_MAX];
+};
+enum lora_at { LORA_NONE /* no adapter, or no slots known */, LORA_HELD, LORA_LOAD, LORA_WAIT };
+
 struct ep {
     uint32_t gen;
     bool used, dying; /* dying: removed, its index memberships not yet purged; the slot waits */
@@ -53,6 +66,7 @@ struct ep {
     uint32_t own_at_load; /* most of ours around the scrape */
     uint32_t own_at_done; /* ours when it arrived */
     double mem_at_load;
+    double run_cap; /* how many it ran at once when a scrape showed others waiting; 0: not known */
     double others_waiting, others_running; /* as of the scrape; decayed by others_decay */
     double decay;                          /* 1 at the scrape, halves with time, 0 when stale */
     struct inflight_hist hist[HIST_SLOTS];
@@ -71,7 +85,8 @@ struct ep {
     double extra_s;
     /* models */
     struct sched_model *models;
-    uint32_t n_models;
+    uint32_t n_models, n_adapters;
+    struct lora *lora; /* NULL: nothing known of adapters */
     uint32_t fresh;     /* prompts without a home that were placed here, halved everywhere at FRESH_MAX */
     uint64_t last_pick; /* number of the pick: rotation among equals */
     uint64_t picks, failures, ejections;
@@ -80,14 +95,22 @@ struct ep {
 struct scan { /* one float per slot, read by every pick: cost = base + own*own_s + new*tok_s + out*out_s + kv(kv_use +
                  new*kv_inv) */
     float *base, *own_w, *tok_s, *out_s, *kv_use, *kv_inv;
+    float *full;     /* 0: has room, INFINITY: full, or not usable */
     float *cost;     /* result of the latest pick */
     uint64_t *order; /* among equals the least wins: requests of ours in flight, then the longest not picked */
 };
 
-struct model_column { /* 0 where the model is served or nothing is known, INFINITY elsewhere */
+struct model_column { /* what a request for the model costs extra: INFINITY where it is not served, as the adapter it is what lora.c says, else 0 */
     uint64_t model, version, used;
     float *penalty;
-    uint32_t cap, n_serving;
+    uint8_t *lora; /* enum lora_at */
+    uint32_t cap, n_serving, n_lora;
+    uint64_t lora_seen; /* changes taken in */
+};
+
+struct rate { /* events per second of busy time, both fading */
+    double n, busy_s;
+    uint64_t at_us;
 };
 
 struct sched {
@@ -102,12 +125,22 @@ struct sched {
     struct sessions *sessions;
     struct model_column columns[MODEL_COLUMNS];
     uint64_t models_version;
+    uint32_t lora_max; /* most slots any endpoint has told of */
+    uint64_t lora_changes;
+    uint32_t lora_log[LORA_LOG]; /* slots, by number of the change */
     /* learnt, of the pool */
     struct estimate pool[LEARN_KINDS];
     double bytes_per_token, mean_output, mean_prefill_s, mean_tokens;
     uint32_t n_prompts;
-    uint64_t n_picks, rejects_shed, rejects_none, inflight, explored_pick;
+    uint64_t n_picks, rejects[N_SCHED_REJECTS], inflight, explored_pick;
     uint32_t rr_next, explore_slot; /* explore_slot: believed slow, idle, not seen for a while; NO_SLOT: none */
+    /* flow control */
+    struct queue *queue;
+    struct list decided; /* sched_req.late: answers not yet handed out */
+    uint64_t n_arrivals, n_dispatched;
+    uint32_t n_room;  /* endpoints with room */
+    bool room_gained; /* since flow_run looked: who was blocked may be placed now */
+    struct rate drain, done;
     void (*on_event)(void *ctx, const struct sched_event *ev);
     void *event_ctx;
     bool applying; /* events of another are played: not sent on */
@@ -127,7 +160,7 @@ void ep_refresh_all(struct sched *s, uint64_t now_us); /* when due */
 void ep_refresh(struct sched *s, uint32_t slot);
 void ep_reap(struct sched *s); /* frees slots whose purge is done */
 bool ep_usable(const struct ep *e);
-const float *model_penalty(struct sched *s, uint64_t model); /* NULL: nobody is excluded, or nobody serves it */
+const struct model_column *model_column(struct sched *s, uint64_t model); /* NULL: nobody is excluded, or nobody serves it */
 
 void model_missing(struct sched *s, uint32_t slot, uint64_t model); /* it answered so, whatever its list says */
 
@@ -148,6 +181,7 @@ void cost_scan(struct sched *s, const struct work *w); /* fills scan.cost as if 
 double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens,
                struct sched_cost *out);
 double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens);
+double ep_waiting(const struct sched *s, const struct ep *e); /* what the threshold of saturation is compared with */
 double ep_queue(const struct ep *e); /* requests waiting there, as far as known */
 bool ep_saturated(const struct sched *s, const struct ep *e);
 double ep_kv_tokens(const struct sched *s, const struct ep *e);
@@ -160,15 +194,33 @@ struct pick { /* one decision in the making */
     struct work w;
     const struct prefix_match *match; /* NULL: nothing to match */
     const float *model;               /* penalties, or NULL */
+    const uint8_t *lora;              /* NULL: no adapter anywhere */
+    uint32_t crowd;                   /* with more in flight an endpoint is not preferred for having the adapter */
+    bool room_only;                   /* endpoints without room are no candidates */
     uint32_t n, slot;                 /* candidates; the choice */
     float least;                      /* cost */
     enum sched_reason reason;
 };
 enum sched_answer pick_run(struct sched *s, struct sched_req *r);
+bool pick_place(struct sched *s, struct sched_req *r, bool room_only); /* chooses and reserves; false: nobody can take it now */
+bool pick_full_holder(struct sched *s, struct sched_req *r, uint32_t *slot); /* its choice by prefix, were room no matter, is full */
 uint32_t pick_matched(const struct sched *s, const struct pick *k, uint32_t slot); /* hashes */
 double pick_cached(const struct sched *s, const struct pick *k, uint32_t slot);    /* tokens */
 bool pick_tried(const struct sched_req *r, struct ep_ref ep);
 void pick_explain(struct sched *s, const struct pick *k);
+
+/* lora.c */
+void lora_take(struct sched *s, uint32_t slot, struct sched_req *r); /* reserved there */
+void lora_give(struct sched *s, uint32_t slot, struct sched_req *r); /* released */
+void lora_scraped(struct sched *s, uint32_t slot);
+void lora_stale(struct sched *s, uint32_t slot);  /* the scrape says nothing any more */
+void lora_models(struct sched *s, uint32_t slot); /* its model list changed */
+void lora_forget(struct sched *s, uint32_t slot); /* another process by now: what is not in use is not there */
+bool lora_room(const struct sched *s, const struct ep *e, uint64_t model); /* false: all slots are in use by others */
+void lora_column_fill(struct sched *s, struct model_column *c);            /* penalty filled in before, for the current slots */
+void lora_column_update(struct sched *s, struct model_column *c);
+void lora_add(struct sched *s, struct pick *k); /* to scan.cost, what the column does not have */
+double lora_cost(const struct sched *s, const struct pick *k, uint32_t slot);
 
 /* health.c */
 void health_request(struct sched *s, uint32_t slot, const struct sched_req *r, enum sched_outcome how);
@@ -192,6 +244,18 @@ void learn_forget(struct ep *e);                           /* returned from an e
 void index_insert(struct sched *s, uint32_t slot, struct sched_req *r);
 void index_rollback(struct sched *s, uint32_t slot, struct sched_req *r);
 uint64_t index_cap(const struct sched *s, const struct ep *e);
+
+/* dispatch.c */
+enum sched_answer flow_submit(struct sched *s, struct sched_req *r);
+enum sched_answer flow_reject(struct sched *s, struct sched_req *r, enum sched_reject why);
+void flow_cancel(struct sched *s, struct sched_req *r);
+void flow_run(struct sched *s); /* after every verb */
+uint64_t flow_tick(struct sched *s);
+void flow_params(struct sched *s); /* after s->p changed */
+void flow_settle(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u);
+void flow_move_lane(struct sched *s, struct sched_req *r);
+double flow_drain_rate(const struct sched *s);
+double flow_retry_after(const struct sched *s, const struct sched_req *r);
 
 /* events.c */
 void event_emit(struct sched *s, enum sched_event_type type, uint32_t slot, const struct sched_req *r);
