@@ -46,6 +46,9 @@ static void put_endpoint(void *ctx, const struct ep_view *v, const struct endpoi
     jsonw_key(w, "namespace"), jsonw_cstr(w, e->ns);
     jsonw_key(w, "address"), jsonw_cstr(w, e->address);
     jsonw_key(w, "state"), jsonw_cstr(w, state_name(v));
+    jsonw_key(w, "full"), jsonw_bool(w, v->full);
+    jsonw_key(w, "waiting"), jsonw_f(w, v->waiting);
+    jsonw_key(w, "kv_use"), jsonw_f(w, v->kv_use);
     jsonw_key(w, "inflight"), jsonw_u64(w, v->inflight);
     jsonw_key(w, "unanswered"), jsonw_u64(w, v->unanswered);
     jsonw_key(w, "pending_prefill_s"), jsonw_f(w, v->pending_prefill_s);
@@ -63,6 +66,23 @@ static void put_endpoint(void *ctx, const struct ep_view *v, const struct endpoi
     jsonw_obj_end(w);
 }
 
+static void put_queue(struct jsonw *w, struct port *p, const struct sched_stats *st)
+{
+    struct port_queue q;
+    port_queue(p, &q);
+    jsonw_key(w, "queueing"), jsonw_bool(w, q.on);
+    jsonw_key(w, "queued"), jsonw_u64(w, st->queued);
+    jsonw_key(w, "queued_bytes"), jsonw_u64(w, st->queued_bytes);
+    jsonw_key(w, "queue_requests_max"), jsonw_u64(w, q.requests);
+    jsonw_key(w, "queue_bytes_max"), jsonw_u64(w, q.bytes);
+    jsonw_key(w, "queue_ttl_s"), jsonw_f(w, (double)q.ttl_us / 1e6);
+    jsonw_key(w, "queue_dispatched"), jsonw_u64(w, st->dispatched);
+    jsonw_key(w, "queue_drain_per_s"), jsonw_f(w, st->drain_per_s);
+    jsonw_key(w, "rejects_queue_full"), jsonw_u64(w, st->rejects_full);
+    jsonw_key(w, "rejects_queue_timeout"), jsonw_u64(w, st->rejects_timeout);
+    jsonw_key(w, "rejects_queue_deadline"), jsonw_u64(w, st->rejects_deadline);
+}
+
 static void put_port(void *ctx, struct port *p)
 {
     struct jsonw *w = ctx;
@@ -74,13 +94,14 @@ static void put_port(void *ctx, struct port *p)
     jsonw_key(w, "namespace"), jsonw_cstr(w, port_ns(p));
     jsonw_key(w, "name"), jsonw_cstr(w, port_name(p));
     jsonw_key(w, "ready"), jsonw_u64(w, st.n_ready);
+    jsonw_key(w, "room"), jsonw_u64(w, st.n_room);
     jsonw_key(w, "saturated"), jsonw_bool(w, st.saturated);
+    jsonw_key(w, "saturation"), jsonw_f(w, st.saturation);
     jsonw_key(w, "picks"), jsonw_u64(w, st.picks);
     jsonw_key(w, "rejects_shed"), jsonw_u64(w, st.rejects_shed);
     jsonw_key(w, "rejects_no_endpoint"), jsonw_u64(w, st.rejects_no_endpoint);
     jsonw_key(w, "inflight"), jsonw_u64(w, st.inflight);
-    jsonw_key(w, "queued"), jsonw_u64(w, st.queued);
-    jsonw_key(w, "queued_bytes"), jsonw_u64(w, st.queued_bytes);
+    put_queue(w, p, &st);
     jsonw_key(w, "index_entries"), jsonw_u64(w, st.index_entries);
     jsonw_key(w, "index_memberships"), jsonw_u64(w, st.index_memberships);
     jsonw_key(w, "index_bytes"), jsonw_u64(w, st.index_bytes);

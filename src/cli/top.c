@@ -19,9 +19,9 @@ enum row_kind { ROW_POOL, ROW_POD };
 struct row { /* a pool or a pod as the page of the admin server tells it; NAN = not told */
     enum row_kind kind;
     char name[TOP_NAME], ns[TOP_NAME], type[TOP_NAME], address[TOP_NAME], state[TOP_NAME];
-    double picks, inflight, unanswered, queued, ready, shed, index_blocks, failures, speed;
+    double picks, inflight, unanswered, queued, queued_bytes, queue_bytes_max, queue_ttl_s, drain_per_s, ready, shed, index_blocks, failures, speed;
     double waiting, running, kv;
-    bool saturated;
+    bool saturated, queueing, full;
 };
 struct view {
     struct row *v;
@@ -39,6 +39,8 @@ struct field {
 static const struct field fields[] = {
     TEXT("name", name), TEXT("pod", name), TEXT("namespace", ns), TEXT("kind", type), TEXT("address", address), TEXT("state", state),
     NUM("picks", picks), NUM("inflight", inflight), NUM("unanswered", unanswered), NUM("queued", queued), NUM("ready", ready),
+    NUM("queued_bytes", queued_bytes), NUM("queue_bytes_max", queue_bytes_max), NUM("queue_ttl_s", queue_ttl_s), NUM("queue_drain_per_s", drain_per_s),
+    {"queueing", F_BOOL, offsetof(struct row, queueing)}, {"full", F_BOOL, offsetof(struct row, full)},
     NUM("rejects_shed", shed), NUM("index_blocks", index_blocks), NUM("index_memberships", index_blocks), NUM("failures", failures),
     NUM("speed", speed), NUM("waiting", waiting), NUM("running", running), NUM("kv_frac", kv), {"saturated", F_BOOL, offsetof(struct row, saturated)},
 };
@@ -120,6 +122,13 @@ static void put_num(double v, int width, int decimals)
         printf(" %*.*f", width, decimals, v);
 }
 
+static void put_queue(const struct row *r)
+{
+    printf("\n  queue: %.0f waiting, %.1f of %.1f MB, at most %.4g s", r->queued, r->queued_bytes / 1e6, r->queue_bytes_max / 1e6, r->queue_ttl_s);
+    if (r->drain_per_s > 0)
+        printf(", %.1f leave per second", r->drain_per_s);
+}
+
 static void put_row(const struct row *r, const struct view *old, double dt)
 {
     const struct row *b = row_before(old, r);
@@ -129,11 +138,13 @@ static void put_row(const struct row *r, const struct view *old, double dt)
                r->queued, r->shed, r->index_blocks, r->saturated ? "  SATURATED" : "");
         if (!isnan(rate))
             printf("  %.1f req/s", rate);
+        if (r->queueing || r->queued > 0)
+            put_queue(r);
         printf("\n  %-36s %-22s %-10s %7s %8s %6s %7s %7s %5s %5s %7s %5s\n", "POD", "ADDRESS", "STATE", "REQ/S", "INFLIGHT", "NOTOK", "WAITING",
                "RUNNING", "KV%", "SPEED", "INDEX", "FAIL");
         return;
     }
-    printf("  %-36.36s %-22s %-10s", r->name, r->address, r->state);
+    printf("  %-36.36s %-22s %-10s", r->name, r->address, r->full && !strcmp(r->state, "ready") ? "full" : r->state);
     put_num(rate, 7, 1);
     put_num(r->inflight, 8, 0);
     put_num(r->unanswered, 6, 0);

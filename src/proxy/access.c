@@ -119,8 +119,13 @@ static void log_handled(struct request *rq, const struct api_usage *u, uint64_t 
     log_cstr(&l, "pool", port_name(rq->backend->port));
     log_cstr(&l, "namespace", port_ns(rq->backend->port));
     log_cstr(&l, "criticality", criticality_name(rq->criticality));
+    log_i64(&l, "priority", rq->priority);
+    if (rq->objective.n)
+        log_str(&l, "objective", rq->objective);
+    if (rq->fairness_id.n)
+        log_str(&l, "fairness_id", rq->fairness_id);
     log_pick(&l, rq);
-    log_f(&l, "queue_ms", ms(rq->body_done_us, rq->picked_us), 3);
+    log_f(&l, "queue_ms", (double)rq->waited_us / 1000, 3);
     log_f(&l, "ttft_ms", ms(rq->start_us, rq->first_us), 3);
     if (u && u->found) {
         log_u64(&l, "prompt_tokens", u->prompt_tokens);

@@ -112,6 +112,26 @@ enum body_result body_add(struct worker *w, struct body *b, struct str data, siz
     return BODY_OK;
 }
 
+void body_fit(struct worker *w, struct body *b, struct iovec *spans, int n)
+{
+    size_t cap = MAX(b->n, (size_t)1);
+    if (!b->p || b->cap < 2 * cap + 1024)
+        return;
+    char *p = malloc(cap);
+    if (!p)
+        return; /* then it stays where it is */
+    memcpy(p, b->p, b->n);
+    for (int i = 0; i < n; i++) {
+        uintptr_t at = (uintptr_t)spans[i].iov_base, from = (uintptr_t)b->p;
+        if (at >= from && at < from + b->cap)
+            spans[i].iov_base = p + (at - from);
+    }
+    atomic_fetch_sub_explicit(&w->g->body_bytes, b->cap - cap, memory_order_relaxed);
+    give_buffer(w, b->p, b->cap);
+    b->p = p;
+    b->cap = cap;
+}
+
 void body_free(struct worker *w, struct body *b)
 {
     if (!b->p)

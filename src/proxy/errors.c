@@ -8,17 +8,11 @@ static const struct advice {
     bool no_retry; /* SDKs try 5xx again by themselves: here that cannot help */
     const char *param;
 } advices[] = {
-    {"shed", 1, false, NULL},
-    {"no_endpoint", 2, false, NULL},
-    {"body_memory", 2, false, NULL},
-    {"upstream_unavailable", 1, false, NULL},
-    {"endpoint_ejected", 1, false, NULL},
-    {"upstream_crashed", 0, true, NULL},
-    {"gateway_exhausted", 2, false, NULL},
-    {"backend_unresolved", 0, true, NULL},
-    {"not_implemented", 0, true, NULL},
-    {"http_version", 0, true, NULL},
-    {"model_not_found", 0, true, "model"},
+    {"body_memory", 2, false, NULL},       {"upstream_unavailable", 1, false, NULL},
+    {"endpoint_ejected", 1, false, NULL},  {"upstream_crashed", 0, true, NULL},
+    {"gateway_exhausted", 2, false, NULL}, {"gateway_stopping", 1, false, NULL},
+    {"backend_unresolved", 0, true, NULL}, {"not_implemented", 0, true, NULL},
+    {"http_version", 0, true, NULL},       {"model_not_found", 0, true, "model"},
 };
 
 static const struct advice *find_advice(const char *code)
@@ -40,8 +34,9 @@ void errors_write(struct client *c, enum api_kind kind, bool to_head, bool keep,
     buf_clear(out);
     buf_addf(out, "HTTP/1.1 %u %s\r\nDate: %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n", status,
              h1_reason(status), worker_date(w), body->n);
-    if (a && a->retry_after_s)
-        buf_addf(out, "Retry-After: %u\r\n", a->retry_after_s);
+    unsigned retry_after_s = c->rq && c->rq->retry_after_s ? c->rq->retry_after_s : a ? a->retry_after_s : 0;
+    if (retry_after_s)
+        buf_addf(out, "Retry-After: %u\r\n", retry_after_s);
     if (a && a->no_retry)
         buf_add_str(out, STR("x-should-retry: false\r\n"));
     if (status == 405)

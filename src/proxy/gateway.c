@@ -64,6 +64,7 @@ struct gateway *gateway_start(const struct gateway_opts *o, struct metrics *m, s
     g->ports = ports_new(&g->o.ports);
     g->n_workers = g->o.workers;
     g->pm = proxy_metrics_new(g);
+    g->flow = flow_families_new(m);
     g->workers = xcalloc(g->n_workers, sizeof *g->workers);
     for (unsigned i = 0; i < g->n_workers; i++)
         g->workers[i] = worker_start(g, i);
@@ -200,6 +201,7 @@ void gateway_free(struct gateway *g)
     plane_unref(g->plane);
     ports_free(g->ports);
     proxy_metrics_free(g->pm);
+    free(g->flow);
     pthread_cond_destroy(&g->changed);
     pthread_mutex_destroy(&g->lock);
     free(g->workers);

@@ -64,9 +64,9 @@ static void mod_writes(const struct conf_header_mod *m, struct buf *out)
 /* Names with which a client could steer the picker or the servers. */
 static bool is_control(struct str name)
 {
-    static const struct str names[] = {{"x-gateway-inference-", 20},
-                                       {"x-gateway-model-name", 20},
-                                       {"x-gateway-destination-endpoint", 30},
+    static const struct str names[] = {{"x-gateway-inference-", 20},           {"x-gateway-model-name", 20},
+                                       {"x-gateway-destination-endpoint", 30}, {"x-llm-d-inference-objective", 27},
+                                       {"x-llm-d-inference-fairness-id", 29},  {"x-penstock-queue-", 17},
                                        {"x-prefiller-host-port", 21}};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (name.n >= names[i].n && str_ieq(str_first(name, names[i].n), names[i]))

@@ -31,6 +31,8 @@ struct worker;
 struct request;
 struct proxy_metrics;
 struct model_metrics;
+struct flow_families;
+struct flow_series;
 
 static inline struct iovec span(struct str s) /* for output: only read from */
 {
@@ -84,6 +86,7 @@ struct gateway {
     struct gateway_opts o;
     struct metrics *metrics;
     struct proxy_metrics *pm;
+    struct flow_families *flow;
     struct ports *ports;
     struct worker **workers;
     unsigned n_workers;
@@ -127,6 +130,8 @@ struct worker {
     size_t freed;           /* bytes of bodies given back to malloc since trimmed_us */
     uint64_t trimmed_us;
     struct map models;      /* "model\ntarget" -> struct model_metrics */
+    struct map flows;       /* labels -> struct flow_series */
+    struct map fairness_ids; /* those that are labels */
     bool draining, drained;
     uint64_t date_s;
     char date[32];
@@ -162,6 +167,8 @@ enum body_result { BODY_OK, BODY_TOO_LARGE, BODY_NO_MEMORY };
 enum body_result body_reserve(struct worker *w, struct body *b, size_t more, size_t expect);
 enum body_result body_add(struct worker *w, struct body *b, struct str data, size_t expect);
 void body_free(struct worker *w, struct body *b);
+/* Gives back the room that a body does not use when that is most of it. Spans that point into it move along. */
+void body_fit(struct worker *w, struct body *b, struct iovec *spans, int n);
 void body_cache_free(struct body_cache *c);
 void body_trim(struct worker *w, uint64_t now_us); /* now and then: unused memory goes back to the system */
 
@@ -226,11 +233,21 @@ struct request {
     struct backend *backend;
     struct str model, target; /* asked for; sent to the server */
     enum sched_criticality criticality;
+    int priority;
+    struct str objective, fairness_id; /* as the client named them, where the pool believes it */
     bool parsed, event_stream, is_model_kind, model_moved;
 
     /* the picker */
     struct port_req pick;
-    bool reserved, cancelled;
+    bool reserved;
+    bool queued;            /* the port owes a late answer */
+    bool cancelled;         /* nobody waits for that answer any more; it frees the request */
+    uint64_t queued_us;     /* since when it waits */
+    uint64_t waited_us;     /* in the queue, all attempts */
+    uint64_t gone_us;       /* when the client left the queue */
+    uint64_t enqueue_us;    /* what the newest submit took */
+    struct flow_series *flow; /* NULL: the pool does not queue */
+    unsigned retry_after_s; /* of our own answer; 0: by its code */
     bool accounted; /* ledger, metrics and log have it */
     struct prefix_hashes hashes;
     struct sched_explain *explain;
@@ -280,12 +297,22 @@ void request_answer(struct request *rq, unsigned status, const char *content_typ
 void request_settle(struct request *rq);   /* the answer is whole: accounts for it, before its last bytes are written */
 void request_complete(struct request *rq); /* and everything is written */
 void request_finish_pick(struct request *rq, enum sched_outcome how); /* no-op when nothing is reserved */
+void request_unqueue(struct request *rq);  /* gives its place in the queue back; no-op when it has none */
 void request_drop_upstream(struct request *rq);                     /* aborts it */
 
 void request_route(struct request *rq);         /* route.c */
 void request_pick(struct request *rq);          /* pick.c */
 void request_picked(struct request *rq);
 enum sched_answer request_submit(struct request *rq); /* asks the port; reserved is set when it picked */
+/* flow.c. flow_read: from headers, pool and InferenceModel (or NULL); false: the request was refused. flow_ttl: the longest wait that a header asks
+ * for, at most max_us (0: no limit); false when it is none. flow_submitted, flow_decided: after the port's answer, at once or late. flow_refuse:
+ * answers a request that the picker rejected. flow_retry_after_s: whole seconds, 1 to 60. */
+bool flow_read(struct request *rq, const struct conf_backend *pool, const struct conf_model *m);
+bool flow_ttl(struct str text, uint64_t max_us, uint64_t *out_us);
+void flow_submitted(struct request *rq, enum sched_answer a, uint64_t took_us);
+void flow_decided(struct request *rq);
+void flow_refuse(struct request *rq);
+unsigned flow_retry_after_s(double known_s, unsigned otherwise_s);
 void request_connect(struct request *rq);       /* upstream.c */
 void request_move_elsewhere(struct request *rq); /* retry.c: its endpoint was ejected */
 void upstream_failed(struct request *rq, enum sched_outcome how, const char *code);
@@ -311,7 +338,12 @@ void access_log(struct request *rq, const struct api_usage *u, uint64_t now_us);
 
 struct model_metrics {
     struct str model, target;
-    struct metric *requests[3]; /* priority -1, 0, 1 */
+    struct { /* by priority, filled on first use; m NULL: free */
+        int priority;
+        struct metric *m;
+    } requests[4];
+    struct str rewrite; /* InferenceModelRewrite of the newest request, owned */
+    struct metric *rewrites;
     struct metric *duration, *request_sizes, *response_sizes, *input_tokens, *output_tokens, *cached_tokens, *running, *ntpot, *ttft;
 };
 struct live; /* live.c: gauges of pools and pods */
@@ -323,13 +355,29 @@ void metrics_backend_init(struct gateway *g, struct backend *b);
 struct model_metrics *metrics_model(struct worker *w, struct str model, struct str target);
 void metrics_free_models(struct worker *w);
 void metrics_client(struct worker *w, int delta);
-void metrics_picked(struct request *rq, uint64_t took_us);
-void metrics_pick_failed(struct request *rq, uint64_t took_us);
+void metrics_pick(struct request *rq, uint64_t took_us); /* the picker was asked */
+void metrics_picked(struct request *rq);                 /* and has decided, now or later */
+void metrics_pick_failed(struct request *rq);
+void metrics_rewrite(struct request *rq, struct str object); /* an InferenceModelRewrite chose the target */
 void metrics_sent(struct request *rq);
 void metrics_first_byte(struct request *rq);
 void metrics_retry(struct request *rq);
 void metrics_upstream_failure(struct request *rq, enum sched_outcome how);
 void metrics_done(struct request *rq, const struct api_usage *usage, uint64_t now_us);
 void metrics_rejected(struct worker *w, const char *code);
+
+/* flow_metrics.c */
+enum flow_outcome {
+    FLOW_DISPATCHED,
+    FLOW_REJECTED_CAPACITY, FLOW_REJECTED_OTHER,                      /* at once */
+    FLOW_EVICTED_TTL, FLOW_EVICTED_CANCELLED, FLOW_EVICTED_OTHER,     /* having waited */
+    N_FLOW_OUTCOMES
+};
+struct flow_families *flow_families_new(struct metrics *m);
+struct flow_series *flow_series(struct request *rq); /* of its labels; lives as long as the worker */
+void flow_series_free(struct worker *w);
+void flow_count(struct request *rq, int sign); /* +1, -1: one more that waits, one less */
+void flow_observe(struct request *rq, enum flow_outcome how, uint64_t waited_us);
+void flow_released(struct request *rq); /* the place of a client that left is free */
 
 #endif

@@ -9,7 +9,8 @@
 struct row {          /* what is shown under one set of labels */
     char *pool, *pod; /* pod NULL: the pool as a whole */
     uint64_t round;   /* when it was last seen */
-    double inflight, demand, picks, speed, ejected, endpoints, ready, queued, index_bytes;
+    double inflight, demand, picks, speed, ejected, endpoints, ready, queued, queued_bytes, drain_per_s, saturation,
+        index_bytes;
     double kv, waiting, running;
     unsigned n_kv, n_load;
     bool inference; /* a pool, no Service */
@@ -18,8 +19,8 @@ struct row {          /* what is shown under one set of labels */
 
 struct live {
     struct gateway *g;
-    struct metric_family *pool_kv, *pool_queue, *pool_running, *pool_ready, *pool_inflight, *pool_queued, *pool_demand,
-        *pool_index_bytes, *pool_endpoints;
+    struct metric_family *pool_kv, *pool_queue, *pool_running, *pool_ready, *pool_inflight, *pool_queued,
+        *pool_queued_bytes, *pool_drain, *pool_saturation, *pool_demand, *pool_index_bytes, *pool_endpoints;
     struct metric_family *pod_queue, *ep_inflight, *ep_ejected, *ep_picks, *ep_speed, *ejections;
     struct metric *index_size, *body_bytes;
     struct map rows; /* "pool" or "pool\npod" -> struct row */
@@ -100,6 +101,9 @@ static void read_port(void *ctx, struct port *p)
     r->inference |= port_is_pool(p);
     r->ready += port_is_pool(p) ? st.n_ready : 0;
     r->queued += (double)st.queued;
+    r->queued_bytes += (double)st.queued_bytes;
+    r->drain_per_s += st.drain_per_s;
+    r->saturation = MAX(r->saturation, st.saturation);
     r->index_bytes += port_is_pool(p) ? (double)st.index_bytes : 0;
     lv->index_entries += (double)st.index_entries;
     port_views(p, read_endpoint, &rd);
@@ -135,6 +139,9 @@ static void show_pool(struct live *lv, const struct row *r)
         return;
     metric_set(metric_series(lv->pool_ready, name), r->ready);
     metric_set(metric_series(lv->pool_queued, name), r->queued);
+    metric_set(metric_series(lv->pool_queued_bytes, name), r->queued_bytes);
+    metric_set(metric_series(lv->pool_drain, name), r->drain_per_s);
+    metric_set(metric_series(lv->pool_saturation, name), r->saturation);
     metric_set(metric_series(lv->pool_index_bytes, name), r->index_bytes);
     metric_set(metric_series(lv->pool_kv, name), mean(r->kv, r->n_kv));
     metric_set(metric_series(lv->pool_queue, name), mean(r->waiting, r->n_load));
@@ -153,9 +160,10 @@ static void hide(struct live *lv, struct row *r)
 {
     struct metric_family *const of_pod[] = {lv->ep_inflight, lv->ep_ejected, lv->ep_picks,
                                             lv->ep_speed,    lv->pod_queue,  lv->ejections};
-    struct metric_family *const of_pool[] = {lv->pool_kv,     lv->pool_queue,       lv->pool_running,
-                                             lv->pool_ready,  lv->pool_inflight,    lv->pool_queued,
-                                             lv->pool_demand, lv->pool_index_bytes, lv->pool_endpoints};
+    struct metric_family *const of_pool[] = {lv->pool_kv,           lv->pool_queue,       lv->pool_running,
+                                             lv->pool_ready,        lv->pool_inflight,    lv->pool_queued,
+                                             lv->pool_queued_bytes, lv->pool_drain,       lv->pool_saturation,
+                                             lv->pool_demand,       lv->pool_index_bytes, lv->pool_endpoints};
     const struct str labels[] = {str_c(r->pool), str_c(r->pod)};
     for (size_t i = 0; r->pod && i < ARRAY_LEN(of_pod); i++)
         metric_series_drop(of_pod[i], labels);
@@ -204,7 +212,7 @@ static struct metric_family *gauge(struct metrics *m, const char *name, const ch
 
 static void pool_families(struct live *lv, struct metrics *m)
 {
-    static const char *const N[] = {"name", NULL};
+    static const char *const N[] = {"name", NULL}, *const S[] = {"inference_pool", NULL};
     lv->pool_kv = gauge(m, "inference_pool_average_kv_cache_utilization",
                         "Mean KV-cache use of the pool's endpoints, 0 to 1.", N);
     lv->pool_queue = gauge(m, "inference_pool_average_queue_size", "Mean waiting requests of the pool's endpoints.", N);
@@ -213,6 +221,12 @@ static void pool_families(struct live *lv, struct metrics *m)
     lv->pool_ready = gauge(m, "inference_pool_ready_pods", "Ready endpoints.", N);
     lv->pool_inflight = gauge(m, "penstock_pool_inflight", "Requests of this gateway in flight at the pool.", N);
     lv->pool_queued = gauge(m, "penstock_pool_queued", "Requests that wait in the gateway.", N);
+    lv->pool_queued_bytes =
+        gauge(m, "penstock_pool_queued_bytes", "Prompt bytes of the requests that wait in the gateway.", N);
+    lv->pool_drain =
+        gauge(m, "penstock_pool_drain_per_second", "Requests that leave the queue for a server; 0: not known.", N);
+    lv->pool_saturation = gauge(m, "inference_extension_flow_control_pool_saturation",
+                                "How full the pool's endpoints are by the thresholds of saturation; 1: all full.", S);
     lv->pool_demand =
         gauge(m, "penstock_pool_demand", "Queued and running requests per ready endpoint, for autoscalers.", N);
     lv->pool_index_bytes = gauge(m, "penstock_prefix_index_bytes", "Memory of the prefix index.", N);

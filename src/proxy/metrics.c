@@ -28,7 +28,7 @@ struct proxy_metrics {
     struct gateway *g;
     struct metric_family *m_requests, *m_errors, *m_duration, *m_reqsz, *m_rspsz, *m_in, *m_out, *m_cached, *m_running,
         *m_ntpot, *m_ttft;
-    struct metric_family *requests, *retries, *failures, *ttft, *duration, *rejected;
+    struct metric_family *rewrites, *requests, *retries, *failures, *ttft, *duration, *rejected;
     struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *added, *clients;
     struct live *live;
 };
@@ -42,7 +42,7 @@ static void model_families(struct proxy_metrics *pm, struct metrics *m)
 {
     const char *const *M = LABELS("model_name", "target_model_name");
     pm->m_requests = COUNTER("inference_objective_request_total", "Requests that were scheduled.",
-                             LABELS("model_name", "target_model_name", "priority"), 3 * MAX_MODELS);
+                             LABELS("model_name", "target_model_name", "priority"), 4 * MAX_MODELS);
     pm->m_errors = COUNTER("inference_objective_request_error_total", "Requests that ended with an error.",
                            LABELS("model_name", "target_model_name", "error_code"), 4 * MAX_MODELS);
     pm->m_duration = HIST("inference_objective_request_duration_seconds", "From the request to the end of its answer.",
@@ -59,6 +59,13 @@ static void model_families(struct proxy_metrics *pm, struct metrics *m)
                        "Duration over completion tokens.", M, b_ntpot, MAX_MODELS);
     pm->m_ttft = HIST("inference_objective_request_ttft_seconds", "Time to the first byte of streamed answers.", M,
                       b_gen, MAX_MODELS);
+}
+
+static void rewrite_family(struct proxy_metrics *pm, struct metrics *m)
+{
+    pm->rewrites =
+        COUNTER("inference_extension_model_rewrite_decisions_total", "Targets chosen by an InferenceModelRewrite.",
+                LABELS("model_rewrite_name", "model_name", "target_model"), 4 * MAX_MODELS);
 }
 
 static struct metric *single(struct metric_family *f)
@@ -105,6 +112,7 @@ struct proxy_metrics *proxy_metrics_new(struct gateway *g)
     struct proxy_metrics *pm = xcalloc(1, sizeof *pm);
     pm->g = g;
     model_families(pm, g->metrics);
+    rewrite_family(pm, g->metrics);
     own_families(pm, g->metrics);
     pm->live = live_new(g);
     return pm;
@@ -178,6 +186,8 @@ void metrics_free_models(struct worker *w)
         memcpy(&p[1], &mm->target.p, sizeof p[1]);
         free(p[0]);
         free(p[1]);
+        memcpy(&p[0], &mm->rewrite.p, sizeof p[0]);
+        free(p[0]);
         free(mm);
     }
 }
@@ -194,26 +204,57 @@ void metrics_client(struct worker *w, int delta)
     metric_add(w->g->pm->clients, w->index, delta);
 }
 
+static struct metric *requests_of(struct request *rq)
+{
+    struct model_metrics *mm = rq->mm;
+    size_t i = 0;
+    while (i < ARRAY_LEN(mm->requests) && mm->requests[i].m && mm->requests[i].priority != rq->priority)
+        i++;
+    if (i < ARRAY_LEN(mm->requests) && mm->requests[i].m)
+        return mm->requests[i].m;
+    char text[16];
+    int n = snprintf(text, sizeof text, "%d", rq->priority);
+    struct metric *s =
+        metric_series(rq->w->g->pm->m_requests, (struct str[]){mm->model, mm->target, {text, (size_t)n}});
+    if (i < ARRAY_LEN(mm->requests)) {
+        mm->requests[i].priority = rq->priority;
+        mm->requests[i].m = s;
+    }
+    return s;
+}
+
 static void count_scheduled(struct request *rq)
 {
-    struct proxy_metrics *pm = rq->w->g->pm;
-    int i = MAX(-1, MIN(1, (int)rq->criticality)) + 1;
-    if (!rq->mm->requests[i]) {
-        struct str M[] = {rq->mm->model, rq->mm->target, i == 0 ? STR("-1") : i == 1 ? STR("0") : STR("1")};
-        rq->mm->requests[i] = metric_series(pm->m_requests, M);
-    }
-    metric_add(rq->mm->requests[i], rq->w->index, 1);
+    metric_add(requests_of(rq), rq->w->index, 1);
     metric_add(rq->mm->running, rq->w->index, 1);
     rq->running = true;
 }
 
-void metrics_picked(struct request *rq, uint64_t took_us)
+void metrics_rewrite(struct request *rq, struct str object)
+{
+    struct model_metrics *mm = rq->mm;
+    if (!mm->rewrites || !str_eq(mm->rewrite, object)) {
+        char *old;
+        memcpy(&old, &mm->rewrite.p, sizeof old);
+        free(old);
+        mm->rewrite = (struct str){str_dup(object), object.n};
+        mm->rewrites = metric_series(rq->w->g->pm->rewrites, (struct str[]){mm->rewrite, mm->model, mm->target});
+    }
+    metric_add(mm->rewrites, rq->w->index, 1);
+}
+
+void metrics_pick(struct request *rq, uint64_t took_us)
+{
+    if (rq->backend->pool)
+        metric_observe(rq->w->g->pm->sched_e2e, rq->w->index, (double)took_us / 1e6);
+}
+
+void metrics_picked(struct request *rq)
 {
     if (!rq->backend->pool)
         return;
     struct proxy_metrics *pm = rq->w->g->pm;
     unsigned shard = rq->w->index;
-    metric_observe(pm->sched_e2e, shard, (double)took_us / 1e6);
     metric_add(pm->attempts_ok, shard, 1);
     const struct sched_decision *d = &rq->pick.core.d;
     if (d->stream_bytes) {
@@ -224,18 +265,16 @@ void metrics_picked(struct request *rq, uint64_t took_us)
         count_scheduled(rq);
 }
 
-void metrics_pick_failed(struct request *rq, uint64_t took_us)
+void metrics_pick_failed(struct request *rq)
 {
-    if (!rq->backend->pool)
-        return;
-    metric_observe(rq->w->g->pm->sched_e2e, rq->w->index, (double)took_us / 1e6);
-    metric_add(rq->w->g->pm->attempts_failed, rq->w->index, 1);
+    if (rq->backend->pool)
+        metric_add(rq->w->g->pm->attempts_failed, rq->w->index, 1);
 }
 
 void metrics_sent(struct request *rq)
 {
     if (rq->attempts == 1)
-        metric_observe(rq->w->g->pm->added, rq->w->index, seconds(rq->body_done_us, rq->sent_us));
+        metric_observe(rq->w->g->pm->added, rq->w->index, seconds(rq->body_done_us + rq->waited_us, rq->sent_us));
 }
 
 void metrics_first_byte(struct request *rq)

@@ -10,14 +10,22 @@ static void on_late_decision(struct port_req *pr)
     struct request *rq = CONTAINER_OF(pr, struct request, pick);
     struct worker *w = rq->w;
     worker_enter(w);
-    if (rq->cancelled) { /* the client left while the answer was on its way */
+    if (rq->cancelled) { /* it has ended while the answer was on its way: its client may be freed */
         if (pr->picked)
             port_finish(rq->backend->port, pr, OUT_CANCELLED, NULL);
+        if (rq->gone_us)
+            flow_released(rq);
         list_push_back(&w->dead_requests, &rq->link);
-    } else if (pr->picked) {
+        worker_leave(w);
+        return;
+    }
+    flow_decided(rq);
+    if (pr->picked) {
         rq->reserved = true;
+        metrics_picked(rq);
         request_picked(rq);
     } else {
+        metrics_pick_failed(rq);
         rejected(rq);
     }
     worker_leave(w);
@@ -37,21 +45,18 @@ static void fill(struct request *rq)
 static void rejected(struct request *rq)
 {
     uint64_t now_us = worker_now_us(rq->w);
-    if (rq->fail_status) { /* a retry found nobody: the first failure is the answer */
+    bool nobody = rq->pick.core.d.reject == REJECT_NO_ENDPOINT;
+    if (rq->fail_status && nobody) { /* a retry found nobody: the first failure is the answer */
         request_fail(rq, rq->fail_status, rq->fail_code, "No endpoint could answer the request (%u tried).",
                      rq->attempts);
         return;
     }
-    if (rq->pick.core.d.reject == REJECT_SHED) {
-        request_fail(rq, 429, "shed", "The pool is saturated and the request is sheddable.");
-        return;
-    }
-    if (port_warming(rq->backend->port) && now_us < rq->body_done_us + WARMING_WAIT_US) {
+    if (nobody && !rq->waited_us && now_us < rq->body_done_us + WARMING_WAIT_US && port_warming(rq->backend->port)) {
         rq->repick_us = now_us + WARMING_STEP_US;
         client_arm(rq->c);
         return;
     }
-    request_fail(rq, 503, "no_endpoint", "No endpoint of %s is ready.", port_name(rq->backend->port));
+    flow_refuse(rq);
 }
 
 void request_picked(struct request *rq)
@@ -60,7 +65,7 @@ void request_picked(struct request *rq)
     struct endpoint *old = rq->ep;
     rq->ep = endpoint_ref(rq->pick.ep);
     endpoint_unref(old);
-    rq->epoch = atomic_load_explicit(&rq->ep->epoch, memory_order_acquire);
+    rq->epoch = rq->pick.epoch;
     rq->reason = d->reason;
     rq->matched_bytes = d->matched_bytes;
     rq->stream_bytes = d->stream_bytes;
@@ -75,15 +80,18 @@ enum sched_answer request_submit(struct request *rq)
     enum sched_answer a = port_submit(rq->backend->port, &rq->pick);
     uint64_t took_us = loop_clock_us(rq->w->loop) - t0;
     rq->reserved = a == SCHED_PICKED;
+    metrics_pick(rq, took_us);
     if (a == SCHED_REJECTED)
-        metrics_pick_failed(rq, took_us);
-    else
-        metrics_picked(rq, took_us);
+        metrics_pick_failed(rq);
+    else if (a == SCHED_PICKED)
+        metrics_picked(rq);
+    flow_submitted(rq, a, took_us);
     return a;
 }
 
 void request_pick(struct request *rq)
 {
+    rq->repick_us = 0;
     request_move(rq, REQ_WAIT_PICK);
     enum sched_answer a = request_submit(rq);
     if (a == SCHED_REJECTED)

@@ -337,8 +337,8 @@ void request_expired(struct request *rq, uint64_t now_us)
         request_fail(rq, 408, "body_timeout", "The request body did not arrive in time.");
         break;
     case REQ_WAIT_PICK:
-        rq->repick_us = 0;
-        request_pick(rq);
+        if (!rq->queued)
+            request_pick(rq);
         break;
     case REQ_CONNECT:
         upstream_failed(rq, OUT_CONNECT_FAILED, "connect_timeout");
@@ -397,6 +397,7 @@ static void end(struct request *rq)
 {
     struct client *c = rq->c;
     request_drop_upstream(rq);
+    request_unqueue(rq);
     account(rq, NULL);
     if (c->conn)
         conn_recv_into(c->conn, NULL, 0); /* the body's buffer goes */
@@ -434,6 +435,7 @@ void request_fail(struct request *rq, unsigned status, const char *code, const c
     int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     rq->error_code = code;
+    request_unqueue(rq);
     if (body_unread(rq)) /* what is still coming is no request */
         c->close = true;
     metrics_rejected(rq->w, code);
@@ -517,8 +519,12 @@ void request_client_gone(struct request *rq)
     rq->error_code = "client_closed";
     if (!rq->committed)
         rq->status = 499;
-    if (rq->state == REQ_WAIT_PICK && rq->pick.queued && !port_cancel(rq->backend->port, &rq->pick))
-        rq->cancelled = true; /* its late answer is on the way: request_decided frees it */
+    if (rq->queued) { /* first of all: somebody may be waiting for this place */
+        rq->gone_us = worker_now_us(rq->w);
+        request_unqueue(rq);
+        if (!rq->cancelled) /* else its late answer is in the mail, and tells */
+            flow_released(rq);
+    }
     if (rq->c->conn)
         rq->c->close = true;
     end(rq);

@@ -14,6 +14,8 @@ struct routing { /* lives during the step */
     struct api_error error;
     bool tried, failed; /* the body was looked at; and was refused */
     const struct conf_backend *to;
+    const struct conf_model *model; /* of the name asked for; NULL: none */
+    const struct conf_model_rewrite *rewrite;
 };
 
 static bool is_json(const struct h1_head *head)
@@ -117,21 +119,26 @@ static bool body_acceptable(struct routing *r)
     return true;
 }
 
+/* The InferenceModel of the name asked for says how important the request is; an InferenceModelRewrite comes before it
+ * in saying which model serves. */
 static bool choose_target(struct routing *r)
 {
     struct request *rq = r->rq;
     rq->criticality = CRIT_STANDARD;
     if (!rq->model.n)
         return true;
-    const struct conf_model *m = conf_find_model(r->to, rq->model);
-    if (!m && r->to->unknown_model == UNKNOWN_MODEL_REJECT && rq->is_model_kind) {
+    r->model = conf_find_model(r->to, rq->model);
+    r->rewrite = conf_find_rewrite(r->to, rq->model);
+    if (!r->model && !r->rewrite && r->to->unknown_model == UNKNOWN_MODEL_REJECT && rq->is_model_kind) {
         request_fail(rq, 404, "model_not_found", "The model `" STR_FMT "` does not exist.", STR_ARG(rq->model));
         return false;
     }
-    if (!m)
-        return true;
-    rq->criticality = m->criticality;
-    rq->target = arena_str(&rq->arena, conf_draw_target(m, rng_unit(&rq->w->rng)));
+    if (r->model)
+        rq->criticality = r->model->criticality;
+    if (r->rewrite)
+        rq->target = arena_str(&rq->arena, conf_draw_rewrite(r->rewrite, rng_unit(&rq->w->rng)));
+    else if (r->model)
+        rq->target = arena_str(&rq->arena, conf_draw_target(r->model, rng_unit(&rq->w->rng)));
     return true;
 }
 
@@ -154,7 +161,6 @@ static void fill_pick(struct routing *r)
     struct request *rq = r->rq;
     struct sched_req *s = &rq->pick.core;
     s->id = rng_u64(&rq->w->rng);
-    s->priority = rq->criticality;
     s->n_outputs = 1;
     s->prompt_bytes = rq->body.n;
     if (!rq->parsed)
@@ -206,6 +212,10 @@ static void to_pool(struct routing *r)
     if (!body_acceptable(r) || !choose_target(r))
         return;
     rq->mm = metrics_model(rq->w, rq->model, rq->target);
+    if (r->rewrite)
+        metrics_rewrite(rq, r->rewrite->object);
+    if (!flow_read(rq, r->to, r->model))
+        return;
     hash_prefix(r);
     fill_pick(r);
     if (log_on(LOG_INFO))

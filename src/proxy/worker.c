@@ -195,6 +195,12 @@ static void drain_over(struct timer *t)
     worker_enter(w);
     LIST_EACH_SAFE (it, next, &w->clients) {
         struct client *c = CONTAINER_OF(it, struct client, link);
+        if (c->rq && !c->rq->committed) {
+            request_fail(c->rq, 503, "gateway_stopping",
+                         "The gateway stops and cannot wait for the answer any longer.");
+            client_close(c);
+            continue;
+        }
         if (c->rq)
             request_client_gone(c->rq);
         client_abort(c);
@@ -273,6 +279,8 @@ struct worker *worker_start(struct gateway *g, unsigned index)
     list_init(&w->free_requests);
     w->pool = conn_pool_new(w->loop, g->o.upstream_idle, g->o.upstream_idle_us);
     map_init(&w->models, unlike); /* clients name the models */
+    map_init(&w->flows, unlike);
+    map_init(&w->fairness_ids, unlike);
     buf_init(&w->scratch, g->o.max_body + 64);
     buf_init(&w->text, 4 * g->o.max_head + 65536);
     buf_init(&w->line, 65536);
@@ -284,6 +292,15 @@ struct worker *worker_start(struct gateway *g, unsigned index)
     return w;
 }
 
+static void run_last_order(struct mail *m)
+{
+    struct worker_mail *wm = CONTAINER_OF(m, struct worker_mail, mail);
+    loop_stop(wm->w->loop);
+    free(wm);
+}
+
+/* Late answers to the requests that end here may be in the mail. Whatever was posted before the last order runs before
+ * it. */
 static void run_stop_order(struct mail *m)
 {
     struct worker_mail *wm = CONTAINER_OF(m, struct worker_mail, mail);
@@ -300,7 +317,7 @@ static void run_stop_order(struct mail *m)
         client_abort(c);
     }
     worker_leave(w);
-    loop_stop(w->loop);
+    post_order(w, run_last_order, NULL);
 }
 
 void worker_stop(struct worker *w)
@@ -321,6 +338,7 @@ void worker_free(struct worker *w)
     conn_pool_free(w->pool);
     metrics_free_models(w);
     map_free(&w->models);
+    flow_series_free(w);
     body_cache_free(&w->bodies);
     buf_free(&w->scratch);
     buf_free(&w->text);

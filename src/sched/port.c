@@ -225,8 +225,8 @@ void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
         atomic_fetch_add_explicit(&e->pub.epoch, 1, memory_order_release);
     leave(p);
     if (ejected)
-        logf_msg(LOG_WARN, "endpoint %s (%s) of %s no longer answers probes: its unanswered requests go elsewhere", e->pub.name, e->pub.address,
-                 p->key);
+        logf_msg(LOG_WARN, "endpoint %s (%s) of %s no longer answers probes: its unanswered requests go elsewhere",
+                 e->pub.name, e->pub.address, p->key);
 }
 
 void port_set_models(struct port *p, struct ep *e, char **ids, const bool *adapter, uint32_t n)
@@ -358,7 +358,8 @@ void port_stats(struct port *p, struct sched_stats *out)
 void port_queue(struct port *p, struct port_queue *out)
 {
     pthread_mutex_lock(&p->lock);
-    *out = (struct port_queue){p->params.queueing, p->params.queue_bytes, p->params.queue_ttl_us, p->params.queue_requests};
+    *out = (struct port_queue){p->params.queueing, p->params.queue_bytes, p->params.queue_ttl_us,
+                               p->params.queue_requests};
     pthread_mutex_unlock(&p->lock);
 }
 

@@ -158,8 +158,8 @@ static bool wanted(const struct conf *c, const struct port *p)
     return false;
 }
 
-/* Takes a port out of the table that is not wanted and not waited for. NULL when there is none (any more). c NULL: on the
- * scraping thread, those that were found unwanted before. */
+/* Takes a port out of the table that is not wanted and not waited for. NULL when there is none (any more). c NULL: on
+ * the scraping thread, those that were found unwanted before. */
 static struct port *take_unwanted(struct ports *ps, const struct conf *c)
 {
     struct port *gone = NULL;

@@ -1,9 +1,9 @@
 /* scrape.c - the scraping thread: it alone asks endpoints how they are, and ticks the schedulers.
  *
  * A pool's endpoint: GET /metrics every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of others is
- * seen there, a quarter while requests wait in the pool's queue, and every probe_ejected_us while it is new or ejected. Any answer below 500 means alive; a page that
- * cannot be had (404) only leaves the load unknown. A Service's endpoint is judged by its traffic alone; an ejected one
- * is tried by a TCP connect, unless it had accepted and then hung. */
+ * seen there, a quarter while requests wait in the pool's queue, and every probe_ejected_us while it is new or ejected.
+ * Any answer below 500 means alive; a page that cannot be had (404) only leaves the load unknown. A Service's endpoint
+ * is judged by its traffic alone; an ejected one is tried by a TCP connect, unless it had accepted and then hung. */
 #include "sched/impl.h"
 
 #include "base/rng.h"
