@@ -370,6 +370,7 @@ static void examples(void **state)
         {"examples/custom-config"},
         {"examples/canary"},
         {"examples/model-routing"},
+        {"examples/objectives"},
         {"examples/smart-routing/inference_networking.yaml", "examples/smart-routing/gateway_networking.yaml",
          "examples/smart-routing/workload.yaml"},
         {"examples/smart-routing/Prefix_Cache.yaml", "examples/smart-routing/gateway_networking.yaml",
