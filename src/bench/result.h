@@ -8,6 +8,7 @@
 #define BENCH_RESULT_H
 
 #include "base/buf.h"
+#include "base/err.h"
 #include "base/str.h"
 
 struct bench_sample { /* one request, in order of sending */
@@ -31,7 +32,7 @@ enum bench_metric { BENCH_TTFT, BENCH_TPOT, BENCH_ITL, BENCH_E2EL, BENCH_N_METRI
 struct bench_run { /* settings and samples of one run. Strings are borrowed */
     struct str date, backend, model_id, tokenizer_id, label;
     uint32_t num_prompts, max_concurrency;  /* 0 = none */
-    double request_rate;                    /* INFINITY = all at once */
+    double request_rate;                    /* HUGE_VAL = all at once */
     double burstiness;
     bool show[BENCH_N_METRICS];             /* --percentile-metrics */
     double percentiles[BENCH_MAX_PERCENTILES];
@@ -72,7 +73,7 @@ bool bench_compare(const char *const *paths, size_t n, struct buf *out, struct e
 /* Cumulative distributions of TTFT, TPOT, ITL and E2EL, a panel each; one line per run, legend = label. path ends in .svg, or in .png: that is
  * converted by rsvg-convert and says so when it is missing. From samples, or from files saved with details. */
 struct bench_curve_set {
-    struct str label;
+    struct str label;          /* malloc'd copy */
     float *v[BENCH_N_METRICS]; /* milliseconds, sorted, malloc'd */
     uint32_t n[BENCH_N_METRICS];
 };
