@@ -22,9 +22,18 @@ static void use(struct conf *c, struct buf *out)
         if (m)
             (void)conf_draw_backend(m->rule, 0.5);
     }
-    for (uint32_t i = 0; i < c->n_backends; i++)
-        for (uint32_t k = 0; k < c->backends[i].n_models; k++)
-            (void)conf_draw_target(&c->backends[i].models[k], 0.5);
+    for (uint32_t i = 0; i < c->n_backends; i++) {
+        const struct conf_backend *b = &c->backends[i];
+        for (uint32_t k = 0; k < b->n_models; k++)
+            (void)conf_draw_target(&b->models[k], 0.5);
+        for (uint32_t k = 0; k < b->n_objectives; k++)
+            CHECK(conf_find_objective(b, b->objectives[k].name) == &b->objectives[k]);
+        for (uint32_t k = 0; k < b->n_rewrites; k++)
+            CHECK(conf_find_rewrite(b, b->rewrites[k].model) == &b->rewrites[k] &&
+                  conf_draw_rewrite(&b->rewrites[k], 0.5).n > 0);
+        for (uint32_t k = 0; k < b->sched.n_flow_weights; k++)
+            CHECK(b->sched.flow_weights[k].weight > 0);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

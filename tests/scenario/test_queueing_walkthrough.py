@@ -1,4 +1,4 @@
-"""Seed document 3 (two models, header routing), with queueing accepted and not in effect yet: rows D2, D7-D10, D13-D20, D28, D29, D31, decision 10."""
+"""Seed document 3 (two models, header routing), with its queue switched on: rows D2, D7-D10, D13-D20, D28, D29, D31, decision 10."""
 import json
 import subprocess
 import threading
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from conftest import EXAMPLES, http, wait_for
-from manifests import ENV
+from manifests import ENV, X
 from rawhttp import Raw
 from resources import chat_body, many, ok
 
@@ -91,13 +91,13 @@ def test_header_comes_from_the_body(sb):
         assert c.answer("POST").status == 404
 
 
-def test_queueing_is_accepted(sb):
+def test_queueing_is_switched_on(sb):
     """D2, D9, D10, decision 1: both experimental annotations are shown; the timeout of 24 h is parsed (D20)."""
     config = sb.config()
     (pool,) = [b for b in config["backends"] if b["name"] == "qwen-pool" and b["kind"] == "InferencePool"]
     settings = {s["name"]: s for s in pool["settings"]}
     queueing, v2 = settings[ENV + "/experimental-use-queueing"], settings[ENV + "/experimental-use-scheduler-v2"]
-    assert (queueing["value"], queueing["note"]) == ("true", "accepted, not in effect yet")
+    assert (queueing["value"], queueing["state"]) == ("true", "effective") and settings[X + "/queueing"]["value"] == "enabled"
     assert v2["value"] == "true" and "only one scheduler" in v2["note"]
     (listener,) = config["listeners"]
     assert listener["port"] == 8081 and listener["by_model"] and listener["request_timeout"] == "24h0m0s"

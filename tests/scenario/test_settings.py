@@ -1,4 +1,5 @@
-"""Seed document 0: the annotations of a pool, their defaults, bad values and hot changes; `penstock check` (rows A3, A5, A9, A10, A13-A18, A26, A27, A42, B4, B5, C34)."""
+"""Seed document 0: the annotations of a pool, their defaults, bad values and hot changes; `penstock check` (rows A3, A5, A9, A10, A13-A21, A23, A25-A27, A42, B4, B5,
+C34, D9, D10, X22)."""
 import subprocess
 import time
 
@@ -13,18 +14,28 @@ from resources import (BLOCK_SIZE, LRU_CAPACITY, MAX_BLOCKS, PREFIX, PREFIX_DEPT
 DEFAULTS = {
     STRATEGY: "DEFAULT", BLOCK_SIZE: "64", MAX_BLOCKS: "128", LRU_CAPACITY: "50000", X + "/queueing": "disabled", ENV + "/total-queue-capacity": "104857600",
     ENV + "/queue-ttl": "30s", X + "/model-server-runtime": "vllm", X + "/epp-overlay": ""}
+QUEUEING, OLD_SWITCH = X + "/queueing", ENV + "/experimental-use-queueing"
+OWN = {"penstock.dev/" + n: v for n, v in {
+    "queue-order": "fifo", "queue-discard": "lowest-class", "total-queue-requests": "100000", "queue-ttl-max": "30s", "queue-early-refusal": "enabled",
+    "prefix-wait": "0s", "flow-weights": "", "trust-request-headers": "all"}.items()}
+
+
+def extension(kind, name, pool=manifests.POOL, **spec):
+    """An InferenceObjective or InferenceModelRewrite for a pool of v1alpha2."""
+    return {"apiVersion": f"{X}/v1alpha2", "kind": kind, "metadata": manifests.meta(name), "spec": {"poolRef": {"group": X, "name": pool}, **spec}}
 
 
 # --- what /config shows --------------------------------------------------------------------------------------------------------------
 
 
 def test_all_nine_annotations_are_shown(gateway):
-    """A3: all nine set together; /config shows every value, and those of later versions as accepted, not in effect yet."""
+    """A3: all nine set together; /config shows every value, and that of a later version as accepted, not in effect yet."""
     gw = gateway(EXAMPLES / "custom-config")
     (pool,) = [b for b in gw.config()["backends"] if b["name"] == "all-settings-pool"]
     got = {s["name"]: s for s in pool["settings"]}
-    want = {STRATEGY: "PREFIX_CACHE", BLOCK_SIZE: "128", MAX_BLOCKS: "256", LRU_CAPACITY: "20000", X + "/model-server-runtime": "vllm"}
-    later = {X + "/queueing": "enabled", ENV + "/total-queue-capacity": "52428800", ENV + "/queue-ttl": "1m30s", X + "/epp-overlay": "custom-epp"}
+    want = {STRATEGY: "PREFIX_CACHE", BLOCK_SIZE: "128", MAX_BLOCKS: "256", LRU_CAPACITY: "20000", X + "/model-server-runtime": "vllm",
+            X + "/queueing": "enabled", ENV + "/total-queue-capacity": "52428800", ENV + "/queue-ttl": "1m30s"}
+    later = {X + "/epp-overlay": "custom-epp"}
     for name, value in {**want, **later}.items():
         assert got[name]["value"] == value and got[name]["given"] == value, got[name]
     assert {got[n]["state"] for n in want} == {"effective"}
@@ -33,12 +44,12 @@ def test_all_nine_annotations_are_shown(gateway):
 
 
 def test_defaults_are_the_documents(world):
-    """A10, A13-A19, A21, A23, A26, A36: without annotations every documented default is in effect and shown."""
+    """A10, A13-A19, A21, A23, A26, A36: without annotations every documented default is in effect and shown; so are those of our own."""
     settings = world.serve(1).start_pool().settings()
-    assert {n: settings[n]["value"] for n in DEFAULTS} == DEFAULTS
-    assert {n: settings[n]["state"] for n in DEFAULTS if settings[n]["note"] != "accepted, not in effect yet"} == {
-        n: "default" for n in (STRATEGY, BLOCK_SIZE, MAX_BLOCKS, LRU_CAPACITY, X + "/model-server-runtime")}
-    assert {settings[n]["given"] for n in DEFAULTS} == {""}
+    defaults = {**DEFAULTS, **OWN}
+    assert {n: settings[n]["value"] for n in defaults} == defaults
+    assert {n for n in defaults if settings[n]["state"] != "default"} == {X + "/epp-overlay"}
+    assert {settings[n]["given"] for n in defaults} == {""}
 
 
 def test_old_names_of_queueing_and_unknown_names(world):
@@ -46,13 +57,61 @@ def test_old_names_of_queueing_and_unknown_names(world):
     w = world.serve(1).start_pool({ENV + "/experimental-use-queueing": "true", ENV + "/experimental-use-scheduler-v2": "true",
                                    ENV + "/kv-cache-score-weight": "2", X + "/no-such-setting": "1"})
     s = w.settings()
-    assert s[ENV + "/experimental-use-queueing"]["state"] == "not in effect yet"
+    assert s[OLD_SWITCH]["state"] == "effective" and s[QUEUEING]["value"] == "enabled" and "experimental-use-queueing" in s[QUEUEING]["note"]
     assert s[ENV + "/experimental-use-scheduler-v2"]["state"] == "no effect" and "one scheduler" in s[ENV + "/experimental-use-scheduler-v2"]["note"]
     assert s[ENV + "/kv-cache-score-weight"]["note"].startswith("no effect, because")
     assert s[X + "/no-such-setting"]["state"] == "unknown"
     (warning,) = [e for e in w.gw.events("Configuration") if "no-such-setting" in e.get("field", "")]
     assert warning["level"].lower().startswith("warn") and warning["line"] > 0 and warning["file"].endswith("objects.yaml")
     assert w.chat().status == 200
+
+
+def test_both_switches_of_queueing(world):
+    """A19, A20, D9, decision 1: either word switches queueing on; `queueing` wins when both are given, and a contradiction is warned about."""
+    w = world.serve(1).start_pool()
+    for given, shown, old in (({QUEUEING: "enabled"}, "enabled", "default"), ({QUEUEING: "true"}, "true", "default"), ({OLD_SWITCH: "true"}, "enabled", "effective"),
+                              ({QUEUEING: "disabled", OLD_SWITCH: "true"}, "disabled", "no effect"), ({}, "disabled", "default")):
+        w.annotate(given)
+        s = w.settings()
+        assert s[QUEUEING]["value"] == shown and s[OLD_SWITCH]["state"] == old, given
+    (warning,) = [e for e in w.gw.events("Configuration") if e.get("field", "").endswith(OLD_SWITCH) and e["level"].lower().startswith("warn")]
+    assert "queueing is given" in warning["text"]
+    assert w.chat().status == 200
+
+
+def test_own_settings_of_queueing(world):
+    """Settings of flow control are hot; a bad one keeps what was in effect and names the entry; the longest TTL is never below the usual one."""
+    w = world.serve(1).start_pool()
+    good = {"penstock.dev/queue-order": "deadline", "penstock.dev/queue-discard": "earliest", "penstock.dev/total-queue-requests": "50",
+            "penstock.dev/queue-ttl-max": "2m", "penstock.dev/queue-early-refusal": "disabled", "penstock.dev/prefix-wait": "200ms",
+            "penstock.dev/flow-weights": "team-a=3,team-b=0.5", "penstock.dev/trust-request-headers": "objective,ttl"}
+    w.annotate(good)
+    s = w.settings()
+    assert {n: (s[n]["value"], s[n]["state"]) for n in good} == {n: (v, "effective") for n, v in good.items()}
+    (pool,) = w.gw.config()["backends"]
+    assert pool["trust"] == ["objective", "ttl"]
+    w.annotate({n: v + ",b=x" for n, v in good.items()})
+    s = w.settings()
+    assert {n: (s[n]["value"], s[n]["state"]) for n in good} == {n: (v, "bad value, kept") for n, v in good.items()}
+    assert '"b=x", whose weight is no number' in s["penstock.dev/flow-weights"]["note"]
+    w.annotate({ENV + "/queue-ttl": "5m", "penstock.dev/queue-ttl-max": "2m"})
+    assert w.settings()["penstock.dev/queue-ttl-max"]["value"] == "5m0s" and "raised" in w.settings()["penstock.dev/queue-ttl-max"]["note"]
+    assert w.chat().status == 200
+
+
+def test_objectives_and_rewrites_are_shown(world):
+    """X22, 1.6 and 1.7 of the protocol: /config names the objectives with their priorities, the models they speak for and the rewrites, and follows changes."""
+    rules = [{"matches": [{"model": {"value": "old"}}], "targets": [{"modelRewrite": "qwen", "weight": 1}]}]
+    w = world.serve(1).start_pool({}, extension("InferenceObjective", "gold", priority=7, modelName="qwen"), extension("InferenceObjective", "bulk", priority=-1),
+                                  extension("InferenceModelRewrite", "names", rules=rules))
+    (pool,) = w.gw.config()["backends"]
+    assert pool["objectives"] == [{"name": "bulk", "priority": -1}, {"name": "gold", "priority": 7}]
+    assert [(m["object"], m["model_name"], m["criticality"], m["priority"]) for m in pool["models"]] == [("gold", "qwen", "Critical", 7)]
+    assert pool["rewrites"] == [{"object": "names", "model": "old", "targets": [{"name": "qwen", "weight": 1}]}]
+    assert w.chat().status == 200
+    w.annotate({}, extension("InferenceObjective", "gold", priority=-3))
+    (pool,) = w.gw.config()["backends"]
+    assert pool["objectives"] == [{"name": "gold", "priority": -3}] and pool["models"] == [] and pool["rewrites"] == []
 
 
 # --- bad values ------------------------------------------------------------------------------------------------------------------------
@@ -315,7 +374,7 @@ def check(binary, *files, code=0):
 
 
 SMART = EXAMPLES / "smart-routing"
-SETS = [[EXAMPLES / d] for d in ("two-ports", "queueing", "custom-config", "canary", "model-routing")]
+SETS = [[EXAMPLES / d] for d in ("two-ports", "queueing", "custom-config", "canary", "model-routing", "objectives")]
 SETS += [[SMART / "workload.yaml", SMART / p, SMART / "gateway_networking.yaml"] for p in ("inference_networking.yaml", "Prefix_Cache.yaml")]
 SETS += [[v, SMART / "gateway_networking.yaml"] for v in sorted((SMART / "variants").glob("*.yaml"))]
 SETS += [[EXAMPLES]]
@@ -345,6 +404,10 @@ BAD = {
                             "  modelName: m\n  criticality: Urgent\n  poolRef:\n    name: p\n", 7, "spec.criticality"),
     "weights for some": ("apiVersion: inference.networking.x-k8s.io/v1alpha2\nkind: InferenceModel\nmetadata:\n  name: m\nspec:\n"
                          "  modelName: m\n  poolRef:\n    name: p\n  targetModels:\n  - name: a\n    weight: 1\n  - name: b\n", None, "targetModels"),
+    "rewrite to nothing": ("apiVersion: inference.networking.x-k8s.io/v1alpha2\nkind: InferenceModelRewrite\nmetadata:\n  name: r\nspec:\n"
+                           "  poolRef:\n    name: p\n  rules:\n  - targets: []\n", 9, "spec.rules[0].targets"),
+    "objective without a pool": ("apiVersion: inference.networking.x-k8s.io/v1alpha2\nkind: InferenceObjective\nmetadata:\n  name: o\nspec:\n"
+                                 "  priority: 1\n", None, "spec.poolRef"),
     "bad regular expression": ("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: r\nspec:\n  parentRefs:\n  - name: g\n"
                                "  rules:\n  - matches:\n    - path:\n        type: RegularExpression\n        value: /(v1\n", None,
                                "spec.rules[0].matches[0].path"),
@@ -370,6 +433,27 @@ def test_check_names_file_line_and_field(binary, tmp_path, name):
     number = int(finding[len(str(path)) + 1:].split(":")[0])
     assert number == line if line else 1 <= number <= text.count("\n")
     assert "InferencePool default/pool" in out and "endpoint a 127.0.0.1:8000" in out
+
+
+def test_check_explains_objectives_and_rewrites(binary, tmp_path):
+    """What refers to no pool and what loses to an older object are warnings that say why; the rest is explained."""
+    path = tmp_path / "a.yaml"
+    target = [{"targets": [{"modelRewrite": "t"}]}]
+    young = extension("InferenceModelRewrite", "young", rules=target)
+    old = extension("InferenceModelRewrite", "old", rules=target)
+    old["metadata"]["creationTimestamp"] = "2025-01-01T00:00:00Z"
+    path.write_text("---\n".join([
+        manifests.world({"a": "127.0.0.1"}).rstrip("\n") + "\n",
+        *(manifests.dump(o) for o in (young, old, extension("InferenceObjective", "gold", priority=7), extension("InferenceObjective", "lost", pool="nowhere"),
+                                      extension("InferenceModelRewrite", "gone", pool="nowhere", rules=target)))]))
+    out = check(binary, path)
+    for line in ("InferenceObjective default/lost: spec.poolRef: there is no InferencePool default/nowhere",
+                 "InferenceModelRewrite default/gone: spec.poolRef: there is no InferencePool default/nowhere",
+                 "InferenceModelRewrite default/young: spec.rules[0]: has no effect for any model: it belongs to the older InferenceModelRewrite old of this pool"):
+        (found,) = [x for x in out.splitlines() if line in x]
+        assert " warning: " in found
+    assert "objective gold (priority 7)" in out and "rewrites every other model -> t 100.0 % (InferenceModelRewrite old)" in out
+    assert "0 errors, 3 warnings" in out
 
 
 def test_check_usage_and_unreadable(binary, tmp_path):
