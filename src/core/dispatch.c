@@ -102,7 +102,7 @@ static bool keeps_waiting_for(struct sched *s, struct sched_req *r)
     if (!r->wait_for.gen)
         return false;
     struct ep *e = ep_of(s, r->wait_for);
-    if (e && ep_usable(e) && s->now_us < r->wait_until_us && s->scan.full[r->wait_for.slot] > 0)
+    if (e && ep_usable(e) && s->p.prefix_wait_us && s->now_us < r->wait_until_us && s->scan.full[r->wait_for.slot] > 0)
         return true;
     r->wait_for = (struct ep_ref){0};
     return false;
@@ -274,8 +274,6 @@ enum sched_answer flow_submit(struct sched *s, struct sched_req *r)
     r->q.priority = r->priority;
     r->q.flow = r->flow;
     r->q.bytes = r->prompt_bytes + 4 * r->prompt_token_ids;
-    if (!r->q.seq)
-        r->q.seq = ++s->n_arrivals;
     if (s->n_room && !starts_waiting_for(s, r) && pick_place(s, r, true)) {
         r->d.queued_us = r->waited_us;
         queue_charge(s->queue, &r->q, charge_of(r));

@@ -136,6 +136,8 @@ enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t no
     r->state = REQ_IDLE;
     r->d = (struct sched_decision){0};
     r->n_inserted = 0;
+    if (!r->q.seq) /* a retry keeps its place, also when queueing was off at first */
+        r->q.seq = ++s->n_arrivals;
     return s->p.queueing ? flow_submit(s, r) : pick_run(s, r);
 }
 
@@ -165,6 +167,7 @@ void sched_first_token(struct sched *s, struct sched_req *r, uint64_t now_us)
     if (!e)
         return;
     e->own.unanswered--;
+    cost_update(s, r->d.ep.slot); /* one less that may be waiting */
     sched_ep_alive(s, r->d.ep, s->now_us);
     learn_first(s, r->d.ep.slot, r);
     flow_run(s);
