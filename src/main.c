@@ -21,6 +21,7 @@ static const struct command commands[] = {
     {"gateway", "route requests to model servers as the manifests say", cli_gateway},
     {"sandbox", "play a cluster on loopback addresses: simulated model servers and the gateway, from manifests", cli_sandbox},
     {"sim", "one simulated model server", cli_sim},
+    {"bench", "measure a server or gateway under load, as `vllm bench serve` does", cli_bench},
     {"check", "validate manifests and explain what they do", cli_check},
     {"top", "live view of pools and pods of a running gateway", cli_top},
     {"version", "print the version", cli_version},

@@ -43,6 +43,7 @@ int cli_parse(const struct cli_command *c, int argc, char **argv, struct cli_lis
 int cli_usage_error(const struct cli_command *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void cli_list_free(struct cli_list *l); /* empties it */
 
+int cli_bench(int argc, char **argv);
 int cli_gateway(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_sim(int argc, char **argv);

@@ -1,0 +1,197 @@
+/* bench/dataset_trace.c - recorded loads, one JSON object a line, in order of arrival:
+ *
+ *   {"timestamp": 0, "input_length": 6755, "output_length": 500, "hash_ids": [0, 1, 2...]}    times in milliseconds
+ *   with "session_id", "turn", "delay": a conversation whose turns follow the answers; its lines stand together
+ *
+ * A block id stands for 512 tokens, and for everything before it: equal ids become equal text, so the caches share what they shared. Known as the format of
+ * the Mooncake traces (FAST 2025). */
+#include "bench/dataset.h"
+
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/map.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct line { /* numbers: NAN when missing */
+    double timestamp, input, output, delay;
+    struct str session; /* raw; p NULL when missing */
+    uint64_t ids_from;
+    uint32_t n_ids;
+};
+
+static const char *take_ids(struct json *j, struct dataset *d, struct line *out)
+{
+    if (json_next(j) != JSON_ARR)
+        return "\"hash_ids\" is not an array";
+    out->ids_from = d->n_ids;
+    out->n_ids = 0;
+    enum json_type type;
+    while ((type = json_next(j)) == JSON_NUMBER) {
+        int64_t id;
+        if (!str_to_i64(j->tok, &id))
+            return "an id of \"hash_ids\" is not a whole number";
+        if (out->n_ids == DATASET_MAX_TOKENS / TRACE_BLOCK)
+            return "too many \"hash_ids\"";
+        if (d->n_ids == d->cap_ids) {
+            d->cap_ids = MAX(d->cap_ids * 2, (size_t)4096);
+            d->ids = xrealloc(d->ids, d->cap_ids * sizeof(*d->ids));
+        }
+        d->ids[d->n_ids++] = (uint64_t)id;
+        out->n_ids++;
+    }
+    return type == JSON_ARR_END ? NULL : "an id of \"hash_ids\" is not a number";
+}
+
+static const char *take_member(struct json *j, struct dataset *d, struct line *out)
+{
+    static const char *const names[] = {"timestamp", "input_length", "output_length", "delay"};
+    double *const values[] = {&out->timestamp, &out->input, &out->output, &out->delay};
+    struct str key = j->tok;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (!str_eq_c(key, names[i]))
+            continue;
+        if (json_next(j) != JSON_NUMBER || !str_to_double(j->tok, values[i]) || !(*values[i] >= 0))
+            return "a time or length is not a number from 0 on";
+        return NULL;
+    }
+    if (str_eq_c(key, "hash_ids"))
+        return take_ids(j, d, out);
+    if (str_eq_c(key, "session_id")) {
+        enum json_type t = json_next(j);
+        if (t != JSON_STRING && t != JSON_NUMBER)
+            return "\"session_id\" is neither string nor number";
+        out->session = j->tok;
+        return NULL;
+    }
+    return json_skip(j) ? NULL : j->error;
+}
+
+static const char *take_line(struct str text, struct dataset *d, struct line *out)
+{
+    struct json j;
+    enum json_type type;
+    *out = (struct line){NAN, NAN, NAN, NAN, STR_NULL, 0, 0};
+    json_init(&j, text);
+    if (json_next(&j) != JSON_OBJ)
+        return j.error ? j.error : "not an object";
+    while ((type = json_next(&j)) == JSON_KEY) {
+        const char *bad = take_member(&j, d, out);
+        if (bad)
+            return j.error ? j.error : bad;
+    }
+    if (type != JSON_OBJ_END || json_next(&j) != JSON_END)
+        return j.error ? j.error : "something follows the object";
+    if (isnan(out->timestamp) || isnan(out->input) || isnan(out->output))
+        return "\"timestamp\", \"input_length\" and \"output_length\" are needed";
+    if (out->input > DATASET_MAX_TOKENS || out->output > DATASET_MAX_TOKENS)
+        return "a length is more than 16777216 tokens";
+    return NULL;
+}
+
+static struct data_request *add(struct dataset *d, const struct dataset_opts *o, const struct line *l)
+{
+    uint32_t i = d->n;
+    struct data_request *r = dataset_add(d);
+    if (!r)
+        return NULL;
+    r->input_tokens = MAX((uint32_t)l->input, 1u);
+    r->output_tokens = MAX((uint32_t)l->output, 1u);
+    r->ids_from = l->ids_from;
+    r->n_ids = l->n_ids;
+    uint64_t shared = (uint64_t)l->n_ids * TRACE_BLOCK;
+    r->own_tokens = r->input_tokens - (uint32_t)MIN((uint64_t)r->input_tokens, shared);
+    r->own_key = hash_mix(~d->block_key, i);
+    double delay_s = isnan(l->delay) ? 0 : l->delay / 1000;
+    r->think_s = (float)(MIN(delay_s, o->trace_max_delay_s) / o->trace_speed);
+    return r;
+}
+
+/* Arrivals that were stamped equal are spread evenly until the next stamp: recorders round, and a burst would be an artefact of that. */
+static void spread(double *ms, uint32_t n)
+{
+    double gap = 0;
+    for (uint32_t i = 0; i < n;) {
+        uint32_t end = i + 1;
+        while (end < n && ms[end] <= ms[i])
+            end++;
+        if (end < n)
+            gap = MIN(ms[end] - ms[i], (double)TRACE_GRID_MS);
+        for (uint32_t k = i + 1; k < end; k++)
+            ms[k] = ms[i] + gap * (k - i) / (end - i);
+        i = end;
+    }
+}
+
+struct reader {
+    struct map sessions; /* seen: their lines must stand together */
+    struct str session;  /* of the line before */
+    uint32_t turn;
+    double *ms;
+    uint32_t cap;
+    double last_ms;
+};
+
+static const char *place(struct reader *rd, struct dataset *d, struct data_request *r, const struct line *l)
+{
+    if (l->session.p) {
+        if (rd->session.p && str_eq(rd->session, l->session)) {
+            r->turn = ++rd->turn;
+            return NULL;
+        }
+        if (map_get(&rd->sessions, l->session))
+            return "a line of a session that ended before: lines of one session stand together";
+        map_put(&rd->sessions, l->session, d);
+        rd->session = l->session;
+        rd->turn = 0;
+        return NULL;
+    }
+    if (l->timestamp < rd->last_ms)
+        return "arrives before the line before it";
+    if (d->n > rd->cap) {
+        rd->cap = MAX(rd->cap * 2, 4096u);
+        rd->ms = xrealloc(rd->ms, rd->cap * sizeof(*rd->ms));
+    }
+    rd->ms[d->n - 1] = rd->last_ms = l->timestamp;
+    return NULL;
+}
+
+static bool read_lines(struct dataset *d, const struct dataset_opts *o, struct reader *rd, struct errbuf *err)
+{
+    struct data_line l = {.rest = buf_str(&d->file)};
+    while (data_line_next(&l)) {
+        struct line line;
+        const char *bad = take_line(l.line, d, &line);
+        if (!bad && d->n && (line.session.p != NULL) != (rd->session.p != NULL))
+            bad = "some lines have a \"session_id\" and some have not";
+        if (!bad) {
+            struct data_request *r = add(d, o, &line);
+            if (!r)
+                return false;
+            bad = place(rd, d, r, &line);
+        }
+        if (bad)
+            return err_set(err, "%s:%u: %s.", o->path, l.no, bad) == 0;
+    }
+    return true;
+}
+
+bool dataset_trace(struct dataset *d, const struct dataset_opts *o, struct errbuf *err)
+{
+    struct reader rd = {.session = STR_NULL};
+    map_init(&rd.sessions, o->seed);
+    bool ok = read_lines(d, o, &rd, err);
+    map_free(&rd.sessions);
+    if (!ok || rd.session.p || !d->n) {
+        free(rd.ms);
+        return ok;
+    }
+    double first = rd.ms[0];
+    if (!o->trace_as_recorded)
+        spread(rd.ms, d->n);
+    for (uint32_t i = 0; i < d->n; i++)
+        rd.ms[i] = (rd.ms[i] - first) / 1000 / o->trace_speed;
+    d->at_s = rd.ms;
+    return true;
+}
