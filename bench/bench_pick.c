@@ -14,7 +14,18 @@ static double now_s(void)
 
 enum { FLIGHT = 2000, PICKS = 200000 };
 
-static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, uint32_t n_hashes)
+static void list_adapters(struct sched *s, struct ep_ref ep, uint32_t n, uint64_t now)
+{
+    struct sched_model m[65] = {{1, false}};
+    for (uint32_t k = 1; k <= n; k++)
+        m[k] = (struct sched_model){1 + k, true};
+    sched_ep_models(s, ep, m, n + 1, now);
+    struct ep_load l = {.sent_us = now, .done_us = now, .max_lora = 4};
+    sched_ep_load(s, ep, &l, now);
+}
+
+/* n_adapters: requests are for one of so many (0: models do not matter), each endpoint has 4 slots. */
+static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, uint32_t n_hashes, uint32_t n_adapters)
 {
     struct sched_params p;
     struct rng r;
@@ -22,8 +33,11 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
     p.policy = policy;
     rng_init(&r, 1);
     struct sched *s = sched_new(&p, 1);
-    for (uint32_t i = 0; i < n_eps; i++)
-        sched_ep_add(s, NULL, false, 1);
+    for (uint32_t i = 0; i < n_eps; i++) {
+        struct ep_ref ep = sched_ep_add(s, NULL, false, 1);
+        if (n_adapters)
+            list_adapters(s, ep, n_adapters, 1);
+    }
     struct sched_req *reqs = calloc(FLIGHT, sizeof(reqs[0]));
     uint64_t *h = malloc((size_t)FLIGHT * PREFIX_MAX * sizeof(h[0])), now = 10000000;
     struct prefix_hashes *ph = calloc(FLIGHT, sizeof(ph[0]));
@@ -46,6 +60,7 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
                                 .prompt_bytes = 500 + rng_below(&r, 4000),
                                 .n_outputs = 1,
                                 .hashes = n_hashes ? &ph[k % FLIGHT] : NULL,
+                                .model = n_adapters ? 2 + rng_below(&r, n_adapters) : 0,
                                 .streamed = true};
         double t2 = now_s();
         sched_submit(s, q, now);
@@ -70,13 +85,18 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
 
 int main(void)
 {
-    bench("DEFAULT, 10 endpoints", SCHED_DEFAULT, 10, 0);
-    bench("DEFAULT, 100 endpoints", SCHED_DEFAULT, 100, 0);
-    bench("DEFAULT, 1000 endpoints", SCHED_DEFAULT, 1000, 0);
-    bench("PREFIX_CACHE, 10 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 10, 128);
-    bench("PREFIX_CACHE, 100 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 100, 128);
-    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 1000, 128);
-    bench("PREFIX_CACHE, 100 endpoints, 640 hashes", SCHED_PREFIX_CACHE, 100, 640);
-    bench("ROUND_ROBIN, 100 endpoints", SCHED_ROUND_ROBIN, 100, 0);
+    bench("DEFAULT, 10 endpoints", SCHED_DEFAULT, 10, 0, 0);
+    bench("DEFAULT, 100 endpoints", SCHED_DEFAULT, 100, 0, 0);
+    bench("DEFAULT, 1000 endpoints", SCHED_DEFAULT, 1000, 0, 0);
+    bench("DEFAULT, 1000 endpoints, 2 adapters", SCHED_DEFAULT, 1000, 0, 2);
+    bench("DEFAULT, 1000 endpoints, 8 adapters", SCHED_DEFAULT, 1000, 0, 8);
+    bench("DEFAULT, 1000 endpoints, 60 adapters", SCHED_DEFAULT, 1000, 0, 60);
+    bench("DEFAULT, 100 endpoints, 60 adapters", SCHED_DEFAULT, 100, 0, 60);
+    bench("DEFAULT, 10 endpoints, 60 adapters", SCHED_DEFAULT, 10, 0, 60);
+    bench("PREFIX_CACHE, 10 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 10, 128, 0);
+    bench("PREFIX_CACHE, 100 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 100, 128, 0);
+    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 1000, 128, 0);
+    bench("PREFIX_CACHE, 100 endpoints, 640 hashes", SCHED_PREFIX_CACHE, 100, 640, 0);
+    bench("ROUND_ROBIN, 100 endpoints", SCHED_ROUND_ROBIN, 100, 0, 0);
     return 0;
 }

@@ -264,6 +264,7 @@ const struct model_column *model_column(struct sched *s, uint64_t model)
     else
         lora_column_update(s, c);
     c->used = s->n_picks + 1;
+    c->used_us = s->now_us;
     return c->n_serving ? c : NULL;
 }
 
@@ -315,6 +316,7 @@ void ep_refresh_all(struct sched *s, uint64_t now_us)
         return;
     s->refresh_us = s->now_us + REFRESH_US;
     ledger_overdue(s);
+    lora_refresh(s);
     s->explore_slot = NO_SLOT;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         ep_refresh(s, i);

@@ -12,13 +12,16 @@
  *   else, with a slot in use by nobody    lora_load_s; half as much again where that throws out another adapter: somebody may load it again
  *   else                                  lora_wait_s, and no room for it when requests queue
  *
- * Who has the adapter is not preferred any more once it has clearly more of our requests in flight than the others have on average: the load is paid
- * once, the imbalance would be paid by every request. What is not known costs nothing: a server that has not told its number of slots is
- * taken for one like the others of its pool.
+ * Whether one adapter may take several slots depends on how many the pool has left for the adapters asked for lately. Some to spare: who has the
+ * adapter is not preferred any more once it has clearly more of our requests in flight than the others have on average, for the load is paid
+ * once, the imbalance would be paid by every request. Too few: all but one of those who have it cost lora_load_s, so that they come free.
+ *
+ * What is not known costs nothing: a server that has not told its number of slots is taken for one like the others of its pool.
  *
  * These costs stand in the column of the model (endpoint.c). A change at an endpoint is noted in a log, and a column catches up with it when it is used
  * next. (Reference model-servers.md 1.4, 5.2; the rule running, waiting, free slot: gie-protocol.md 7.3.) */
 #include "core/sched_int.h"
+#include "base/hash.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +29,7 @@
 #define EVICT_SHARE 0.5
 #define CROWD_SHARE 1.2 /* of the mean of requests in flight, */
 #define CROWD_MORE  1   /* and so many more: then a holder is left */
+#define LATELY_US   60000000
 
 /* ---- the list of an endpoint ---- */
 
@@ -111,6 +115,7 @@ void lora_take(struct sched *s, uint32_t slot, struct sched_req *r)
         return; /* more adapters in use than any server has: not counted */
     u->ours++;
     r->lora = true;
+    s->lora_spare -= r->lora_cold; /* until counted again */
     if (e->lora->n_used != n_used)
         changed(s, slot);
 }
@@ -224,9 +229,14 @@ void lora_forget(struct sched *s, uint32_t slot)
 
 /* ---- cost ---- */
 
+static uint32_t slots(const struct sched *s, const struct ep *e)
+{
+    return e->lora && e->lora->max ? e->lora->max : s->lora_max;
+}
+
 static enum lora_at place(const struct sched *s, const struct ep *e, uint64_t name, float *cost)
 {
-    uint32_t max = e->lora && e->lora->max ? e->lora->max : s->lora_max;
+    uint32_t max = slots(s, e);
     uint32_t n = e->lora ? e->lora->n : 0, n_used = e->lora ? e->lora->n_used : 0, i = e->lora ? find(e->lora, name) : 0;
     *cost = 0;
     if (!max)
@@ -281,20 +291,67 @@ void lora_column_update(struct sched *s, struct model_column *c)
     c->lora_seen = s->lora_changes;
 }
 
+/* ---- slots of the pool ---- */
+
+static uint32_t holders(const struct sched *s, const struct model_column *c)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        n += c->lora[i] == LORA_HELD;
+    return n;
+}
+
+void lora_refresh(struct sched *s)
+{
+    s->lora_spare = 0;
+    if (!s->lora_max)
+        return;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        if (ep_usable(&s->eps[i]) && (s->eps[i].n_adapters || s->eps[i].lora))
+            s->lora_spare += slots(s, &s->eps[i]);
+    for (uint32_t i = 0; i < MODEL_COLUMNS; i++) {
+        struct model_column *c = &s->columns[i];
+        bool valid = c->version == s->models_version;
+        if (!c->n_lora || c->used_us + LATELY_US < s->now_us)
+            continue;
+        if (valid)
+            lora_column_update(s, c);
+        s->lora_spare -= valid ? MAX(holders(s, c), 1u) : 1;
+    }
+}
+
 /* ---- the pick ---- */
 
-static bool crowded(const struct sched *s, const struct pick *k, uint32_t slot)
+/* Of those who have the adapter the one that keeps it when slots are short: always the same while the same ones have it. */
+static uint32_t home_of(const struct sched *s, const struct pick *k)
 {
-    return s->scan.order[slot] >> 40 > k->crowd;
+    uint32_t home = NO_SLOT;
+    uint64_t best = 0, h;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        if (k->lora[i] == LORA_HELD && s->scan.cost[i] < INFINITY && (h = hash_mix(k->r->model, i)) >= best) {
+            best = h;
+            home = i;
+        }
+    return home;
+}
+
+/* Has the adapter, but had better not be asked for it any more. */
+static bool to_leave(const struct sched *s, const struct pick *k, uint32_t slot)
+{
+    if (k->lora[slot] != LORA_HELD)
+        return false;
+    return s->lora_spare < 0 ? slot != k->home : s->scan.order[slot] >> 40 > k->crowd;
 }
 
 void lora_add(struct sched *s, struct pick *k)
 {
     float *cost = s->scan.cost, load = (float)s->p.lora_load_s;
     uint32_t usable = s->n_ready > s->n_ejected ? s->n_ready - s->n_ejected : 1;
-    k->crowd = (uint32_t)(CROWD_SHARE * (double)s->inflight / usable) + CROWD_MORE;
+    double crowd = CROWD_SHARE * (double)s->inflight / usable + CROWD_MORE;
+    k->crowd = s->lora_spare > 0 ? (uint32_t)MIN(crowd, 1e9) : UINT32_MAX;
+    k->home = s->lora_spare < 0 ? home_of(s, k) : NO_SLOT;
     for (uint32_t i = 0; i < s->n_slots; i++) {
-        if (k->lora[i] == LORA_HELD && crowded(s, k, i))
+        if (to_leave(s, k, i))
             cost[i] += load;
         else if (k->lora[i] == LORA_WAIT && k->room_only)
             cost[i] = INFINITY;
@@ -305,5 +362,5 @@ double lora_cost(const struct sched *s, const struct pick *k, uint32_t slot)
 {
     if (!k->lora || k->lora[slot] == LORA_NONE)
         return 0;
-    return k->lora[slot] == LORA_HELD && crowded(s, k, slot) ? s->p.lora_load_s : (double)k->model[slot];
+    return to_leave(s, k, slot) ? s->p.lora_load_s : (double)k->model[slot];
 }

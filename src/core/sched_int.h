@@ -101,7 +101,7 @@ struct scan { /* one float per slot, read by every pick: cost = base + own*own_s
 };
 
 struct model_column { /* what a request for the model costs extra: INFINITY where it is not served, as the adapter it is what lora.c says, else 0 */
-    uint64_t model, version, used;
+    uint64_t model, version, used, used_us;
     float *penalty;
     uint8_t *lora; /* enum lora_at */
     uint32_t cap, n_serving, n_lora;
@@ -125,7 +125,8 @@ struct sched {
     struct sessions *sessions;
     struct model_column columns[MODEL_COLUMNS];
     uint64_t models_version;
-    uint32_t lora_max; /* most slots any endpoint has told of */
+    uint32_t lora_max;  /* most slots any endpoint has told of */
+    int64_t lora_spare; /* slots of the pool beyond those of the adapters asked for lately */
     uint64_t lora_changes;
     uint32_t lora_log[LORA_LOG]; /* slots, by number of the change */
     /* learnt, of the pool */
@@ -195,7 +196,7 @@ struct pick { /* one decision in the making */
     const struct prefix_match *match; /* NULL: nothing to match */
     const float *model;               /* penalties, or NULL */
     const uint8_t *lora;              /* NULL: no adapter anywhere */
-    uint32_t crowd;                   /* with more in flight an endpoint is not preferred for having the adapter */
+    uint32_t crowd, home;             /* lora.c: with more in flight an endpoint is not preferred for having the adapter; who keeps it */
     bool room_only;                   /* endpoints without room are no candidates */
     uint32_t n, slot;                 /* candidates; the choice */
     float least;                      /* cost */
@@ -215,6 +216,7 @@ void lora_give(struct sched *s, uint32_t slot, struct sched_req *r); /* released
 void lora_scraped(struct sched *s, uint32_t slot);
 void lora_stale(struct sched *s, uint32_t slot);  /* the scrape says nothing any more */
 void lora_models(struct sched *s, uint32_t slot); /* its model list changed */
+void lora_refresh(struct sched *s);               /* when time has passed */
 void lora_forget(struct sched *s, uint32_t slot); /* another process by now: what is not in use is not there */
 bool lora_room(const struct sched *s, const struct ep *e, uint64_t model); /* false: all slots are in use by others */
 void lora_column_fill(struct sched *s, struct model_column *c);            /* penalty filled in before, for the current slots */
