@@ -1,6 +1,9 @@
-/* core/queue.c - bands of flows of lanes of items. At each level only those who can be served now stand in a heap, so
- * that the next to be served is the first of the first of the first: a blocked lane leaves its flow's heap, a flow
- * without lanes there its band's, a band without flows there the queue's. */
+/* core/queue.c - bands of groups of lanes of items.
+ *
+ * A group is what the flows of one band have waiting with the same constraint: a heap of lanes by their flows'
+ * counters. A blocked constraint takes its groups out of their bands' heaps, however many flows wait there; the next
+ * item is found through the first band, its first group and the first flow there. A flow whose counter changes is moved
+ * in the groups of all its lanes. */
 #include "core/queue.h"
 #include "base/hash.h"
 
@@ -29,20 +32,32 @@ struct line {
     struct heap late;
 };
 
-struct queue_lane {
+struct constraint { /* exists while items have it */
     struct entry e;
     uint64_t id;
+    struct list groups;
+    struct list blocked; /* in q->blocked */
+};
+struct group {
+    struct band *b;
+    struct constraint *c;
+    struct list link;      /* in c->groups */
+    struct heap lanes;     /* by the counter of the flow */
+    struct heap_node node; /* in b->ready while not blocked, by the first lane */
+};
+struct queue_lane {
     struct queue_flow *f;
-    struct heap_node node; /* in f->ready, by its head */
-    struct list blocked;   /* in q->blocked */
+    struct group *g;
+    struct list link; /* in f->lanes */
+    struct heap_node node;
     struct line items;
 };
 struct band {
     int priority;
     double low;               /* the largest counter that a flow was served at */
     double v;                 /* virtual time: where flows start; low or more, by one charge at most */
-    struct heap flows;        /* with a lane that is ready, by counter */
-    struct heap resting;      /* neither waiting nor in service, ahead of v; by counter */
+    struct heap ready;        /* groups not blocked */
+    struct heap resting;      /* flows with nothing waiting or in service, ahead of v; by counter */
     struct line age;          /* items by seq */
     struct heap_node node;    /* in q->ready, highest priority first */
     uint64_t n, out, n_flows; /* items waiting; in service; flows with items waiting */
@@ -53,11 +68,12 @@ struct queue_flow {
     uint64_t id;
     struct band *b;
     double weight, counter;
-    double left_at;        /* b->low when it last left b->flows */
-    struct heap ready;     /* lanes not blocked */
-    struct heap_node node; /* in b->flows or b->resting; tie: when it was served last, or came */
-    uint64_t n, out;       /* items waiting; in service */
+    double credit; /* how far the counter was below low when it last changed */
+    struct list lanes;
+    uint64_t stamp;  /* when it was served last, or came: orders equal counters */
+    uint64_t n, out; /* items waiting; in service */
     bool resting;
+    struct heap_node node; /* in b->resting */
 };
 struct weight {
     uint64_t flow;
@@ -66,8 +82,8 @@ struct weight {
 struct queue {
     struct band **bands; /* highest priority first */
     size_t n_bands, cap_bands;
-    struct heap ready; /* bands */
-    struct table flows, lanes;
+    struct heap ready; /* bands with a group that is ready */
+    struct table flows, constraints;
     struct list blocked;
     struct line expiry;     /* items with a deadline */
     struct weight *weights; /* by flow */
@@ -76,7 +92,7 @@ struct queue {
     bool by_deadline;
 };
 
-/* --- tables and lines ------------------------------------------------------------------------------------------- */
+/* ---- tables and lines ---- */
 
 static void table_grow(struct table *t)
 {
@@ -148,12 +164,14 @@ static struct queue_place *line_min(const struct line *l)
     return CONTAINER_OF(late, struct queue_place, heap);
 }
 
-static bool place_taken(const struct queue_place *p)
+static struct heap_node *first_of(const struct heap *h) /* which is not empty */
 {
-    return p->heap.idx || list_linked(&p->link);
+    struct heap_node *first = heap_min(h);
+    CHECK(first);
+    return first;
 }
 
-/* --- bands, flows, lanes ---------------------------------------------------------------------------------------- */
+/* ---- bands, flows, lanes, groups ---- */
 
 /* Where the band of this priority is, or would be. */
 static size_t band_index(const struct queue *q, int priority)
@@ -251,6 +269,7 @@ static struct queue_flow *flow_get(struct queue *q, struct band *b, uint64_t id)
     f->b = b;
     f->weight = weight_of(q, id);
     f->counter = b->v;
+    list_init(&f->lanes);
     table_add(&q->flows, &f->e, flow_hash(q, b->priority, id));
     return f;
 }
@@ -259,25 +278,23 @@ static void flow_free(struct queue *q, struct queue_flow *f)
 {
     flow_wake(f);
     table_del(&q->flows, &f->e);
-    heap_free(&f->ready);
     free(f);
 }
 
 /* The resting flow that is the least ahead. */
 static struct queue_flow *first_resting(const struct band *b)
 {
-    struct heap_node *min = heap_min(&b->resting);
-    return min ? CONTAINER_OF(min, struct queue_flow, node) : NULL;
+    return CONTAINER_OF(first_of(&b->resting), struct queue_flow, node);
 }
 
 static void band_free(struct queue *q, struct band *b)
 {
-    for (struct queue_flow *f; (f = first_resting(b));)
-        flow_free(q, f);
+    while (b->resting.n)
+        flow_free(q, first_resting(b));
     size_t i = band_index(q, b->priority);
     q->n_bands--;
     memmove(&q->bands[i], &q->bands[i + 1], (q->n_bands - i) * sizeof(q->bands[0]));
-    heap_free(&b->flows);
+    heap_free(&b->ready);
     heap_free(&b->resting);
     heap_free(&b->age.late);
     free(b);
@@ -302,33 +319,114 @@ static void flow_release(struct queue *q, struct queue_flow *f)
         band_free(q, b);
 }
 
-/* Puts the flow, and with it the band, among those that can be served, or takes them out. */
-static void flow_place(struct queue *q, struct queue_flow *f)
+/* After its first lane, or its block, changed: the group's place, and that of its band. */
+static void group_place(struct queue *q, struct group *g)
 {
-    struct band *b = f->b;
-    if (f->ready.n) {
-        heap_update(&b->flows, &f->node, sortable(f->counter));
-    } else if (f->node.idx) {
-        heap_remove(&b->flows, &f->node);
-        f->left_at = b->low;
+    struct band *b = g->b;
+    const struct heap_node *first = heap_min(&g->lanes);
+    if (first && !list_linked(&g->c->blocked)) {
+        g->node.tie = first->tie;
+        heap_update(&b->ready, &g->node, first->key);
+    } else {
+        heap_remove(&b->ready, &g->node);
     }
-    if (!b->flows.n)
+    if (!b->ready.n)
         heap_remove(&q->ready, &b->node);
     else if (!b->node.idx)
         heap_push(&q->ready, &b->node, (uint64_t)(INT_MAX - (int64_t)b->priority));
 }
 
-/* A flow that could not be served (idle: before its item is counted; or all lanes blocked) is about to be: the time in
- * between earns nothing. */
+static void lane_place(struct queue *q, struct queue_lane *l)
+{
+    l->node.tie = l->f->stamp;
+    heap_update(&l->g->lanes, &l->node, sortable(l->f->counter));
+    group_place(q, l->g);
+}
+
+static void flow_place(struct queue *q, struct queue_flow *f)
+{
+    LIST_EACH (e, &f->lanes)
+        lane_place(q, CONTAINER_OF(e, struct queue_lane, link));
+}
+
+static struct constraint *constraint_get(struct queue *q, uint64_t id)
+{
+    uint64_t hash = hash_bytes(&id, sizeof(id), q->seed);
+    for (struct entry *e = table_chain(&q->constraints, hash); e; e = e->next)
+        if (CONTAINER_OF(e, struct constraint, e)->id == id)
+            return CONTAINER_OF(e, struct constraint, e);
+    struct constraint *c = xcalloc(1, sizeof(*c));
+    c->id = id;
+    list_init(&c->groups);
+    list_init(&c->blocked);
+    table_add(&q->constraints, &c->e, hash);
+    return c;
+}
+
+static struct group *group_get(struct queue *q, struct band *b, uint64_t id)
+{
+    struct constraint *c = constraint_get(q, id);
+    struct group *g;
+    LIST_EACH (e, &c->groups) {
+        g = CONTAINER_OF(e, struct group, link);
+        if (g->b == b)
+            return g;
+    }
+    g = xcalloc(1, sizeof(*g));
+    g->b = b;
+    g->c = c;
+    list_push_back(&c->groups, &g->link);
+    return g;
+}
+
+static struct queue_lane *lane_get(struct queue *q, struct queue_flow *f, uint64_t id)
+{
+    struct queue_lane *l;
+    LIST_EACH (e, &f->lanes) {
+        l = CONTAINER_OF(e, struct queue_lane, link);
+        if (l->g->c->id == id)
+            return l;
+    }
+    l = xcalloc(1, sizeof(*l));
+    l->f = f;
+    l->g = group_get(q, f->b, id);
+    list_push_back(&f->lanes, &l->link);
+    line_init(&l->items);
+    return l;
+}
+
+/* Without items it goes, and with it a group and a constraint that have no others. */
+static void lane_free(struct queue *q, struct queue_lane *l)
+{
+    struct group *g = l->g;
+    struct constraint *c = g->c;
+    heap_remove(&g->lanes, &l->node);
+    group_place(q, g);
+    list_remove(&l->link);
+    heap_free(&l->items.late);
+    free(l);
+    if (g->lanes.n)
+        return;
+    list_remove(&g->link);
+    heap_free(&g->lanes);
+    free(g);
+    if (!list_empty(&c->groups))
+        return;
+    list_remove(&c->blocked);
+    table_del(&q->constraints, &c->e);
+    free(c);
+}
+
+/* What others were given while this flow could not be placed is not made up for. */
 static void flow_lift(struct queue_flow *f)
 {
-    const struct band *b = f->b;
-    if (f->ready.n)
-        return;
-    if (!f->n)
-        f->counter = MAX(f->counter, b->v);
-    else if (f->counter < b->low)
-        f->counter = MIN(b->low, f->counter + (b->low - f->left_at));
+    f->counter = MAX(f->counter, f->b->low - f->credit);
+}
+
+static void flow_set(struct queue_flow *f, double counter)
+{
+    f->counter = counter;
+    f->credit = MAX(f->b->low - counter, 0);
 }
 
 /* Moves the virtual time on by a flow's share of this service: it follows those that compete. */
@@ -337,62 +435,24 @@ static void band_advance(struct queue *q, struct band *b, double before, double 
     b->low = MAX(b->low, before);
     b->v = MAX(b->v, before);
     b->v = MAX(b->v, MIN(b->v + (after - before) / (double)n_flows, after));
-    for (struct queue_flow *f; (f = first_resting(b)) && f->counter <= b->v;)
-        flow_free(q, f);
+    while (b->resting.n && first_resting(b)->counter <= b->v)
+        flow_free(q, first_resting(b));
 }
 
 /* Charges service to the flow. Its place is the caller's to renew. */
 static void flow_serve(struct queue *q, struct queue_flow *f, struct queue_item *it, double tokens)
 {
     struct band *b = f->b;
-    flow_lift(f);
     it->charged = tokens > 0 ? MIN(tokens, MAX_TOKENS) : 0;
     it->weight = f->weight;
     it->f = f;
-    double before = f->counter;
-    f->counter += it->charged / it->weight;
-    f->node.tie = ++q->stamp;
+    flow_lift(f);
+    double before = f->counter, after = before + it->charged / it->weight;
+    band_advance(q, b, before, after, b->n_flows + (f->n == 0));
+    flow_set(f, after);
+    f->stamp = ++q->stamp;
     f->out++;
     b->out++;
-    band_advance(q, b, before, f->counter, b->flows.n + !f->node.idx);
-    f->left_at = b->low;
-}
-
-static struct queue_lane *lane_get(struct queue *q, struct queue_flow *f, uint64_t id)
-{
-    const uint64_t key[2] = {f->e.hash, id};
-    uint64_t hash = hash_bytes(key, sizeof(key), q->seed);
-    struct queue_lane *l;
-    for (struct entry *e = table_chain(&q->lanes, hash); e; e = e->next) {
-        l = CONTAINER_OF(e, struct queue_lane, e);
-        if (l->id == id && l->f == f)
-            return l;
-    }
-    l = xcalloc(1, sizeof(*l));
-    l->id = id;
-    l->f = f;
-    list_init(&l->blocked);
-    line_init(&l->items);
-    table_add(&q->lanes, &l->e, hash);
-    return l;
-}
-
-/* After its items or its block changed: its place in the flow. Without items it is gone. */
-static void lane_place(struct queue *q, struct queue_lane *l)
-{
-    struct queue_place *head = line_min(&l->items);
-    if (head && !list_linked(&l->blocked)) {
-        l->node.tie = head->heap.tie;
-        heap_update(&l->f->ready, &l->node, head->heap.key);
-    } else {
-        heap_remove(&l->f->ready, &l->node);
-    }
-    if (head)
-        return;
-    list_remove(&l->blocked);
-    table_del(&q->lanes, &l->e);
-    heap_free(&l->items.late);
-    free(l);
 }
 
 static void lane_push(const struct queue *q, struct queue_item *it)
@@ -403,7 +463,7 @@ static void lane_push(const struct queue *q, struct queue_item *it)
         line_push(&it->l->items, &it->order, it->seq, 0);
 }
 
-/* --- the queue -------------------------------------------------------------------------------------------------- */
+/* ---- the queue ---- */
 
 struct queue *queue_new(uint64_t seed)
 {
@@ -426,7 +486,7 @@ void queue_free(struct queue *q)
     heap_free(&q->expiry.late);
     free(q->bands);
     free(q->flows.v);
-    free(q->lanes.v);
+    free(q->constraints.v);
     free(q->weights);
     free(q);
 }
@@ -468,15 +528,13 @@ void queue_push(struct queue *q, struct queue_item *it)
     CHECK(!it->f && !it->l);
     struct band *b = band_get(q, it->priority);
     struct queue_flow *f = flow_get(q, b, it->flow);
-    struct queue_lane *l = lane_get(q, f, it->lane);
-    it->f = f;
-    it->l = l;
-    if (!list_linked(&l->blocked))
-        flow_lift(f);
     if (!f->n) {
-        f->node.tie = ++q->stamp;
+        flow_set(f, MAX(f->counter, b->v));
+        f->stamp = ++q->stamp;
         b->n_flows++;
     }
+    it->f = f;
+    it->l = lane_get(q, f, it->lane);
     f->n++;
     b->n++;
     q->n++;
@@ -485,8 +543,7 @@ void queue_push(struct queue *q, struct queue_item *it)
     line_push(&b->age, &it->age, it->seq, 0);
     expiry_push(q, it);
     lane_push(q, it);
-    lane_place(q, l);
-    flow_place(q, f);
+    lane_place(q, it->l);
 }
 
 static void take_out(struct queue *q, struct queue_item *it)
@@ -496,7 +553,8 @@ static void take_out(struct queue *q, struct queue_item *it)
     line_remove(&b->age, &it->age);
     line_remove(&q->expiry, &it->expiry);
     line_remove(&it->l->items, &it->order);
-    lane_place(q, it->l);
+    if (!line_min(&it->l->items))
+        lane_free(q, it->l);
     it->l = NULL;
     f->n--;
     b->n--;
@@ -504,7 +562,6 @@ static void take_out(struct queue *q, struct queue_item *it)
     q->n--;
     q->bytes -= it->bytes;
     b->bytes -= it->bytes;
-    flow_place(q, f);
 }
 
 void queue_remove(struct queue *q, struct queue_item *it)
@@ -522,14 +579,29 @@ bool queue_waiting(const struct queue_item *it)
     return it->l;
 }
 
+/* Of the flow's lanes that are not blocked: the first head. */
+static struct queue_item *flow_head(const struct queue_flow *f)
+{
+    struct queue_place *best = NULL;
+    LIST_EACH (e, &f->lanes) {
+        const struct queue_lane *l = CONTAINER_OF(e, struct queue_lane, link);
+        if (list_linked(&l->g->c->blocked))
+            continue;
+        struct queue_place *head = line_min(&l->items);
+        if (!best || heap_before(&head->heap, &best->heap))
+            best = head;
+    }
+    CHECK(best);
+    return CONTAINER_OF(best, struct queue_item, order);
+}
+
 struct queue_item *queue_next(struct queue *q)
 {
-    struct heap_node *band = heap_min(&q->ready);
-    if (!band)
+    if (!q->ready.n)
         return NULL;
-    struct heap_node *flow = heap_min(&CONTAINER_OF(band, struct band, node)->flows);
-    struct heap_node *lane = heap_min(&CONTAINER_OF(flow, struct queue_flow, node)->ready);
-    return CONTAINER_OF(line_min(&CONTAINER_OF(lane, struct queue_lane, node)->items), struct queue_item, order);
+    const struct band *b = CONTAINER_OF(first_of(&q->ready), struct band, node);
+    const struct group *g = CONTAINER_OF(first_of(&b->ready), struct group, node);
+    return flow_head(CONTAINER_OF(first_of(&g->lanes), struct queue_lane, node)->f);
 }
 
 void queue_take(struct queue *q, struct queue_item *it, double tokens)
@@ -537,12 +609,15 @@ void queue_take(struct queue *q, struct queue_item *it, double tokens)
     CHECK(it->l);
     flow_serve(q, it->f, it, tokens);
     take_out(q, it);
+    flow_place(q, it->f);
 }
 
 void queue_charge(struct queue *q, struct queue_item *it, double tokens)
 {
     CHECK(!it->f);
     struct queue_flow *f = flow_get(q, band_get(q, it->priority), it->flow);
+    if (!f->n)
+        f->counter = MAX(f->counter, f->b->v);
     flow_serve(q, f, it, tokens);
     flow_place(q, f);
 }
@@ -552,39 +627,39 @@ void queue_settle(struct queue *q, struct queue_item *it, double tokens)
     struct queue_flow *f = it->f;
     if (!f || it->l)
         return;
-    struct band *b = f->b;
     it->f = NULL;
     f->out--;
-    b->out--;
+    f->b->out--;
     if (tokens >= 0) {
-        /* For a flow whose lanes are all blocked time stands still: it is lifted when it returns. */
-        double low = f->n && !f->ready.n ? f->left_at : b->low;
+        flow_lift(f);
         double to = f->counter + (MIN(tokens, MAX_TOKENS) - it->charged) / it->weight;
-        f->counter = MAX(to, MIN(f->counter, low - it->charged / it->weight));
+        double least = MIN(f->counter, f->b->low - it->charged / it->weight);
+        flow_set(f, MAX(to, least));
         flow_place(q, f);
     }
     flow_release(q, f);
 }
 
+static void constraint_place(struct queue *q, struct constraint *c)
+{
+    LIST_EACH (e, &c->groups)
+        group_place(q, CONTAINER_OF(e, struct group, link));
+}
+
 void queue_block(struct queue *q, struct queue_item *head)
 {
-    struct queue_lane *l = head->l;
-    CHECK(l);
-    if (list_linked(&l->blocked))
+    CHECK(head->l);
+    struct constraint *c = head->l->g->c;
+    if (list_linked(&c->blocked))
         return;
-    list_push_back(&q->blocked, &l->blocked);
-    lane_place(q, l);
-    flow_place(q, l->f);
+    list_push_back(&q->blocked, &c->blocked);
+    constraint_place(q, c);
 }
 
 void queue_unblock_all(struct queue *q)
 {
-    for (struct list *e; (e = list_pop_front(&q->blocked));) {
-        struct queue_lane *l = CONTAINER_OF(e, struct queue_lane, blocked);
-        flow_lift(l->f);
-        lane_place(q, l);
-        flow_place(q, l->f);
-    }
+    for (struct list *e; (e = list_pop_front(&q->blocked));)
+        constraint_place(q, CONTAINER_OF(e, struct constraint, blocked));
 }
 
 bool queue_blocked_any(const struct queue *q)
@@ -592,7 +667,7 @@ bool queue_blocked_any(const struct queue *q)
     return !list_empty(&q->blocked);
 }
 
-/* --- deadlines, discarding, numbers ----------------------------------------------------------------------------- */
+/* ---- deadlines, discarding, numbers ---- */
 
 struct queue_item *queue_expired(struct queue *q, uint64_t now_us)
 {
@@ -609,15 +684,13 @@ uint64_t queue_next_expiry(const struct queue *q)
 void queue_set_deadline(struct queue *q, struct queue_item *it, uint64_t deadline_us)
 {
     CHECK(it->l);
-    if (place_taken(&it->expiry))
-        line_remove(&q->expiry, &it->expiry);
+    line_remove(&q->expiry, &it->expiry);
     it->deadline_us = deadline_us;
     expiry_push(q, it);
     if (!q->by_deadline)
         return;
     line_remove(&it->l->items, &it->order);
     lane_push(q, it);
-    lane_place(q, it->l);
 }
 
 /* All items, in no order; NULL when there are none. */
@@ -646,8 +719,6 @@ void queue_set_order(struct queue *q, bool by_deadline)
         line_remove(&v[i]->l->items, &v[i]->order);
     for (size_t i = 0; i < q->n; i++)
         lane_push(q, v[i]);
-    for (size_t i = 0; i < q->n; i++)
-        lane_place(q, v[i]->l);
     free(v);
 }
 

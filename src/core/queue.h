@@ -1,12 +1,12 @@
 /* core/queue.h - requests that wait for an endpoint: strict priorities, weighted fairness between flows, order inside a flow. Pure data
  * structure: it knows no endpoints and no clock; times are arguments.
  *
- *   queue -> bands (one per priority, highest first) -> flows (heap by service received / weight)
+ *   queue -> bands (one per priority, highest first) -> flows (by service received / weight)
  *         -> lanes (items of a flow with the same constraint on endpoints) -> items (by arrival, or by deadline and then arrival)
  *
  * Service is counted in virtual tokens (VTC, OSDI'24), a flow's counter in tokens / weight. A flow that becomes backlogged starts at the larger of
  * its own counter and the band's virtual time, so idle time earns nothing. The virtual time never goes back; it is at least the largest counter that a
- * flow was served at (`low`), and each service moves it on by service / weight / flows that compete, at most to the counter of the
+ * flow was served at (`low`), and each service moves it on by service / weight / flows waiting, at most to the counter of the
  * flow served: so flows that have had service get their turn however many new ones keep coming. Of flows with equal counters the one goes first
  * that was served longest ago, or came first.
  *
@@ -18,15 +18,15 @@
  * they receive over any stretch of time differs by at most 2 x L when charges are exact, else by 4 x L + 2 x X: L the largest single charge / weight,
  * X the most by which what one flow had in service at a time was charged too little, / weight.
  *
- * Constraints: items with equal `lane` can be placed on the same endpoints. When the head of a lane cannot be placed the caller blocks the lane
- * (queue_block); it is passed over until the epoch it was blocked in is over (queue_unblock_all starts a new one), so that nobody is held up
- * by another's constraint. It stays blocked when its head changes; a lane that runs empty is forgotten, and so is its block. A flow with all lanes
- * blocked is passed over, and neither falls behind for it nor saves up: when it returns, its counter is lifted by what `low` gained
- * meanwhile, at most up to `low`.
+ * Constraints: items with equal `lane` can be placed on the same endpoints. When the head of a lane cannot be placed the caller blocks it
+ * (queue_block): all items with this constraint, in whatever flow and band, now or later, are passed over until the epoch is over
+ * (queue_unblock_all starts a new one), so that each constraint is tried once in an epoch and nobody is held up by another's. A constraint that
+ * no item has any more is forgotten, and so is its block. A flow with all lanes blocked is passed over, and neither falls behind for it nor
+ * saves up: when it is served again, its counter is first lifted by what `low` gained meanwhile, at most up to `low`.
  *
- * Cost: push, next, take, charge, settle, remove, block, expire: O(log n) plus the number of the flow's lanes that are created or run empty; unblock:
- * O(log n) per blocked lane; n_at_least, n_before, earliest: plus the number of bands (distinct priorities in the configuration). Where items come in
- * the order of their lane, as they do first come first served, and of their deadlines, what remains of log n is in flows and lanes, not in items.
+ * Cost: O(log n) plus the number of lanes of the flow (distinct constraints, few) for push, next, take, charge, settle, remove; O(log n) plus the number
+ * of bands (distinct priorities in the configuration) for n_at_least, n_before, earliest, and per constraint for block and unblock; each, set_order:
+ * O(n log n). Items that come in the order of their lane, as they do first come first served, and of their deadlines, are only linked.
  * Memory: flows and bands exist while they have items waiting or service outstanding (queue_settle); a band in use remembers
  * QUEUE_RESTING flows without either whose counter is ahead of the virtual time, so that nobody sheds a debt by sending one request at a time.
  *
@@ -77,8 +77,8 @@ void queue_push(struct queue *q, struct queue_item *it);
 void queue_remove(struct queue *q, struct queue_item *it); /* leaves without service; no-op when not waiting */
 bool queue_waiting(const struct queue_item *it);
 
-/* The item to serve next: highest band with a lane not blocked, its flow with the least counter, of its unblocked lanes the head that is first in
- * order. NULL when there is none (queue empty, or everything blocked). Does not change the queue. */
+/* The item to serve next: of the highest band with a lane not blocked; there, of the flows with such lanes, that with the least counter; of its
+ * lanes not blocked the head that is first in order. NULL when there is none (queue empty, or everything blocked). Does not change the queue. */
 struct queue_item *queue_next(struct queue *q);
 /* Takes out what queue_next returned (or any other that waits: its flow pays just the same), charging its flow `tokens` of service. The item stays
  * known to its flow until queue_settle. */
@@ -88,9 +88,9 @@ void queue_charge(struct queue *q, struct queue_item *it, double tokens);
 /* The service is over: what it really was. tokens < 0: keep the estimate. No-op without a charge. Exactly once per take or charge. */
 void queue_settle(struct queue *q, struct queue_item *it, double tokens);
 
-void queue_block(struct queue *q, struct queue_item *head); /* the lane of this waiting item (its head); no-op when blocked already */
+void queue_block(struct queue *q, struct queue_item *head); /* the constraint of this waiting item; no-op when blocked already */
 void queue_unblock_all(struct queue *q);
-bool queue_blocked_any(const struct queue *q); /* lanes with items are blocked in this epoch */
+bool queue_blocked_any(const struct queue *q); /* something that waits is blocked in this epoch */
 
 struct queue_item *queue_expired(struct queue *q, uint64_t now_us); /* one whose deadline has come; NULL none. The caller removes it */
 uint64_t queue_next_expiry(const struct queue *q);                  /* UINT64_MAX none */
