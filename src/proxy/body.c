@@ -115,7 +115,7 @@ enum body_result body_add(struct worker *w, struct body *b, struct str data, siz
 void body_fit(struct worker *w, struct body *b, struct iovec *spans, int n)
 {
     size_t cap = MAX(b->n, (size_t)1);
-    if (!b->p || b->cap < 2 * cap + 1024)
+    if (!b->p || b->cap < cap + cap / 4 + 1024)
         return;
     char *p = malloc(cap);
     if (!p)

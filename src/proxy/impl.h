@@ -167,7 +167,7 @@ enum body_result { BODY_OK, BODY_TOO_LARGE, BODY_NO_MEMORY };
 enum body_result body_reserve(struct worker *w, struct body *b, size_t more, size_t expect);
 enum body_result body_add(struct worker *w, struct body *b, struct str data, size_t expect);
 void body_free(struct worker *w, struct body *b);
-/* Gives back the room that a body does not use when that is most of it. Spans that point into it move along. */
+/* Gives back the room that a body does not use when that is more than a little. Spans that point into it move along. */
 void body_fit(struct worker *w, struct body *b, struct iovec *spans, int n);
 void body_cache_free(struct body_cache *c);
 void body_trim(struct worker *w, uint64_t now_us); /* now and then: unused memory goes back to the system */
