@@ -309,11 +309,11 @@ static const char *take_prompt(struct json *j, struct str *raw, double *out)
             if (json_next(j) != JSON_NUMBER || !str_to_double(j->tok, out))
                 return "\"output_tokens\" is not a number";
         } else if (!json_skip(j)) {
-            return j->error ? j->error : "no JSON";
+            return j->error;
         }
     }
     if (type != JSON_OBJ_END || json_next(j) != JSON_END)
-        return j->error ? j->error : "something follows the object";
+        return j->error;
     return raw->n ? NULL : "no \"prompt\"";
 }
 

@@ -82,7 +82,7 @@ static const char *take_line(struct str text, struct dataset *d, struct line *ou
             return j.error ? j.error : bad;
     }
     if (type != JSON_OBJ_END || json_next(&j) != JSON_END)
-        return j.error ? j.error : "something follows the object";
+        return j.error;
     if (isnan(out->timestamp) || isnan(out->input) || isnan(out->output))
         return "\"timestamp\", \"input_length\" and \"output_length\" are needed";
     if (out->input > DATASET_MAX_TOKENS || out->output > DATASET_MAX_TOKENS)
