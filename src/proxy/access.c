@@ -61,6 +61,8 @@ static void put_costs(struct buf *out, struct request *rq)
         put_field(out, STR(",\"prefill\":"), c->prefill_s);
         put_field(out, STR(",\"others\":"), c->others_s);
         put_field(out, STR(",\"kv\":"), c->kv_s);
+        if (c->lora_s > 0)
+            put_field(out, STR(",\"lora\":"), c->lora_s);
         buf_add(out, "}", 1);
     }
     buf_add(out, "]", 1);
