@@ -79,7 +79,9 @@ static void test_strips_hops_and_what_is_ours(void **state)
           "1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
           "Expect: 100-continue\r\nContent-Length: 5\r\nX-Gateway-Model-Name: "
           "forged\r\nx-gateway-destination-endpoint: 10.0.0.1:80\r\n"
-          "X-Gateway-Inference-Objective: high\r\nX-Prefiller-Host-Port: a:1\r\nX-Forwarded-For: "
+          "X-Gateway-Inference-Objective: high\r\nX-LLM-D-Inference-Fairness-Id: tenant\r\n"
+          "x-llm-d-inference-objective: urgent\r\nX-Penstock-Queue-TTL: 17s\r\nX-Prefiller-Host-Port: "
+          "a:1\r\nX-Forwarded-For: "
           "1.2.3.4\r\nX-Request-Id: id-1\r\n"
           "Authorization: Bearer k\r\nTraceparent: 00-1\r\n\r\n");
     rq.model = STR("qwen");
@@ -91,8 +93,9 @@ static void test_strips_hops_and_what_is_ours(void **state)
     HAS(t, "Authorization: Bearer k\r\n");
     HAS(t, "Traceparent: 00-1\r\n");
     HAS(t, "Content-Length: 7\r\n\r\n");
-    static const char *const gone[] = {
-        "forged", "10.0.0.1", "high", "a:1", "X-Hop", "Keep-Alive", "TE:", "Expect", "Content-Length: 5", "Connection"};
+    static const char *const gone[] = {"forged",    "10.0.0.1", "high",       "tenant", "urgent", "17s",
+                                       "a:1",       "X-Hop",    "Keep-Alive", "TE:",    "Expect", "Content-Length: 5",
+                                       "Connection"};
     for (size_t i = 0; i < ARRAY_LEN(gone); i++)
         HAS_NOT(t, gone[i]);
     assert_true(str_eq(rq.request_id, STR("id-1")));

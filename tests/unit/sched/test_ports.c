@@ -24,8 +24,10 @@ struct server {
     const char *model;
     atomic_bool silent; /* answers nothing */
     atomic_uint scrapes;
+    atomic_uint waiting; /* requests that its page says are waiting */
 };
 static struct server servers[N_SERVERS];
+static bool queueing; /* of the pool */
 
 static void forget(struct httpd_req *rq)
 {
@@ -42,8 +44,10 @@ static void handle(void *ctx, struct httpd_req *rq)
     }
     if (str_eq(rq->head->path, STR("/metrics"))) {
         atomic_fetch_add(&s->scrapes, 1);
-        httpd_respond(rq, 200, "text/plain", NULL,
-                      STR("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.1\n"));
+        int n = snprintf(text, sizeof text,
+                         "vllm:num_requests_running 4\nvllm:num_requests_waiting %u\nvllm:kv_cache_usage_perc 0.1\n",
+                         atomic_load(&s->waiting));
+        httpd_respond(rq, 200, "text/plain", NULL, (struct str){text, (size_t)n});
         return;
     }
     int n =
@@ -85,6 +89,7 @@ static int open_all(void **state)
     (void)state;
     static const char *const names[] = {"a", "b", "c"};
     memset(servers, 0, sizeof servers);
+    queueing = false;
     for (int i = 0; i < N_SERVERS; i++)
         open_server(&servers[i], names[i], 0);
     return 0;
@@ -114,6 +119,7 @@ static struct conf *make_conf(unsigned which)
     b->ns = STR("default");
     b->name = STR("p");
     sched_params_init(&b->sched);
+    b->sched.queueing = queueing;
     b->endpoints = arena_zalloc(&c->arena, N_SERVERS * sizeof *b->endpoints);
     for (unsigned i = 0; i < N_SERVERS; i++)
         if (which & BIT(i))
@@ -337,6 +343,195 @@ static void test_response_ids(void **state)
     ports_free(ps);
 }
 
+/* --- requests that wait -------------------------------------------------------------------------------------- */
+
+struct waiter { /* a request and the loop on which its late answer comes */
+    struct port_req r;
+    struct loop *loop;
+    pthread_t thread;
+    atomic_uint answers;
+};
+
+static void on_decision(struct port_req *r)
+{
+    atomic_fetch_add(&CONTAINER_OF(r, struct waiter, r)->answers, 1);
+}
+
+static struct waiter waiter(uint64_t ttl_us)
+{
+    struct waiter w = {.r = request(NULL), .loop = loop_new(1)};
+    w.r.core.ttl_us = ttl_us;
+    w.r.loop = w.loop;
+    w.r.on_decision = on_decision;
+    return w;
+}
+
+static void run_loop(struct waiter *w)
+{
+    assert_int_equal(loop_start(w->loop, &w->thread), 0);
+}
+
+static void end_loop(struct waiter *w)
+{
+    loop_stop(w->loop);
+    pthread_join(w->thread, NULL);
+    loop_free(w->loop);
+}
+
+static bool answered(void *ctx)
+{
+    return atomic_load(&((struct waiter *)ctx)->answers) > 0;
+}
+
+static bool pool_is_full(void *ctx)
+{
+    struct sched_stats st;
+    port_stats(ctx, &st);
+    return st.n_ready && !st.n_room;
+}
+
+static struct ports *start_full(struct port **p)
+{
+    queueing = true;
+    atomic_store(&servers[0].waiting, 50);
+    struct ports *ps = start(1);
+    assert_true(wait_until(is_ready, ps));
+    *p = ports_find(ps, STR("pool/default/p"));
+    assert_true(wait_until(pool_is_full, *p));
+    return ps;
+}
+
+static uint64_t queued(struct port *p)
+{
+    struct sched_stats st;
+    port_stats(p, &st);
+    return st.queued;
+}
+
+/* Nothing but a scrape tells that there is room again. */
+static void test_room_seen_by_a_scrape_answers_late(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_full(&p);
+    struct waiter w = waiter(0);
+    run_loop(&w);
+    assert_int_equal(port_submit(p, &w.r), SCHED_QUEUED);
+    assert_int_equal(queued(p), 1);
+    atomic_store(&servers[0].waiting, 0);
+    assert_true(wait_until(answered, &w));
+    assert_int_equal(w.r.core.d.reject, REJECT_NONE);
+    assert_true(w.r.picked && !w.r.queued);
+    assert_string_equal(w.r.ep->name, "pod-0");
+    assert_false(port_cancel(p, &w.r)); /* too late */
+    port_finish(p, &w.r, OUT_OK, NULL);
+    end_loop(&w);
+    port_unref(p);
+    ports_free(ps);
+}
+
+static void test_time_to_live_and_cancel(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_full(&p);
+    struct waiter w = waiter(30000), left = waiter(0);
+    run_loop(&w);
+    run_loop(&left);
+    assert_int_equal(port_submit(p, &left.r), SCHED_QUEUED);
+    assert_int_equal(port_submit(p, &w.r), SCHED_QUEUED);
+    assert_int_equal(queued(p), 2);
+    assert_true(port_cancel(p, &left.r));
+    assert_false(port_cancel(p, &left.r));
+    assert_true(wait_until(answered, &w));
+    assert_int_equal(w.r.core.d.reject, REJECT_QUEUE_TIMEOUT);
+    assert_false(w.r.picked);
+    assert_null(w.r.ep);
+    assert_int_equal(queued(p), 0);
+    assert_int_equal(atomic_load(&left.answers), 0);
+    end_loop(&w);
+    end_loop(&left);
+    port_unref(p);
+    ports_free(ps);
+}
+
+/* Settings decide, too: without queueing all are sent on. */
+static void test_switched_off(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_full(&p);
+    struct waiter w = waiter(0);
+    run_loop(&w);
+    assert_int_equal(port_submit(p, &w.r), SCHED_QUEUED);
+    struct port_queue q;
+    port_queue(p, &q);
+    assert_true(q.on && q.bytes == 104857600 && q.ttl_us == 30000000);
+    queueing = false;
+    struct conf *off = make_conf(1);
+    ports_apply(ps, off);
+    assert_true(wait_until(answered, &w));
+    assert_true(w.r.picked);
+    assert_int_equal(w.r.core.d.reason, REASON_DRAINED);
+    port_finish(p, &w.r, OUT_OK, NULL);
+    free_conf(off);
+    end_loop(&w);
+    port_unref(p);
+    ports_free(ps);
+}
+
+static bool port_is_gone(void *ctx)
+{
+    struct port *p = ports_find(ctx, STR("pool/default/p"));
+    port_unref(p);
+    return !p;
+}
+
+static void test_a_port_outlives_its_snapshot_while_somebody_waits(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_full(&p);
+    struct waiter w = waiter(0);
+    run_loop(&w);
+    assert_int_equal(port_submit(p, &w.r), SCHED_QUEUED);
+    struct conf *none = make_conf(1);
+    none->n_backends = 0;
+    ports_apply(ps, none);
+    assert_false(port_is_gone(ps));
+    assert_true(ports_ready(ps));
+    atomic_store(&servers[0].waiting, 0);
+    assert_true(wait_until(answered, &w));
+    assert_true(w.r.picked);
+    assert_true(wait_until(port_is_gone, ps));
+    port_finish(p, &w.r, OUT_OK, NULL);
+    none->n_backends = 1;
+    ports_apply(ps, none); /* and may come back */
+    assert_false(port_is_gone(ps));
+    free_conf(none);
+    end_loop(&w);
+    port_unref(p);
+    ports_free(ps);
+}
+
+/* The table is freed while a port waits to be buried. */
+static void test_ends_with_a_retired_port(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_full(&p);
+    struct waiter w = waiter(0);
+    assert_int_equal(port_submit(p, &w.r), SCHED_QUEUED);
+    struct conf *none = make_conf(1);
+    none->n_backends = 0;
+    ports_apply(ps, none);
+    assert_true(port_cancel(p, &w.r));
+    free_conf(none);
+    port_unref(p);
+    ports_free(ps);
+    loop_free(w.loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +540,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_endpoints_stay_across_snapshots, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_silent_server_is_ejected_and_returns, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_response_ids, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_room_seen_by_a_scrape_answers_late, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_time_to_live_and_cancel, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_switched_off, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_a_port_outlives_its_snapshot_while_somebody_waits, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_ends_with_a_retired_port, open_all, close_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
