@@ -28,6 +28,7 @@ struct world {
     struct rng r;
     uint32_t flows, lanes;
     bool by_deadline; /* deadlines in no order, too */
+    bool blocks;
     uint64_t seq;
 };
 
@@ -48,17 +49,23 @@ static struct queue_item *turn(struct world *w, struct queue_item *it, uint32_t 
 {
     queue_push(w->q, it);
     struct queue_item *next = queue_next(w->q), **slot = &w->in_service[k % IN_SERVICE], *done = *slot;
+    if (w->blocks) { /* a new epoch: of the two constraints now one cannot be met, now the other */
+        queue_unblock_all(w->q);
+        while ((next = queue_next(w->q))->lane == (k & 1))
+            queue_block(w->q, next);
+    }
     queue_take(w->q, next, 700);
     *slot = next;
     queue_settle(w->q, done, 500 + (double)(k & 255));
     return done;
 }
 
-static void bench(const char *what, uint32_t flows, uint32_t lanes, bool by_deadline)
+static void bench(const char *what, uint32_t flows, uint32_t lanes, bool by_deadline, bool blocks)
 {
     struct world w = {.q = queue_new(1),
                       .v = calloc(QUEUED + IN_SERVICE + 1, sizeof(w.v[0])),
                       .by_deadline = by_deadline,
+                      .blocks = blocks,
                       .flows = flows,
                       .lanes = lanes};
     rng_init(&w.r, 1);
@@ -95,10 +102,11 @@ static void bench(const char *what, uint32_t flows, uint32_t lanes, bool by_dead
 
 int main(void)
 {
-    bench("100 000 waiting, 3 bands, 1 flow", 1, 1, false);
-    bench("100 000 waiting, 3 bands, 100 flows", 100, 1, false);
-    bench("100 000 waiting, 3 bands, 10 000 flows", 10000, 1, false);
-    bench("100 000 waiting, 3 bands, 100 flows x 8 constraints", 100, 8, false);
-    bench("100 000 waiting, 3 bands, 100 flows, by deadline", 100, 1, true);
+    bench("100 000 waiting, 3 bands, 1 flow", 1, 1, false, false);
+    bench("100 000 waiting, 3 bands, 100 flows", 100, 1, false, false);
+    bench("100 000 waiting, 3 bands, 10 000 flows", 10000, 1, false, false);
+    bench("100 000 waiting, 3 bands, 100 flows x 8 constraints", 100, 8, false, false);
+    bench("100 000 waiting, 3 bands, 100 flows, by deadline", 100, 1, true, false);
+    bench("100 000 waiting, 3 bands, 10 000 flows, one of 2 constraints blocked each time", 10000, 2, false, true);
     return 0;
 }

@@ -72,8 +72,28 @@ static void test_like_search(void **state)
     assert_null(heap_min(&h));
 }
 
+static void test_ties(void **state)
+{
+    (void)state;
+    static struct heap_node nodes[N];
+    struct heap h;
+    heap_init(&h);
+    for (uint64_t i = 0; i < N; i++) { /* three keys, ties in no order */
+        nodes[i].tie = i * 7 % N;
+        heap_push(&h, &nodes[i], i % 3);
+    }
+    nodes[0].tie = N; /* now the last of its key */
+    heap_update(&h, &nodes[0], 0);
+    const struct heap_node *last = NULL;
+    for (struct heap_node *node; (node = heap_min(&h)); last = node) {
+        assert_true(!last || node->key > last->key || (node->key == last->key && node->tie > last->tie));
+        heap_remove(&h, node);
+    }
+    heap_free(&h);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_like_search)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_like_search), cmocka_unit_test(test_ties)};
     return RUN_TESTS(tests);
 }

@@ -469,8 +469,10 @@ static void test_resting_is_bounded(void **state)
         queue_settle(q, &many[0][i], i + 1);
     push(&it[0], 0, 1000 + FLOWS - 1, 1); /* owes most */
     push(&it[1], 0, 1000, 1);             /* owes least: forgotten, so it starts at 0 */
-    push(&many[1][0], 0, 1000 + 200, 1);
+    push(&many[1][0], 0, 1000 + 200, 1);  /* remembered */
+    push(&many[1][1], 0, B, 1);           /* new */
     assert_ptr_equal(serve(1), &it[1]);
+    assert_ptr_equal(serve(1), &many[1][1]);
     assert_ptr_equal(serve(1), &many[1][0]);
     assert_ptr_equal(serve(1), &it[0]);
     queue_settle(q, &holds, 0);
@@ -561,6 +563,21 @@ static void test_odd_numbers(void **state)
     assert_int_equal(serve(1)->flow, B); /* A paid 1e12 tokens / 1e-6 */
     clear();
     assert_empty();
+}
+
+/* Corrections round; a counter that gets below zero that way is still the least. */
+static void test_rounding(void **state)
+{
+    (void)state;
+    struct queue_item a = item(0, A, 1), b = item(0, A, 1), next[2];
+    queue_charge(q, &a, 0.2);
+    queue_charge(q, &b, 0.5);
+    push(&next[1], 0, B, 1);
+    push(&next[0], 0, A, 1);
+    queue_settle(q, &a, 0);
+    queue_settle(q, &b, 0);
+    assert_ptr_equal(serve(1), &next[0]);
+    assert_ptr_equal(serve(1), &next[1]);
 }
 
 /* ---- random operations against a model ---- */
@@ -992,6 +1009,7 @@ int main(void)
         T(test_refunds_are_bounded),
         T(test_charge_without_wait),
         T(test_odd_numbers),
+        T(test_rounding),
         T(test_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
