@@ -71,15 +71,23 @@ double pod_watch_kv_of(struct str page)
     return (double)NAN;
 }
 
+/* name: empty when only the address is known. */
 static struct pod_use *pod_at(struct pod_watch *w, struct str address, struct str name)
 {
-    for (uint32_t i = 0; i < w->n_pods; i++)
-        if (str_eq_c(address, w->pods[i].address))
-            return &w->pods[i];
+    for (uint32_t i = 0; i < w->n_pods; i++) {
+        struct pod_use *p = &w->pods[i];
+        if (!str_eq_c(address, p->address))
+            continue;
+        if (name.n && !strcmp(p->name, p->address)) { /* given by address, and now the gateway tells more */
+            free(p->name);
+            p->name = str_dup(name);
+        }
+        return p;
+    }
     if (w->n_pods == POD_WATCH_MAX)
         return NULL;
     struct pod_use *p = &w->pods[w->n_pods++];
-    *p = (struct pod_use){.name = str_dup(name), .address = str_dup(address), .kv_now = (double)NAN};
+    *p = (struct pod_use){.name = str_dup(name.n ? name : address), .address = str_dup(address), .kv_now = (double)NAN};
     return p;
 }
 
@@ -90,7 +98,7 @@ struct found { /* an endpoint of the admin page */
 
 static void take_found(struct pod_watch *w, const struct found *f, bool first)
 {
-    struct pod_use *p = f->address.n ? pod_at(w, f->address, f->pod.n ? f->pod : f->address) : NULL;
+    struct pod_use *p = f->address.n ? pod_at(w, f->address, f->pod) : NULL;
     if (!p)
         return;
     if (!isnan(f->picks)) {
@@ -198,7 +206,7 @@ static bool take_page(struct source *s, bool first)
     if (s->admin)
         return pod_watch_admin_page(w, buf_str(&s->page), first);
     struct str address = str_c(s->url->host);
-    struct pod_use *p = pod_at(w, address, address);
+    struct pod_use *p = pod_at(w, address, STR_NULL);
     if (p)
         p->kv_now = pod_watch_kv_of(buf_str(&s->page));
     return p && !isnan(p->kv_now);
