@@ -16,6 +16,9 @@
  * adapter is not preferred any more once it has clearly more of our requests in flight than the others have on average, for the load is paid
  * once, the imbalance would be paid by every request. Too few: all but one of those who have it cost lora_load_s, so that they come free.
  *
+ * With queueing, adapters whose requests keep coming would hold their slots for good. So who has to wait for a slot claims one: of an adapter that has
+ * the fewest requests there, which gets no more of them once the claim is lora_wait_s old, until the claimant is in or does not wait any more.
+ *
  * What is not known costs nothing: a server that has not told its number of slots is taken for one like the others of its pool.
  *
  * These costs stand in the column of the model (endpoint.c). A change at an endpoint is noted in a log, and a column catches up with it when it is used
@@ -30,6 +33,7 @@
 #define CROWD_SHARE 1.2 /* of the mean of requests in flight, */
 #define CROWD_MORE  1   /* and so many more: then a holder is left */
 #define LATELY_US   60000000
+#define CLAIM_US    1000000 /* a claim that nobody repeats is void */
 
 /* ---- the list of an endpoint ---- */
 
@@ -101,6 +105,82 @@ static void changed(struct sched *s, uint32_t slot)
     s->room_gained = true;
 }
 
+/* ---- claims ---- */
+
+static uint32_t slots(const struct sched *s, const struct ep *e)
+{
+    return e->lora && e->lora->max ? e->lora->max : s->lora_max;
+}
+
+static void drop_claim(struct sched *s, uint32_t slot)
+{
+    struct lora *l = s->eps[slot].lora;
+    l->claim = l->victim = 0;
+    l->claimed = false;
+    changed(s, slot);
+}
+
+static void claim_met(struct sched *s, uint64_t name)
+{
+    for (uint32_t i = 0; s->n_claims && i < s->n_slots; i++)
+        if (s->eps[i].lora && s->eps[i].lora->claim == name)
+            drop_claim(s, i);
+}
+
+/* Of those who have a slot there the one with the fewest requests of ours; NULL: none of ours alone. */
+static const struct lora_use *victim_of(const struct sched *s, const struct ep *e)
+{
+    const struct lora *l = e->lora;
+    const struct lora_use *least = NULL;
+    for (uint32_t i = 0, max = slots(s, e); i < l->n_used && i < max; i++)
+        if (!l->v[i].others && (!least || l->v[i].ours < least->ours))
+            least = &l->v[i];
+    return least;
+}
+
+void lora_claim(struct sched *s, const struct pick *k)
+{
+    uint32_t best = NO_SLOT, fewest = UINT32_MAX;
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        struct lora *l = s->eps[i].lora;
+        if (l && l->claim == k->r->model) { /* one at a time */
+            l->asked_us = s->now_us;
+            return;
+        }
+        if (!l || l->claim || k->lora[i] != LORA_WAIT || !ep_usable(&s->eps[i]) || pick_tried(k->r, ep_ref_of(s, i)) ||
+            (ep_of(s, k->r->pinned) && k->r->pinned.slot != i))
+            continue;
+        const struct lora_use *u = victim_of(s, &s->eps[i]);
+        if (u && u->ours < fewest) {
+            fewest = u->ours;
+            best = i;
+        }
+    }
+    if (best == NO_SLOT)
+        return;
+    struct lora *l = s->eps[best].lora;
+    l->claim = k->r->model;
+    l->victim = victim_of(s, &s->eps[best])->name;
+    l->asked_us = s->now_us;
+    l->claim_us = s->now_us + (uint64_t)(s->p.lora_wait_s * SEC);
+    s->n_claims++;
+}
+
+static void refresh_claim(struct sched *s, uint32_t slot)
+{
+    struct lora *l = s->eps[slot].lora;
+    if (!l || !l->claim)
+        return;
+    s->n_claims++;
+    s->room_gained = true; /* who still waits asks again */
+    if (!s->p.queueing || s->now_us >= l->asked_us + CLAIM_US) {
+        drop_claim(s, slot);
+    } else if (!l->claimed && s->now_us >= l->claim_us) {
+        l->claimed = true;
+        changed(s, slot);
+    }
+}
+
 /* ---- own requests ---- */
 
 void lora_take(struct sched *s, uint32_t slot, struct sched_req *r)
@@ -115,6 +195,7 @@ void lora_take(struct sched *s, uint32_t slot, struct sched_req *r)
         return; /* more adapters in use than any server has: not counted */
     u->ours++;
     r->lora = true;
+    claim_met(s, r->model);
     s->lora_spare -= r->lora_cold; /* until counted again */
     if (e->lora->n_used != n_used)
         changed(s, slot);
@@ -229,11 +310,6 @@ void lora_forget(struct sched *s, uint32_t slot)
 
 /* ---- cost ---- */
 
-static uint32_t slots(const struct sched *s, const struct ep *e)
-{
-    return e->lora && e->lora->max ? e->lora->max : s->lora_max;
-}
-
 static enum lora_at place(const struct sched *s, const struct ep *e, uint64_t name, float *cost)
 {
     uint32_t max = slots(s, e);
@@ -241,12 +317,15 @@ static enum lora_at place(const struct sched *s, const struct ep *e, uint64_t na
     *cost = 0;
     if (!max)
         return LORA_NONE;
-    if (i < n && i < max)
+    bool gives_way = e->lora && e->lora->claimed && e->lora->claim != name;
+    if (i < n_used && i < max && !(gives_way && e->lora->victim == name))
         return LORA_HELD;
-    if (i < n_used || n_used >= max) {
+    if (i < n_used || n_used + gives_way >= max) {
         *cost = (float)s->p.lora_wait_s;
         return LORA_WAIT;
     }
+    if (i < n && i < max)
+        return LORA_HELD;
     *cost = (float)(s->p.lora_load_s * (n < max ? 1 : 1 + EVICT_SHARE));
     return LORA_LOAD;
 }
@@ -303,12 +382,14 @@ static uint32_t holders(const struct sched *s, const struct model_column *c)
 
 void lora_refresh(struct sched *s)
 {
-    s->lora_spare = 0;
+    s->lora_spare = s->n_claims = 0;
     if (!s->lora_max)
         return;
-    for (uint32_t i = 0; i < s->n_slots; i++)
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        refresh_claim(s, i);
         if (ep_usable(&s->eps[i]) && (s->eps[i].n_adapters || s->eps[i].lora))
             s->lora_spare += slots(s, &s->eps[i]);
+    }
     for (uint32_t i = 0; i < MODEL_COLUMNS; i++) {
         struct model_column *c = &s->columns[i];
         bool valid = c->version == s->models_version;

@@ -375,8 +375,11 @@ bool pick_place(struct sched *s, struct sched_req *r, bool room_only)
     if (!s->n_used)
         return false;
     compute(s, &k);
-    if (!choose(s, &k))
+    if (!choose(s, &k)) {
+        if (room_only && k.lora)
+            lora_claim(s, &k);
         return false;
+    }
     commit(s, &k);
     return true;
 }

@@ -49,6 +49,9 @@ struct lora_use { /* an adapter on an endpoint */
 struct lora { /* the first n_used are in use, the longest first; then the others, the latest used first */
     uint32_t n, n_used, max; /* max: slots, 0 not known */
     struct lora_use v[LORA_MAX];
+    uint64_t claim, victim;      /* the adapter that waits for a slot here and the one that is to give way; 0 none */
+    uint64_t claim_us, asked_us; /* when it gives way; when the claimant last asked */
+    bool claimed;                /* claim_us has come */
 };
 enum lora_at { LORA_NONE /* no adapter, or no slots known */, LORA_HELD, LORA_LOAD, LORA_WAIT };
 
@@ -127,6 +130,7 @@ struct sched {
     uint64_t models_version;
     uint32_t lora_max;  /* most slots any endpoint has told of */
     int64_t lora_spare; /* slots of the pool beyond those of the adapters asked for lately */
+    uint32_t n_claims;  /* at most so many endpoints have one */
     uint64_t lora_changes;
     uint32_t lora_log[LORA_LOG]; /* slots, by number of the change */
     /* learnt, of the pool */
@@ -222,6 +226,7 @@ bool lora_room(const struct sched *s, const struct ep *e, uint64_t model); /* fa
 void lora_column_fill(struct sched *s, struct model_column *c);            /* penalty filled in before, for the current slots */
 void lora_column_update(struct sched *s, struct model_column *c);
 void lora_add(struct sched *s, struct pick *k); /* to scan.cost, what the column does not have */
+void lora_claim(struct sched *s, const struct pick *k); /* nobody has room for it: perhaps only for want of a slot */
 double lora_cost(const struct sched *s, const struct pick *k, uint32_t slot);
 
 /* health.c */

@@ -451,6 +451,94 @@ static void test_scrape_frees_a_slot(void **state)
     sched_free(s);
 }
 
+/* Requests of one adapter overlap for ever; another waits. After lora_wait_s the first gets no more of them until the other had its turn, and so on:
+ * both are served. Nothing stays when nobody waits any more. */
+static void test_slots_are_shared_in_time(void **state)
+{
+    (void)state;
+    static struct sched_req r[400];
+    static uint64_t end_us[400], picked_us[400];
+    enum { A = BASE + 1, B = BASE + 2 };
+    start(1, 4);
+    slots(1);
+    p.queueing = true;
+    p.queue_ttl_us = 60 * SEC;
+    sched_set_params(s, &p, now);
+    uint64_t begin = now;
+    memset(r, 0, sizeof(r));
+    for (uint32_t tick = 0; tick < 1200; tick++) { /* of 100 ms; two requests a second of each, one second long */
+        uint32_t k = tick / 5 * 2;
+        now = begin + tick * (SEC / 10);
+        sched_tick(s, now);
+        scrape(0, 1, NULL, 0, NULL, 0);
+        for (uint32_t i = 0; i < 400; i++)
+            if (end_us[i] && end_us[i] <= now) {
+                sched_finish(s, &r[i], OUT_OK, NULL, now);
+                end_us[i] = 0;
+            }
+        for (uint32_t i = k; tick % 5 == 0 && i < k + 2 && i < 400; i++)
+            if (ask(&r[i], i % 2 ? B : A) == SCHED_PICKED) {
+                picked_us[i] = now;
+                end_us[i] = now + SEC;
+            }
+        for (struct sched_req *d; (d = sched_next_decided(s));) {
+            assert_int_equal(d->d.reject, REJECT_NONE);
+            picked_us[d - r] = now;
+            end_us[d - r] = now + SEC;
+        }
+    }
+    uint32_t late = 0;
+    for (uint32_t i = 0; i < 400; i++) {
+        assert_true(picked_us[i]);
+        late = MAX(late, (uint32_t)((picked_us[i] - (begin + i / 2 * (SEC / 2))) / 1000));
+    }
+    print_message("longest wait for a slot %u ms\n", late);
+    assert_in_range(late, 2000, 5000);
+    sched_free(s);
+}
+
+/* A claimant that leaves, or is served elsewhere, blocks nobody. */
+static void test_claims_end(void **state)
+{
+    (void)state;
+    struct sched_req a, b, more;
+    start(2, 4);
+    slots(1);
+    p.queueing = true;
+    sched_set_params(s, &p, now);
+    send_to(&pin[0], 0, BASE + 1);
+    send_to(&pin[1], 0, BASE + 1);
+    send_to(&a, 1, BASE + 2);
+    assert_int_equal(ask(&b, BASE + 3), SCHED_QUEUED);
+    for (int i = 0; i < 30; i++) {
+        now += SEC / 10;
+        sched_tick(s, now);
+    }
+    assert_int_equal(ask(&more, BASE + 2), SCHED_QUEUED); /* has to give way: it has the fewest requests there */
+    sched_cancel(s, &b, now);
+    assert_null(sched_next_decided(s));
+    for (int i = 0; i < 15; i++) {
+        now += SEC / 10;
+        sched_tick(s, now);
+    }
+    assert_ptr_equal(sched_next_decided(s), &more);
+    end(&more);
+    assert_int_equal(ask(&b, BASE + 3), SCHED_QUEUED);
+    for (int i = 0; i < 30; i++) {
+        now += SEC / 10;
+        sched_tick(s, now);
+    }
+    end(&pin[0]);
+    end(&pin[1]); /* a slot at the other server */
+    assert_ptr_equal(sched_next_decided(s), &b);
+    assert_int_equal(b.d.ep.slot, ep[0].slot);
+    assert_int_equal(ask(&more, BASE + 2), SCHED_PICKED);
+    end(&more);
+    end(&a);
+    end(&b);
+    sched_free(s);
+}
+
 /* ---- pools of engines ---- */
 
 #define JOBS 4096
@@ -658,6 +746,8 @@ int main(void)
         cmocka_unit_test(test_columns_follow),
         cmocka_unit_test(test_waits_for_a_slot),
         cmocka_unit_test(test_scrape_frees_a_slot),
+        cmocka_unit_test(test_slots_are_shared_in_time),
+        cmocka_unit_test(test_claims_end),
         cmocka_unit_test(test_two_adapters),
         cmocka_unit_test(test_eight_adapters),
     };
