@@ -143,7 +143,7 @@ static struct conf *make_conf(uint16_t metrics_port, bool queueing, bool full)
     b->name = STR("p");
     sched_params_init(&b->sched);
     b->sched.queueing = queueing;
-    b->sched.early_refusal = false;
+    b->sched.early_refusal = EARLY_OFF;
     b->sched.queue_ttl_us = 600000000;
     b->sched.kv_tokens = full ? 6000 : 10000000; /* about eight requests each, or never full */
     b->endpoints = arena_zalloc(&c->arena, ENDPOINTS * sizeof *b->endpoints);

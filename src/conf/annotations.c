@@ -30,6 +30,7 @@ struct annotation {
 
 static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL};  /* in the order of enum sched_policy */
 static const char *const runtime_words[] = {"vllm", "sglang", "trt-llm", NULL}; /* enum conf_runtime */
+static const char *const early_words[] = {"disabled", "own-deadline", "enabled", NULL}; /* enum sched_early */
 static const char *const switch_words[] = {"disabled", "enabled", "false", "true", "0", "1", NULL}; /* odd: on */
 static const char *const order_words[] = {"fifo", "deadline", NULL};           /* enum sched_order */
 static const char *const discard_words[] = {"lowest-class", "earliest", NULL}; /* enum sched_discard */
@@ -72,7 +73,7 @@ static const struct annotation table[] = {
      NULL},
     {OWN "queue-ttl-max", V_DURATION, NULL, SET_EFFECTIVE, 1, INT64_MAX, NULL, TO_U64,
      offsetof(struct conf_backend, queue_ttl_max_us), NULL},
-    {OWN "queue-early-refusal", V_SWITCH, "enabled", SET_EFFECTIVE, 0, 0, switch_words, TO_BOOL, SCHED(early_refusal),
+    {OWN "queue-early-refusal", V_WORD, "own-deadline", SET_EFFECTIVE, 0, 0, early_words, TO_INT, SCHED(early_refusal),
      NULL},
     {OWN "prefix-wait", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(prefix_wait_us), NULL},
     {OWN "flow-weights", V_WEIGHTS, "", SET_EFFECTIVE, 0, 0, NULL, TO_WEIGHTS, 0, NULL},

@@ -247,7 +247,8 @@ static bool may_enter(const struct sched *s, const struct sched_req *r)
 static bool too_late(const struct sched *s, const struct sched_req *r)
 {
     double rate = rate_of(&s->drain);
-    if (!s->p.early_refusal || rate <= 0 || r->waited_us || r->n_tried)
+    bool asked = s->p.early_refusal == EARLY_ALL || (s->p.early_refusal == EARLY_OWN && r->ttl_us);
+    if (!asked || rate <= 0 || r->waited_us || r->n_tried)
         return false;
     double wait_s = (double)queue_n_before(s->queue, r->priority, r->flow) / (rate * OPTIMISM);
     return wait_s * SEC > (double)(deadline_of(s, r) - s->now_us);

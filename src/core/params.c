@@ -27,7 +27,7 @@ void sched_params_init(struct sched_params *p)
         .queue_bytes = 104857600,
         .queue_requests = 100000,
         .queue_ttl_us = 30000000,
-        .early_refusal = true,
+        .early_refusal = EARLY_OWN,
         .lora_load_s = 0.2,
         .lora_wait_s = 2,
         .eject_share = 0.5,

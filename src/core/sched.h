@@ -14,8 +14,8 @@
  * Flow control (params.queueing; off by default): a request waits here while every endpoint it may use is full, that is: has more than
  * queue_threshold requests waiting or more than kv_threshold of its KV cache in use, own reservations counted, each endpoint judged by itself.
  * Who goes next when an endpoint has room: the highest priority; inside it the flow that had least service for its weight (virtual token counter,
- * OSDI'24: 1 x input + 2 x output tokens, charged at dispatch by estimate and corrected at the finish; a flow that returns starts at the least
- * counter of those waiting); inside a flow first come first served, or the nearest deadline. The endpoint is chosen at that moment, among those
+ * OSDI'24: 1 x input + 2 x output tokens, charged at dispatch by estimate and corrected at the finish; a flow that returns starts at the
+ * virtual time of those waiting: idle time earns nothing); inside a flow first come first served, or the nearest deadline. The endpoint is chosen at that moment, among those
  * with room. Who cannot be placed (model, pinned endpoint) holds nobody up. Every operation is O(log n) in the requests queued.
  *
  * Ownership: requests are the caller's and stay valid from sched_submit to sched_finish, sched_cancel or their return by sched_next_decided as
@@ -39,6 +39,12 @@ enum sched_order { ORDER_FIFO, ORDER_DEADLINE };                 /* inside a flo
 enum sched_discard { DISCARD_LOWEST_CLASS, DISCARD_EARLIEST };   /* who goes when the queue is over capacity: the earliest of the lowest
                                                                   * priority present (a newcomer below all is itself refused), or simply the
                                                                   * earliest (the literal text of the documents) */
+enum sched_early { /* who is refused at once when, at the measured drain rate, it would wait past its deadline */
+    EARLY_OFF,
+    EARLY_OWN, /* requests that bring a deadline of their own (ttl_us): it knows what to do with the answer. The pool's is a bound of the
+                * operator's, and clients that do not look at Retry-After burn through their work when refused at once */
+    EARLY_ALL
+};
 struct sched_flow_weight {
     uint64_t flow; /* as sched_req.flow */
     double weight; /* > 0; flows not listed have 1 */
@@ -72,7 +78,7 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
     uint64_t queue_bytes;     /* 104857600: prompt bytes of all that wait; a request larger than this alone is refused */
     uint32_t queue_requests;  /* 100000 */
     uint64_t queue_ttl_us;    /* 30 s */
-    bool early_refusal;       /* true: refuse at once who, at the measured drain rate, would wait past its deadline */
+    enum sched_early early_refusal; /* EARLY_OWN */
     uint64_t prefix_wait_us;  /* 0 = off: a request may wait so long for a full endpoint that holds its prefix while others have room */
     const struct sched_flow_weight *flow_weights; /* copied by sched_new and sched_set_params */
     uint32_t n_flow_weights;

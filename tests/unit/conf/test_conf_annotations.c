@@ -39,7 +39,7 @@ static void defaults(void **state)
         {OWN "queue-discard", "lowest-class"},
         {OWN "total-queue-requests", "100000"},
         {OWN "queue-ttl-max", "30s"},
-        {OWN "queue-early-refusal", "enabled"},
+        {OWN "queue-early-refusal", "own-deadline"},
         {OWN "prefix-wait", "0s"},
         {OWN "flow-weights", ""},
         {OWN "trust-request-headers", "all"},
@@ -72,7 +72,7 @@ static void defaults(void **state)
     assert_int_equal(b->queue_ttl_max_us, 30000000);
     assert_int_equal(b->sched.queue_order, ORDER_FIFO);
     assert_int_equal(b->sched.queue_discard, DISCARD_LOWEST_CLASS);
-    assert_true(b->sched.early_refusal);
+    assert_int_equal(b->sched.early_refusal, EARLY_OWN);
     assert_int_equal(b->sched.prefix_wait_us, 0);
     assert_int_equal(b->sched.n_flow_weights, 0);
     assert_int_equal(b->trust, TRUST_OBJECTIVE | TRUST_FAIRNESS | TRUST_TTL);
@@ -139,7 +139,7 @@ static void bad_values(void **state)
         {OWN "queue-discard", "oldest", "lowest-class", "is none of lowest-class, earliest"},
         {OWN "total-queue-requests", "0", "100000", "is not in 1 to 10000000"},
         {OWN "total-queue-requests", "4294967297", "100000", "is not in 1 to 10000000"},
-        {OWN "queue-early-refusal", "no", "enabled", "is none of disabled, enabled"},
+        {OWN "queue-early-refusal", "no", "own-deadline", "is none of disabled, own-deadline, enabled"},
         {OWN "prefix-wait", "-1s", "0s", "must not be negative"},
         {OWN "prefix-wait", "off", "0s", "is no duration"},
         {OWN "queue-ttl-max", "0s", "30s", "must be more than zero"},
@@ -222,7 +222,7 @@ static void flow_control(void **state)
     assert_int_equal(b->sched.queue_order, ORDER_DEADLINE);
     assert_int_equal(b->sched.queue_discard, DISCARD_EARLIEST);
     assert_int_equal(b->sched.queue_requests, 7);
-    assert_false(b->sched.early_refusal);
+    assert_int_equal(b->sched.early_refusal, EARLY_OFF);
     assert_int_equal(b->sched.prefix_wait_us, 250000);
     assert_int_equal(b->trust, TRUST_OBJECTIVE | TRUST_TTL);
     assert_int_equal(b->sched.n_flow_weights, 2);
@@ -373,7 +373,7 @@ static void last_good_flow_control(void **state)
         assert_int_equal(b->sched.queue_order, ORDER_DEADLINE);
         assert_int_equal(b->sched.queue_discard, DISCARD_EARLIEST);
         assert_int_equal(b->sched.queue_requests, 7);
-        assert_false(b->sched.early_refusal);
+        assert_int_equal(b->sched.early_refusal, EARLY_OFF);
         assert_int_equal(b->sched.prefix_wait_us, 250000);
         assert_int_equal(b->queue_ttl_max_us, 60000000);
         assert_int_equal(b->trust, TRUST_FAIRNESS);

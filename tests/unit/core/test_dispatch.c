@@ -424,7 +424,13 @@ static void test_early_refusal(void **state)
     queued(n, 1, 100); /* nobody before it */
     q[++n].ttl_us = 20 * SEC;
     queued(n, 0, 100);
-    p.early_refusal = false;
+    p.queue_ttl_us = 5 * SEC; /* the pool's: it waits for it */
+    sched_set_params(s, &p, now);
+    queued(++n, 0, 100);
+    p.early_refusal = EARLY_ALL;
+    sched_set_params(s, &p, now);
+    assert_int_equal(submit(++n, 0, 100), SCHED_REJECTED);
+    p.early_refusal = EARLY_OFF;
     sched_set_params(s, &p, now);
     q[++n].ttl_us = 1 * SEC;
     queued(n, 0, 100);
