@@ -1,5 +1,5 @@
-/* models_answer.c - GET /v1/models of a pool: what its endpoints serve and what its InferenceModels promise, once each.
- */
+/* models_answer.c - GET /v1/models of a pool: what its endpoints serve and what its InferenceModels and rewrites
+ * promise, once each. */
 #include "proxy/impl.h"
 
 #include "base/json.h"
@@ -61,6 +61,9 @@ void models_answer(struct request *rq, const struct conf_backend *pool)
     port_models(rq->backend->port, on_model, &l);
     for (uint32_t i = 0; i < pool->n_models; i++)
         add_model(&l, pool->models[i].model_name);
+    for (uint32_t i = 0; i < pool->n_rewrites; i++)
+        if (pool->rewrites[i].model.n) /* "" stands for any */
+            add_model(&l, pool->rewrites[i].model);
     jsonw_arr_end(&l.w);
     jsonw_obj_end(&l.w);
     map_free(&l.seen);

@@ -27,8 +27,9 @@ struct scrape {
     struct timer tick;
     struct mail rush;
     atomic_bool rush_posted;
-    uint64_t tick_us; /* of the tick under way: when the next one is due */
-    bool forming;     /* some queue has formed in this tick */
+    uint64_t tick_us;   /* of the tick under way: when the next one is due */
+    uint64_t ticked_us; /* when the newest was */
+    bool forming;       /* some queue has formed in it */
     struct list scrapers;
     struct rng rng;
 };
@@ -363,6 +364,7 @@ static void on_tick(struct timer *t)
     struct scrape *s = CONTAINER_OF(t, struct scrape, tick);
     uint64_t now_us = loop_now_us(s->loop);
     s->tick_us = now_us + TICK_US;
+    s->ticked_us = now_us;
     s->forming = false;
     ports_each(s->ps, tick_port, s);
     if (s->forming)
@@ -375,7 +377,11 @@ static void run_rush(struct mail *m)
 {
     struct scrape *s = CONTAINER_OF(m, struct scrape, rush);
     atomic_store(&s->rush_posted, false);
-    on_tick(&s->tick);
+    uint64_t now_us = loop_now_us(s->loop), at_us = s->ticked_us + TICK_WAITED_US;
+    if (at_us <= now_us)
+        on_tick(&s->tick);
+    else if (at_us < s->tick.node.key) /* a queue that comes and goes all the time has no tick for each */
+        timer_set(s->loop, &s->tick, at_us);
 }
 
 void scrape_rush(struct scrape *s)

@@ -174,6 +174,7 @@ def test_rewrite_makes_a_model_known(world):
     world.start_pool({"penstock.dev/unknown-model": "reject"}, rewrite("alias", [("qwen", 1)], "gpt-4"))
     assert world.chat(name="gpt-4").json()["model"] == "qwen"
     assert world.chat(name="gpt-5").status == 404
+    wait_for(lambda: {m["id"] for m in http("GET", world.url("/v1/models")).json()["data"]} == {"qwen", "gpt-4"}, 5)
 
 
 def test_least_load(world):
