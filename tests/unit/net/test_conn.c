@@ -425,7 +425,7 @@ static size_t open_fds(void)
 static void test_close_is_bounded(void **state UNUSED)
 {
     loop_free(l);
-    l = loop_new(10.0);
+    l = loop_new(2.0);
     struct errbuf err;
     srv = (struct end){0};
     ln = listener_open(l, &at, accept_srv, &srv, &err);
@@ -435,9 +435,9 @@ static void test_close_is_bounded(void **state UNUSED)
     char *big = calloc(1, 16 << 20);
     assert_true(conn_write_str(srv.c, (struct str){big, 16 << 20}) > 0);
     conn_close(srv.c);
-    run_for(l, 1000000);
+    run_for(l, 500000);
     assert_int_equal(open_fds(), before); /* still trying */
-    run_for(l, 5000000);
+    run_for(l, 5500000);
     assert_int_equal(open_fds(), before - 1);
     free(big);
     close(fd);
