@@ -1,5 +1,6 @@
-/* The model of the header's promises. Nothing here looks into the scheduler: who may go where follows from the requests and the views, who must
- * go first from priorities, order of arrival and service, who may be refused from the configuration. */
+/* The model of the header's promises. Nothing here looks into the scheduler: who may go where follows from the requests
+ * and the views, who must go first from priorities, order of arrival and service, who may be refused from the
+ * configuration. */
 #include "flow.h"
 
 #include <math.h>
@@ -15,8 +16,8 @@ void flow_broken(const struct flow_world *w, int line, const char *fmt, ...)
     va_start(ap, fmt);
     (void)fprintf(stderr, "broken promise (check in line %d): ", line);
     (void)vfprintf(stderr, fmt, ap);
-    (void)fprintf(stderr, "\n  at event %llu (%s), %.6f s. Again: --seed %llu --seeds 1\n", (unsigned long long)w->n_events,
-                  w->what, (double)w->now * 1e-6, (unsigned long long)w->seed);
+    (void)fprintf(stderr, "\n  at event %llu (%s), %.6f s. Again: --seed %llu --seeds 1\n",
+                  (unsigned long long)w->n_events, w->what, (double)w->now * 1e-6, (unsigned long long)w->seed);
     va_end(ap);
     exit(1);
 }
@@ -28,9 +29,9 @@ static const char *name_of(const struct flow_req *q)
     static int turn;
     char *t = text[turn++ & 1];
     (void)snprintf(t, sizeof(text[0]), "%llu (number %llu, priority %d, flow %llu, model %llu, %u tried%s%s)",
-                   (unsigned long long)q->r.id, (unsigned long long)q->order, q->r.priority, (unsigned long long)q->r.flow,
-                   (unsigned long long)q->r.model, q->r.n_tried, q->r.pinned.gen ? ", pinned" : "",
-                   q->r.hashes ? ", with a prefix" : "");
+                   (unsigned long long)q->r.id, (unsigned long long)q->order, q->r.priority,
+                   (unsigned long long)q->r.flow, (unsigned long long)q->r.model, q->r.n_tried,
+                   q->r.pinned.gen ? ", pinned" : "", q->r.hashes ? ", with a prefix" : "");
     return t;
 }
 
@@ -79,7 +80,8 @@ static bool serves(const struct flow_ep *e, uint64_t model)
     return !e->models || (e->models & BIT(model));
 }
 
-/* Slots this request may use: a pinned one alone while that is usable; else all that serve its model, all of them where nobody is known to. */
+/* Slots this request may use: a pinned one alone while that is usable; else all that serve its model, all of them where
+ * nobody is known to. */
 static uint64_t allowed(const struct flow_world *w, struct flow_req *q)
 {
     if (q->allowed_version == w->version)
@@ -175,9 +177,10 @@ static void judge_pair(struct flow_world *w, uint32_t band, uint32_t f, uint32_t
         return;
     w->n_pair_checks++;
     if (range > bound * (1 + 1e-9) + 1)
-        (void)snprintf(w->unfair, sizeof(w->unfair),
-                       "flows %u and %u of priority %d: service per weight drifted by %g, largest charge %g, too little %g", f, g,
-                       (int)band - FLOW_PRIOS / 2, range, w->largest[band], pr->owed);
+        (void)snprintf(
+            w->unfair, sizeof(w->unfair),
+            "flows %u and %u of priority %d: service per weight drifted by %g, largest charge %g, too little %g", f, g,
+            (int)band - FLOW_PRIOS / 2, range, w->largest[band], pr->owed);
     else
         w->worst_pair[w->exact] = MAX(w->worst_pair[w->exact], range / bound);
 }
@@ -373,7 +376,8 @@ static void takes_off(struct flow_world *w, uint32_t i)
     struct flow_ep *e = q->r.d.user;
     MUST(w, q->reserved_verb == w->verb, "handed out as picked, but no reservation was made");
     MUST(w, q->r.d.reject == REJECT_NONE, "picked and rejected");
-    MUST(w, e && e->used && e->ref.slot == q->r.d.ep.slot && e->ref.gen == q->r.d.ep.gen, "to an endpoint that is gone");
+    MUST(w, e && e->used && e->ref.slot == q->r.d.ep.slot && e->ref.gen == q->r.d.ep.gen,
+         "to an endpoint that is gone");
     q->state = FLOW_FLYING;
     q->ep = (uint32_t)(e - w->ep);
     flow_list_add(w->flying, &w->n_flying, i);
@@ -406,7 +410,8 @@ static void rejected_rightly(struct flow_world *w, struct flow_req *q)
         MUST(w, over, "timed out %g s too early", (double)(flow_deadline(w, q) - w->now) * 1e-6);
         return;
     case REJECT_NO_ENDPOINT:
-        MUST(w, over || !w->p.queueing, "no endpoint, %g s before its time", (double)(flow_deadline(w, q) - w->now) * 1e-6);
+        MUST(w, over || !w->p.queueing, "no endpoint, %g s before its time",
+             (double)(flow_deadline(w, q) - w->now) * 1e-6);
         MUST(w, over || !allowed(w, q), "no endpoint, but there is one");
         return;
     case REJECT_QUEUE_FULL:
@@ -460,9 +465,8 @@ static void judge_doubts(const struct flow_world *w)
 {
     for (uint32_t k = 0; k < w->n_doubts; k++) {
         const struct flow_req *o = &w->q[w->doubt[k].over], *q = &w->q[w->doubt[k].got];
-        MUST(w, o->ended_verb == w->verb,
-             "%s: %s went to slot %u, %s waits and could have gone there", w->doubt[k].why, name_of(q), q->r.d.ep.slot,
-             name_of(o));
+        MUST(w, o->ended_verb == w->verb, "%s: %s went to slot %u, %s waits and could have gone there", w->doubt[k].why,
+             name_of(q), q->r.d.ep.slot, name_of(o));
     }
 }
 
@@ -538,9 +542,10 @@ static void discarded_rightly(struct flow_world *w)
 static void refused_early_rightly(const struct flow_world *w, const struct flow_req *q, double rate)
 {
     double left = ((double)flow_deadline(w, q) - (double)w->now) * 1e-6;
-    MUST(w, w->p.early_refusal && w->p.queueing, "refused early, but that is off");
-    MUST(w, rate > 0 && (double)w->n_waiting >= rate * left,
-         "refused early: %u wait, %g per second go, it has %g s", w->n_waiting, rate, left);
+    bool asked = w->p.early_refusal == EARLY_ALL || (w->p.early_refusal == EARLY_OWN && q->r.ttl_us);
+    MUST(w, asked && w->p.queueing, "refused early, but that is off");
+    MUST(w, rate > 0 && (double)w->n_waiting >= rate * left, "refused early: %u wait, %g per second go, it has %g s",
+         w->n_waiting, rate, left);
 }
 
 void flow_answered(struct flow_world *w, uint32_t i, enum sched_answer a)
@@ -583,11 +588,11 @@ static void nobody_waits_beside_room(struct flow_world *w, bool tick)
         struct flow_req *q = &w->q[w->waiting[k]];
         if (!(allowed(w, q) & room))
             continue;
-        MUST(w, own_choice(w, q), "%s waits, slot %d has room", name_of(q),
-             __builtin_ctzll(allowed(w, q) & room));
+        MUST(w, own_choice(w, q), "%s waits, slot %d has room", name_of(q), __builtin_ctzll(allowed(w, q) & room));
         q->beside_us = q->beside_us ? q->beside_us : w->now;
-        MUST(w, !tick || w->adapters || w->now < q->beside_us + FLOW_PREFIX_WAIT, "%llu waits for its prefix since %g s",
-             (unsigned long long)q->r.id, (double)(w->now - q->beside_us) * 1e-6);
+        MUST(w, !tick || w->adapters || w->now < q->beside_us + FLOW_PREFIX_WAIT,
+             "%llu waits for its prefix since %g s", (unsigned long long)q->r.id,
+             (double)(w->now - q->beside_us) * 1e-6);
     }
 }
 
@@ -600,9 +605,9 @@ void flow_end(struct flow_world *w, bool tick)
     sched_stats(w->s, w->now, &st);
     MUST(w, st.picks - w->before.picks == w->n_reserved, "%llu picks, %u handed out",
          (unsigned long long)(st.picks - w->before.picks), w->n_reserved);
-    MUST(w, st.queued == w->n_waiting && st.queued_bytes == w->waiting_bytes, "%llu (%llu bytes) queued, %u (%llu) wait",
-         (unsigned long long)st.queued, (unsigned long long)st.queued_bytes, w->n_waiting,
-         (unsigned long long)w->waiting_bytes);
+    MUST(w, st.queued == w->n_waiting && st.queued_bytes == w->waiting_bytes,
+         "%llu (%llu bytes) queued, %u (%llu) wait", (unsigned long long)st.queued, (unsigned long long)st.queued_bytes,
+         w->n_waiting, (unsigned long long)w->waiting_bytes);
     MUST(w, st.inflight == w->n_flying, "%llu in flight, %u are", (unsigned long long)st.inflight, w->n_flying);
     MUST(w, w->n_waiting <= w->p.queue_requests && w->waiting_bytes <= w->p.queue_bytes,
          "%u requests, %llu bytes wait, the limits are %u and %llu", w->n_waiting, (unsigned long long)w->waiting_bytes,

@@ -1,8 +1,9 @@
-/* Flow control under random events: arrivals of every kind, first tokens, completions, clients that leave, failures and retries, endpoints that
- * come, go, drain and are ejected, scrapes fresh, late and incomplete, reconfiguration, clocks that jump. After each event the promises of
- * core/sched.h are checked (flow_check.c).
+/* Flow control under random events: arrivals of every kind, first tokens, completions, clients that leave, failures and
+ * retries, endpoints that come, go, drain and are ejected, scrapes fresh, late and incomplete, reconfiguration, clocks
+ * that jump. After each event the promises of core/sched.h are checked (flow_check.c).
  *
- * Options: --events N (all seeds together), --seed S (the first), --seeds N. A failure prints the seed that repeats it. */
+ * Options: --events N (all seeds together), --seed S (the first), --seeds N. A failure prints the seed that repeats it.
+ */
 #include "flow.h"
 
 #include <math.h>
@@ -62,7 +63,7 @@ static void random_params(struct flow_world *w)
     p->queue_order = chance(w, 0.3) ? ORDER_DEADLINE : ORDER_FIFO;
     p->queue_discard = chance(w, 0.3) ? DISCARD_EARLIEST : DISCARD_LOWEST_CLASS;
     p->queue_ttl_us = between(w, 200000, 30000000);
-    p->early_refusal = chance(w, 0.3);
+    p->early_refusal = chance(w, 0.4) ? EARLY_OFF : chance(w, 0.5) ? EARLY_OWN : EARLY_ALL;
     p->prefix_wait_us = chance(w, 0.2) ? between(w, 10000, FLOW_PREFIX_WAIT) : 0;
     p->eject_us = between(w, 500000, 5000000);
     p->eject_max_us = 10000000;
@@ -109,7 +110,7 @@ static void reconfigure(struct flow_world *w)
         random_weights(w);
         break;
     case 8:
-        w->p.early_refusal = !w->p.early_refusal;
+        w->p.early_refusal = (enum sched_early)below(w, 3);
         w->p.prefix_wait_us = w->p.prefix_wait_us ? 0 : between(w, 10000, FLOW_PREFIX_WAIT);
         break;
     default:
@@ -209,8 +210,9 @@ static void first_token(struct flow_world *w)
 
 static enum sched_outcome random_failure(struct flow_world *w)
 {
-    static const enum sched_outcome bad[] = {OUT_CANCELLED, OUT_CANCELLED,    OUT_CONNECT_FAILED, OUT_RESET,     OUT_GARBAGE,
-                                             OUT_TIMEOUT,   OUT_SERVER_ERROR, OUT_STALE_CONN,     OUT_STALE_CONN};
+    static const enum sched_outcome bad[] = {OUT_CANCELLED,    OUT_CANCELLED,  OUT_CONNECT_FAILED,
+                                             OUT_RESET,        OUT_GARBAGE,    OUT_TIMEOUT,
+                                             OUT_SERVER_ERROR, OUT_STALE_CONN, OUT_STALE_CONN};
     return bad[below(w, ARRAY_LEN(bad))];
 }
 
@@ -262,10 +264,8 @@ static void ep_add(struct flow_world *w)
     struct flow_ep *e = &w->ep[k];
     if (e->used || w->n_slots > FLOW_SLOTS / 2)
         return;
-    *e = (struct flow_ep){.used = true,
-                          .wait_probe = chance(w, 0.3),
-                          .room = 1 + below(w, 20),
-                          .kv_tokens = between(w, 5000, 60000)};
+    *e = (struct flow_ep){
+        .used = true, .wait_probe = chance(w, 0.3), .room = 1 + below(w, 20), .kv_tokens = between(w, 5000, 60000)};
     w->version++;
     flow_begin(w, "ep_add");
     e->ref = sched_ep_add(w->s, e, e->wait_probe, w->now);
@@ -359,8 +359,9 @@ static void tick(struct flow_world *w)
     flow_end(w, true);
     for (uint32_t k = 0; k < w->n_waiting; k++)
         first = MIN(first, flow_deadline(w, &w->q[w->waiting[k]]));
-    MUST(w, next <= MAX(first, w->now + 1000) || next <= w->now + 110000, "wants the next tick in %g s, the first TTL ends in %g s",
-         (double)(next - w->now) * 1e-6, (double)(first - w->now) * 1e-6);
+    MUST(w, next <= MAX(first, w->now + 1000) || next <= w->now + 110000,
+         "wants the next tick in %g s, the first TTL ends in %g s", (double)(next - w->now) * 1e-6,
+         (double)(first - w->now) * 1e-6);
 }
 
 static void pass_time(struct flow_world *w, double mean_us)
@@ -462,7 +463,9 @@ static void wind_down(struct flow_world *w)
     for (uint32_t i = 0; i < sched_ep_slots(w->s); i++) {
         struct ep_view v;
         if (sched_ep_view(w->s, i, w->now, &v))
-            MUST(w, !v.inflight && !v.unanswered && v.pending_prefill_s <= 0 && v.context_tokens <= 0 && v.decode_tokens <= 0,
+            MUST(w,
+                 !v.inflight && !v.unanswered && v.pending_prefill_s <= 0 && v.context_tokens <= 0 &&
+                     v.decode_tokens <= 0,
                  "slot %u keeps reservations", i);
     }
 }
@@ -520,7 +523,8 @@ int main(int argc, char **argv)
     }
     printf("%llu events, seeds %llu to %llu: %llu picks (%llu from the queue, %llu without anybody healthy); rejected:",
            (unsigned long long)sum->n_events, (unsigned long long)first, (unsigned long long)seed - 1,
-           (unsigned long long)sum->n_picked, (unsigned long long)sum->n_from_queue, (unsigned long long)sum->n_fallback);
+           (unsigned long long)sum->n_picked, (unsigned long long)sum->n_from_queue,
+           (unsigned long long)sum->n_fallback);
     for (int k = 1; k < N_SCHED_REJECTS; k++)
         printf(" %s %llu", sched_reject_name((enum sched_reject)k), (unsigned long long)sum->n_rejected[k]);
     printf("; %llu checks of pairs of flows, at most %.2f of the bound with exact charges, %.2f with corrections\n",
