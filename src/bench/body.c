@@ -103,8 +103,9 @@ bool body_write(struct drive *d, struct stream *s, bool again)
     buf_add_str(out, STR("{\"model\":"));
     put_quoted(out, model_of(d, s->sample));
     put_prompt(d, s, again);
-    buf_addf(out, ",\"%s\":%u,\"stream\":true,\"stream_options\":{\"include_usage\":true}%s", o->chat ? "max_completion_tokens" : "max_tokens",
-             d->data->v[s->request].output_tokens, o->ignore_eos ? ",\"ignore_eos\":true" : "");
+    buf_addf(out, ",\"%s\":%u,\"stream\":true,\"stream_options\":{\"include_usage\":true}%s",
+             o->chat ? "max_completion_tokens" : "max_tokens", d->data->v[s->request].output_tokens,
+             o->ignore_eos ? ",\"ignore_eos\":true" : "");
     buf_add_str(out, o->extra);
     buf_add(out, "}", 1);
     if (out->overflow || s->talk->history.overflow)

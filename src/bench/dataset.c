@@ -14,9 +14,14 @@ bool dataset_kind_parse(struct str name, enum dataset_kind *out)
     static const struct {
         const char *name;
         enum dataset_kind kind;
-    } names[] = {{"random", DATA_RANDOM},          {"sharegpt", DATA_SHAREGPT},         {"custom", DATA_CUSTOM},
-                 {"prefix_repetition", DATA_PREFIX}, {"prefix-repetition", DATA_PREFIX}, {"multi-turn", DATA_MULTI_TURN},
-                 {"multi_turn", DATA_MULTI_TURN},  {"trace", DATA_TRACE}};
+    } names[] = {{"random", DATA_RANDOM},
+                 {"sharegpt", DATA_SHAREGPT},
+                 {"custom", DATA_CUSTOM},
+                 {"prefix_repetition", DATA_PREFIX},
+                 {"prefix-repetition", DATA_PREFIX},
+                 {"multi-turn", DATA_MULTI_TURN},
+                 {"multi_turn", DATA_MULTI_TURN},
+                 {"trace", DATA_TRACE}};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         if (str_eq_c(name, names[i].name)) {
             *out = names[i].kind;
@@ -151,7 +156,8 @@ static bool make_turns(struct dataset *d, const struct dataset_opts *o, struct r
 {
     d->history = true;
     for (uint32_t c = 0; c < o->turns.conversations; c++) {
-        uint32_t turns = o->turns.min_turns + (uint32_t)rng_below(rng, (uint64_t)o->turns.max_turns - o->turns.min_turns + 1);
+        uint32_t turns =
+            o->turns.min_turns + (uint32_t)rng_below(rng, (uint64_t)o->turns.max_turns - o->turns.min_turns + 1);
         for (uint32_t t = 0; t < turns; t++) {
             struct data_request *r = dataset_add(d);
             if (!r)
@@ -175,7 +181,8 @@ static bool make_turns(struct dataset *d, const struct dataset_opts *o, struct r
 
 /* ---- all kinds ---- */
 
-/* Files: in another order by the seed, repeated until there are enough, or cut. Conversations stay whole and are only cut. */
+/* Files: in another order by the seed, repeated until there are enough, or cut. Conversations stay whole and are only
+ * cut. */
 static void fit(struct dataset *d, const struct dataset_opts *o, struct rng *rng)
 {
     uint32_t want = o->num_prompts ? o->num_prompts : 1000, have = d->n;
@@ -201,11 +208,13 @@ static bool check_opts(const struct dataset_opts *o, struct errbuf *err)
     for (size_t i = 0; i < ARRAY_LEN(lens); i++)
         for (size_t k = 0; k < 4; k++)
             if (lens[i][k] > DATASET_MAX_TOKENS / 4)
-                return err_set(err, "The %s %u is more than %u tokens.", names[k], lens[i][k], DATASET_MAX_TOKENS / 4) == 0;
+                return err_set(err, "The %s %u is more than %u tokens.", names[k], lens[i][k],
+                               DATASET_MAX_TOKENS / 4) == 0;
     if (!(o->random_range >= 0 && o->random_range < 1) || !(o->turns.range >= 0 && o->turns.range < 1))
         return err_set(err, "A range ratio is at least 0 and less than 1.") == 0;
     if (o->turns.min_turns < 1 || o->turns.max_turns < o->turns.min_turns || o->turns.max_turns > 10000)
-        return err_set(err, "The turns of a conversation are from %u to %u; wanted is 1 <= min <= max <= 10000.", o->turns.min_turns, o->turns.max_turns) == 0;
+        return err_set(err, "The turns of a conversation are from %u to %u; wanted is 1 <= min <= max <= 10000.",
+                       o->turns.min_turns, o->turns.max_turns) == 0;
     if (!(o->trace_speed > 0))
         return err_set(err, "The speed of a trace is more than 0.") == 0;
     return true;

@@ -1,4 +1,5 @@
-/* bench/dataset_file.c - data sets from files: ShareGPT conversations (JSON or JSON Lines) and prompts of one's own (JSON Lines). */
+/* bench/dataset_file.c - data sets from files: ShareGPT conversations (JSON or JSON Lines) and prompts of one's own
+ * (JSON Lines). */
 #include "bench/dataset.h"
 
 #include "base/json.h"
@@ -46,12 +47,14 @@ static bool read_gz(struct buf *out, const char *path, struct errbuf *err)
         _exit(127);
     }
     close(ends[1]);
-    bool ok = pid > 0 ? read_all(out, ends[0], path, err) : err_set(err, "%s cannot be unpacked: %s.", path, strerror(errno)) == 0;
+    bool ok = pid > 0 ? read_all(out, ends[0], path, err)
+                      : err_set(err, "%s cannot be unpacked: %s.", path, strerror(errno)) == 0;
     close(ends[0]);
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (ok && status)
-        ok = err_set(err, "%s cannot be unpacked%s.", path, WIFEXITED(status) && WEXITSTATUS(status) == 127 ? ": there is no gzip" : "") == 0;
+        ok = err_set(err, "%s cannot be unpacked%s.", path,
+                     WIFEXITED(status) && WEXITSTATUS(status) == 127 ? ": there is no gzip" : "") == 0;
     return ok;
 }
 
@@ -90,7 +93,7 @@ struct message {
     struct str raw;
 };
 #define MESSAGES_MAX 10000 /* of one conversation; the rest is not looked at */
-struct talk { /* one conversation as the file has it */
+struct talk {              /* one conversation as the file has it */
     struct message v[MESSAGES_MAX];
     uint32_t n;
 };
@@ -99,7 +102,8 @@ typedef bool talk_fn(struct dataset *d, const struct dataset_opts *o, const stru
 
 static enum role role_of(struct str s)
 {
-    static const char *const users[] = {"human", "user"}, *const answers[] = {"gpt", "assistant", "chatgpt", "bing", "bard", "model"};
+    static const char *const users[] = {"human", "user"}, *const answers[] = {"gpt",  "assistant", "chatgpt",
+                                                                              "bing", "bard",      "model"};
     for (size_t i = 0; i < ARRAY_LEN(users); i++)
         if (str_eq_c(s, users[i]))
             return ROLE_USER;
@@ -186,10 +190,12 @@ static bool bad_json(const struct json *j, unsigned line_no, const struct datase
 {
     unsigned line, col;
     json_where(j, j->p, &line, &col);
-    return err_set(err, "%s:%u:%u: %s.", o->path, line_no ? line_no : line, col, j->error ? j->error : "not an object") == 0;
+    return err_set(err, "%s:%u:%u: %s.", o->path, line_no ? line_no : line, col,
+                   j->error ? j->error : "not an object") == 0;
 }
 
-static bool talks_of_array(struct dataset *d, const struct dataset_opts *o, talk_fn *fn, struct talk *t, struct errbuf *err)
+static bool talks_of_array(struct dataset *d, const struct dataset_opts *o, talk_fn *fn, struct talk *t,
+                           struct errbuf *err)
 {
     struct json j;
     json_init(&j, buf_str(&d->file));
@@ -205,7 +211,8 @@ static bool talks_of_array(struct dataset *d, const struct dataset_opts *o, talk
     return true;
 }
 
-static bool talks_of_lines(struct dataset *d, const struct dataset_opts *o, talk_fn *fn, struct talk *t, struct errbuf *err)
+static bool talks_of_lines(struct dataset *d, const struct dataset_opts *o, talk_fn *fn, struct talk *t,
+                           struct errbuf *err)
 {
     struct data_line l = {.rest = buf_str(&d->file)};
     while (data_line_next(&l)) {

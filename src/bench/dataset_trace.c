@@ -3,8 +3,8 @@
  *   {"timestamp": 0, "input_length": 6755, "output_length": 500, "hash_ids": [0, 1, 2...]}    times in milliseconds
  *   with "session_id", "turn", "delay": a conversation whose turns follow the answers; its lines stand together
  *
- * A block id stands for 512 tokens, and for everything before it: equal ids become equal text, so the caches share what they shared. Known as the format of
- * the Mooncake traces (FAST 2025). */
+ * A block id stands for 512 tokens, and for everything before it: equal ids become equal text, so the caches share what
+ * they shared. Known as the format of the Mooncake traces (FAST 2025). */
 #include "bench/dataset.h"
 
 #include "base/hash.h"
@@ -72,7 +72,7 @@ static const char *take_line(struct str text, struct dataset *d, struct line *ou
 {
     struct json j;
     enum json_type type;
-    *out = (struct line){NAN, NAN, NAN, NAN, STR_NULL, 0, 0};
+    *out = (struct line){(double)NAN, (double)NAN, (double)NAN, (double)NAN, STR_NULL, 0, 0};
     json_init(&j, text);
     if (json_next(&j) != JSON_OBJ)
         return j.error ? j.error : "not an object";
@@ -108,7 +108,8 @@ static struct data_request *add(struct dataset *d, const struct dataset_opts *o,
     return r;
 }
 
-/* Arrivals that were stamped equal are spread evenly until the next stamp: recorders round, and a burst would be an artefact of that. */
+/* Arrivals that were stamped equal are spread evenly until the next stamp: recorders round, and a burst would be an
+ * artefact of that. */
 static void spread(double *ms, uint32_t n)
 {
     double gap = 0;

@@ -1,4 +1,5 @@
-/* bench/drive.c - who is sent when: conversations arrive by the rate or the trace, wait for a place, send their turns one after the other. */
+/* bench/drive.c - who is sent when: conversations arrive by the rate or the trace, wait for a place, send their turns
+ * one after the other. */
 #include "bench/drive_priv.h"
 
 #include "base/hash.h"
@@ -195,9 +196,11 @@ static void make_talks(struct drive *d)
     d->talks_left = d->n_talks;
 }
 
-static void begin(struct drive *d, struct loop *l, const struct drive_opts *o, const struct dataset *data, struct drive_result *r)
+static void begin(struct drive *d, struct loop *l, const struct drive_opts *o, const struct dataset *data,
+                  struct drive_result *r)
 {
-    *r = (struct drive_result){.samples = xcalloc(data->n, sizeof(*r->samples)), .pods = xcalloc(DRIVE_MAX_PODS, sizeof(*r->pods))};
+    *r = (struct drive_result){.samples = xcalloc(data->n, sizeof(*r->samples)),
+                               .pods = xcalloc(DRIVE_MAX_PODS, sizeof(*r->pods))};
     arena_init(&r->arena, 4096);
     *d = (struct drive){.loop = l, .o = o, .data = data, .r = r, .n_planned = data->n};
     d->pool = conn_pool_new(l, IDLE_CONN, IDLE_US);
@@ -234,8 +237,8 @@ static void end(struct drive *d)
     if (r->unfinished) /* stopped early: what ran then counts until then */
         r->duration_s = (double)(loop_clock_us(d->loop) - d->t0_us) / 1e6;
     tell(d);
-    LIST_EACH_SAFE(e, next, &d->running)
-    stream_drop(CONTAINER_OF(e, struct stream, link));
+    LIST_EACH_SAFE (e, next, &d->running)
+        stream_drop(CONTAINER_OF(e, struct stream, link));
     compact(d);
     timer_stop(d->loop, &d->arrival);
     timer_stop(d->loop, &d->pump);

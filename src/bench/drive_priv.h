@@ -39,8 +39,8 @@ struct stream { /* a request under way */
     uint32_t events, texts;     /* with choices; of these with text */
     uint32_t completion_tokens;
     uint8_t state, framing;
-    bool keep, fresh, retried, has_usage, done_seen, in_order;
-    const char *failure;        /* decided before the body's end */
+    bool keep, fresh, retried, done_seen;
+    const char *failure;        /* known before the body's end */
 };
 
 struct drive {

@@ -61,7 +61,8 @@ bool event_lines_feed(struct event_lines *l, struct str piece, bool (*fn)(void *
 
 /* ---- JSON ---- */
 
-/* Type of the value that follows; the scanner moves into it when it is of the type wanted, else over it. JSON_ERROR ends the walk. */
+/* Type of the value that follows; the scanner moves into it when it is of the type wanted, else over it. JSON_ERROR
+ * ends the walk. */
 static enum json_type enter(struct json *j, enum json_type wanted)
 {
     struct json before = *j;

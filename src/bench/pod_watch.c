@@ -7,9 +7,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define PAGE_MAX   (64u << 20)
-#define ANSWER_US  5000000
-#define MAX_LINES  64
+#define PAGE_MAX  (64u << 20)
+#define ANSWER_US 5000000
+#define MAX_LINES 64
 
 struct source { /* a page that is read again and again */
     struct pod_watch *w;
@@ -31,7 +31,8 @@ struct pod_watch {
 
 /* ---- pages ---- */
 
-/* Value of a sample line behind its name, NAN when the line is of another metric. The last '}' closes the labels: neither value nor time stamp has one. */
+/* Value of a sample line behind its name, NAN when the line is of another metric. The last '}' closes the labels:
+ * neither value nor time stamp has one. */
 static double value_of(struct str line, struct str name)
 {
     if (!str_starts(line, name))
@@ -50,7 +51,8 @@ static double value_of(struct str line, struct str name)
 
 double pod_watch_kv_of(struct str page)
 {
-    static const struct str names[] = {{"vllm:kv_cache_usage_perc", 24}, {"vllm:gpu_cache_usage_perc", 25}, {"sglang:token_usage", 18}};
+    static const struct str names[] = {
+        {"vllm:kv_cache_usage_perc", 24}, {"vllm:gpu_cache_usage_perc", 25}, {"sglang:token_usage", 18}};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         double sum = 0;
         unsigned n = 0;
@@ -123,7 +125,8 @@ static void set_found(struct found *f, struct str key, const struct json *j, enu
         (void)!str_to_double(j->tok, &f->kv);
 }
 
-/* {"pools":[{..., "endpoints":[{"pod", "address", "picks", "load":{"kv_frac"}}]}]}: an object of depth 3 is an endpoint. */
+/* {"pools":[{..., "endpoints":[{"pod", "address", "picks", "load":{"kv_frac"}}]}]}: an object of depth 3 is an
+ * endpoint. */
 bool pod_watch_admin_page(struct pod_watch *w, struct str json, bool first)
 {
     struct json j;
@@ -175,7 +178,7 @@ void pod_watch_set_kv(struct pod_watch *w, uint32_t pod, double kv)
 
 void pod_watch_round(struct pod_watch *w)
 {
-    double v[POD_WATCH_MAX], mean, dev;
+    double v[POD_WATCH_MAX] = {0}, mean, dev;
     uint32_t n = 0;
     for (uint32_t i = 0; i < w->n_pods; i++) {
         struct pod_use *p = &w->pods[i];
@@ -254,10 +257,12 @@ static void add_source(struct pod_watch *w, const struct probe_url *url, bool ad
     buf_init(&s->page, PAGE_MAX);
 }
 
-struct pod_watch *pod_watch_new(struct loop *l, const struct probe_url *pods, uint32_t n_pods, const struct probe_url *admin, uint64_t period_us)
+struct pod_watch *pod_watch_new(struct loop *l, const struct probe_url *pods, uint32_t n_pods,
+                                const struct probe_url *admin, uint64_t period_us)
 {
     struct pod_watch *w = xcalloc(1, sizeof(*w));
-    *w = (struct pod_watch){.loop = l, .v = xcalloc((size_t)n_pods + 1, sizeof(*w->v)), .period_us = period_us, .tick.fn = on_tick};
+    *w = (struct pod_watch){
+        .loop = l, .v = xcalloc((size_t)n_pods + 1, sizeof(*w->v)), .period_us = period_us, .tick.fn = on_tick};
     for (uint32_t i = 0; i < n_pods && i < POD_WATCH_MAX; i++)
         add_source(w, &pods[i], false);
     if (admin)
@@ -273,8 +278,9 @@ static bool read_now(struct source *s, bool first, struct errbuf *err)
     bool ok = status == 200 && take_page(s, first);
     buf_clear(&s->page);
     if (status && !ok)
-        err_set(err, "http://%s" STR_FMT " answered %u and does not tell %s.", s->url->host, STR_ARG(target_of(s)), status,
-                s->admin ? "pools and endpoints: is it the admin address of a penstock gateway?" : "how full the cache is");
+        err_set(
+            err, "http://%s" STR_FMT " answered %u and does not tell %s.", s->url->host, STR_ARG(target_of(s)), status,
+            s->admin ? "pools and endpoints: is it the admin address of a penstock gateway?" : "how full the cache is");
     return ok;
 }
 
@@ -330,9 +336,13 @@ static uint64_t picks_of(const struct pod_use *p)
 
 void pod_watch_sum(const struct pod_watch *w, struct pod_watch_sum *out)
 {
-    double kv[POD_WATCH_MAX], picks[POD_WATCH_MAX], mean, dev;
+    double kv[POD_WATCH_MAX] = {0}, picks[POD_WATCH_MAX] = {0}, mean, dev;
     uint32_t n_kv = 0, n_picks = 0;
-    *out = (struct pod_watch_sum){.rounds = w->rounds, .kv_mean = (double)NAN, .kv_cv_means = (double)NAN, .kv_cv_now = (double)NAN, .picks_cv = (double)NAN};
+    *out = (struct pod_watch_sum){.rounds = w->rounds,
+                                  .kv_mean = (double)NAN,
+                                  .kv_cv_means = (double)NAN,
+                                  .kv_cv_now = (double)NAN,
+                                  .picks_cv = (double)NAN};
     for (uint32_t i = 0; i < w->n_pods; i++) {
         const struct pod_use *p = &w->pods[i];
         if (p->kv_n)
@@ -368,7 +378,8 @@ void pod_watch_report(const struct pod_watch *w, struct buf *out)
 {
     struct pod_watch_sum sum;
     pod_watch_sum(w, &sum);
-    buf_addf(out, "-----------Pods as seen from their side-----------\n%-36s %12s %12s\n", "Pod", "Picks", "KV use, mean");
+    buf_addf(out, "-----------Pods as seen from their side-----------\n%-36s %12s %12s\n", "Pod", "Picks",
+             "KV use, mean");
     for (uint32_t i = 0; i < MIN(w->n_pods, (uint32_t)MAX_LINES); i++) {
         const struct pod_use *p = &w->pods[i];
         buf_addf(out, "%-36s", p->name);

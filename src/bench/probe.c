@@ -62,7 +62,8 @@ static const char *explain(const char *err)
     return strcmp(err, "reset") == 0 ? "closed the connection without an answer" : "did not answer in HTTP";
 }
 
-unsigned probe_get(const struct probe_url *u, struct str target, struct str headers, uint64_t timeout_us, struct buf *out, struct errbuf *err)
+unsigned probe_get(const struct probe_url *u, struct str target, struct str headers, uint64_t timeout_us,
+                   struct buf *out, struct errbuf *err)
 {
     char line[1024];
     struct get g = {.loop = loop_new(1.0), .out = out};

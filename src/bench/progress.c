@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
-#define BAR_EVERY_US   100000
-#define LINE_EVERY_US  5000000
-#define SMOOTH_S       3.0
-#define BAR_CELLS_MAX  40
+#define BAR_EVERY_US  100000
+#define LINE_EVERY_US 5000000
+#define SMOOTH_S      3.0
+#define BAR_CELLS_MAX 40
 
 void progress_init(struct progress *p, FILE *to, bool terminal)
 {
@@ -52,8 +52,8 @@ size_t progress_text(const struct drive_progress *now, double rate, unsigned wid
     put_time(rate > 0 ? (now->total - now->done) / rate : (double)NAN, left);
     if (now->waiting)
         (void)snprintf(waiting, sizeof(waiting), ", %u waiting", now->waiting);
-    int n = snprintf(rest, sizeof(rest), "%u/%u [%s<%s, %.2f req/s, %u running%s, %u failed]", now->done, now->total, elapsed, left, rate, now->running, waiting,
-                     now->failed);
+    int n = snprintf(rest, sizeof(rest), "%u/%u [%s<%s, %.2f req/s, %u running%s, %u failed]", now->done, now->total,
+                     elapsed, left, rate, now->running, waiting, now->failed);
     size_t used = (size_t)n + 8;
     if (width > used + 4)
         put_bar(frac, MIN((size_t)width - used, (size_t)BAR_CELLS_MAX), bar);

@@ -2,8 +2,8 @@
  *
  *   CONNECT -> HEAD -> BODY -> ended (the connection goes to the pool)      any state -> failed
  *
- * A kept connection that ends before the first byte of the answer had been closed by a server that never saw the request: it is sent once more on a new
- * one, by the same clock. */
+ * A kept connection that ends before the first byte of the answer had been closed by a server that never saw the
+ * request: it is sent once more on a new one, by the same clock. */
 #include "bench/drive_priv.h"
 
 #include <errno.h>
@@ -52,7 +52,7 @@ static void finish(struct stream *s, const char *failure, bool usable)
     m->ok = !failure;
     m->error = failure;
     m->e2el_s = s->events ? (double)(s->last_us - s->start_us) / 1e6 : 0;
-    m->output_tokens = s->has_usage ? s->completion_tokens : s->texts;
+    m->output_tokens = s->completion_tokens ? s->completion_tokens : s->texts;
     d->end_us = loop_clock_us(d->loop);
     give_back(s, usable);
     if (!failure) {
@@ -110,9 +110,9 @@ static bool on_event(void *ctx, struct str payload)
         on_choices(s, e.text);
     if (e.has_usage) {
         struct bench_sample *m = sample_of(s);
-        s->has_usage = true;
         s->completion_tokens = e.completion_tokens;
-        m->input_tokens = e.prompt_tokens;
+        if (e.prompt_tokens)
+            m->input_tokens = e.prompt_tokens;
         m->cached_tokens = e.cached_tokens;
     }
     if (s->events < DRIVE_EVENTS_MAX)
@@ -209,7 +209,8 @@ static void take_body(struct stream *s, struct str data)
 
 /* ---- head ---- */
 
-/* Takes heads, of interim answers too, from the start of *in. 1: the final one, *in is behind it; 0: not whole; -1: no HTTP. */
+/* Takes heads, of interim answers too, from the start of *in. 1: the final one, *in is behind it; 0: not whole; -1: no
+ * HTTP. */
 static int take_heads(struct stream *s, struct str *in)
 {
     struct h1_head *head = &s->d->head;
@@ -327,7 +328,8 @@ static void on_connect(struct conn *c, int err)
         send_request(s);
 }
 
-static const struct conn_ops ops = {.on_connect = on_connect, .on_data = on_data, .on_eof = on_eof, .on_error = on_error};
+static const struct conn_ops ops = {
+    .on_connect = on_connect, .on_data = on_data, .on_eof = on_eof, .on_error = on_error};
 
 static void connect_new(struct stream *s)
 {
@@ -348,7 +350,7 @@ void stream_start(struct drive *d, struct talk *t)
     struct stream *s = xcalloc(1, sizeof(*s));
     const struct data_request *r = &d->data->v[t->next];
     *s = (struct stream){.d = d, .talk = t, .request = t->next, .sample = d->r->n++, .deadline.fn = on_deadline};
-    buf_init(&s->in, H1_MAX_HEAD);
+    buf_init(&s->in, 2 * H1_MAX_HEAD); /* a head, and what was read with its end */
     buf_init(&s->answer, HISTORY_MAX);
     list_push_back(&d->running, &s->link);
     s->start_us = loop_clock_us(d->loop);

@@ -1,4 +1,5 @@
-/* cli/bench.c - penstock bench: a serving benchmark with the options and the report of the engine's own client (reference model-servers.md 6.1). */
+/* cli/bench.c - penstock bench: a serving benchmark with the options and the report of the engine's own client
+ * (reference model-servers.md 6.1). */
 #include "cli/bench_opts.h"
 #include "cli/cli.h"
 
@@ -72,7 +73,8 @@ static bool find_target(struct bench *b, struct errbuf *err)
     const char *url = o->base_url ? o->base_url : text;
     if (!probe_url_parse(url, 80, &b->target, err))
         return false;
-    int n = snprintf(b->target_path, sizeof(b->target_path), STR_FMT "%s%s", STR_ARG(b->target.path), o->endpoint[0] == '/' ? "" : "/", o->endpoint);
+    int n = snprintf(b->target_path, sizeof(b->target_path), STR_FMT "%s%s", STR_ARG(b->target.path),
+                     o->endpoint[0] == '/' ? "" : "/", o->endpoint);
     if (n < 0 || (size_t)n >= sizeof(b->target_path) || strpbrk(b->target_path, " \r\n\t"))
         return err_set(err, "\"%s\" is no path of a request.", o->endpoint) == 0;
     return true;
@@ -88,7 +90,9 @@ static bool find_model(struct bench *b, struct errbuf *err)
         b->first_model = status == 200 ? probe_first_model(buf_str(&page)) : NULL;
         buf_free(&page);
         if (!b->first_model)
-            return status ? err_set(err, "http://%s/v1/models answered %u and names no model: give one with --model.", b->target.host, status) == 0 : false;
+            return status ? err_set(err, "http://%s/v1/models answered %u and names no model: give one with --model.",
+                                    b->target.host, status) == 0
+                          : false;
         o->model = b->first_model;
         note("model %s (the first of /v1/models)", o->model);
     }
@@ -116,7 +120,8 @@ static uint32_t open_files(uint32_t wanted)
         return wanted;
     (void)getrlimit(RLIMIT_NOFILE, &lim);
     uint32_t can = lim.rlim_cur > SPARE_FILES ? (uint32_t)(lim.rlim_cur - SPARE_FILES) : 1;
-    note("only %llu files may be open (ulimit -n, hard limit %llu): at most %u of %u requests run at once, the others wait in the client",
+    note("only %llu files may be open (ulimit -n, hard limit %llu): at most %u of %u requests run at once, the others "
+         "wait in the client",
          (unsigned long long)lim.rlim_cur, (unsigned long long)lim.rlim_max, can, wanted);
     return can;
 }
@@ -159,7 +164,8 @@ static void make_texts(struct bench *b)
     if (b->o.request_id_prefix)
         (void)snprintf(b->id_prefix, sizeof(b->id_prefix), "%s", b->o.request_id_prefix);
     else
-        (void)snprintf(b->id_prefix, sizeof(b->id_prefix), "bench-%08x-", (unsigned)(now.tv_nsec ^ now.tv_sec << 12 ^ getpid()));
+        (void)snprintf(b->id_prefix, sizeof(b->id_prefix), "bench-%08x-",
+                       (unsigned)(now.tv_nsec ^ now.tv_sec << 12 ^ getpid()));
 }
 
 /* ---- the run ---- */
@@ -197,7 +203,11 @@ static void drive_opts(const struct bench *b, uint32_t at_once, struct drive_opt
 static void warm_up(struct bench *b, const struct drive_opts *o)
 {
     uint32_t n = (uint32_t)b->o.num_warmups;
-    struct dataset warm = {.common_key = b->data.common_key, .block_key = b->data.block_key, .ids = b->data.ids, .n = n, .n_conversations = n};
+    struct dataset warm = {.common_key = b->data.common_key,
+                           .block_key = b->data.block_key,
+                           .ids = b->data.ids,
+                           .n = n,
+                           .n_conversations = n};
     struct drive_opts wo = *o;
     struct drive_result r;
     uint32_t ok = 0;
@@ -279,7 +289,8 @@ static void remarks(const struct bench *b)
     const struct drive_result *r = &b->result;
     double share = b->real_s > 0 ? b->cpu_s / b->real_s : 0;
     if (interrupted)
-        note("interrupted: %u requests were under way, %u had not been sent; the figures are of the %u that ended", r->unfinished, r->not_sent, r->n);
+        note("interrupted: %u requests were under way, %u had not been sent; the figures are of the %u that ended",
+             r->unfinished, r->not_sent, r->n);
     else if (r->not_sent)
         note("%u later turns were not sent, because a turn before them failed", r->not_sent);
     if (r->without_done)
@@ -313,7 +324,8 @@ static char *file_name(const struct bench *b)
     if (o->result_filename)
         buf_add_str(&name, str_c(o->result_filename));
     else
-        buf_addf(&name, "%s-%sqps%s-%s-%s.json", o->label && *o->label ? o->label : o->backend, rate, concurrency, last_part(o->model), b->date);
+        buf_addf(&name, "%s-%sqps%s-%s-%s.json", o->label && *o->label ? o->label : o->backend, rate, concurrency,
+                 last_part(o->model), b->date);
     char *copy = str_dup(buf_str(&name));
     buf_free(&name);
     return copy;
@@ -433,8 +445,8 @@ static int bench_run_all(struct bench *b)
     bench_cli_headers(&b->o, &b->headers);
     bench_cli_extra(&b->o, &b->extra);
     make_texts(b);
-    bool ok = find_target(b, &err) && dataset_load(&b->data, &b->o.data, &err) && probe_wait(&b->target, b->o.ready_wait_us, &err) && find_model(b, &err) &&
-              run(b, &err);
+    bool ok = find_target(b, &err) && dataset_load(&b->data, &b->o.data, &err) &&
+              probe_wait(&b->target, b->o.ready_wait_us, &err) && find_model(b, &err) && run(b, &err);
     int rc = 1;
     if (ok)
         rc = conclude(b);

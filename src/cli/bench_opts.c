@@ -1,5 +1,6 @@
-/* cli/bench_opts.c - options of penstock bench. Those of the engine's client that take several values after one name (--goodput a b) are first written out
- * as one name for each value, and underscores in names become hyphens, as that client's parser has it. */
+/* cli/bench_opts.c - options of penstock bench. Those of the engine's client that take several values after one name
+ * (--goodput a b) are first written out as one name for each value, and underscores in names become hyphens, as that
+ * client's parser has it. */
 #include "cli/bench_opts.h"
 
 #include "base/json.h"
@@ -94,7 +95,8 @@ static int parse_metrics(const struct cli_command *cmd, struct bench_cli *o, con
     while (next_part(&rest, &part)) {
         int m = metric_of(part);
         if (m < 0)
-            return cli_usage_error(cmd, "--percentile-metrics: \"" STR_FMT "\" is none of ttft, tpot, itl, e2el", STR_ARG(part));
+            return cli_usage_error(cmd, "--percentile-metrics: \"" STR_FMT "\" is none of ttft, tpot, itl, e2el",
+                                   STR_ARG(part));
         o->show[m] = true;
     }
     return CLI_GO;
@@ -106,7 +108,8 @@ static int parse_percentiles(const struct cli_command *cmd, struct bench_cli *o,
     while (next_part(&rest, &part)) {
         double p;
         if (!str_to_double(part, &p) || !(p >= 0 && p <= 100))
-            return cli_usage_error(cmd, "--metric-percentiles: \"" STR_FMT "\" is not a number from 0 to 100", STR_ARG(part));
+            return cli_usage_error(cmd, "--metric-percentiles: \"" STR_FMT "\" is not a number from 0 to 100",
+                                   STR_ARG(part));
         if (o->n_percentiles == BENCH_MAX_PERCENTILES)
             return cli_usage_error(cmd, "--metric-percentiles: more than %d", BENCH_MAX_PERCENTILES);
         o->percentiles[o->n_percentiles++] = p;
@@ -166,7 +169,9 @@ static int check_extra(const struct cli_command *cmd, const struct bench_cli *o)
     bool object = t == JSON_OBJ;
     while (t != JSON_END && t != JSON_ERROR)
         t = json_next(&j);
-    return object && t == JSON_END ? CLI_GO : cli_usage_error(cmd, "--extra-body is not a JSON object%s%s", j.error ? ": " : "", j.error ? j.error : "");
+    return object && t == JSON_END ? CLI_GO
+                                   : cli_usage_error(cmd, "--extra-body is not a JSON object%s%s", j.error ? ": " : "",
+                                                     j.error ? j.error : "");
 }
 
 static int check_sampling(const struct cli_command *cmd, const struct bench_cli *o)
@@ -196,7 +201,9 @@ void bench_cli_extra(const struct bench_cli *o, struct buf *out)
 {
     buf_init(out, 1u << 20);
     for (size_t i = 0; i < ARRAY_LEN(o->sampling); i++)
-        if (o->sampling[i][1])
+        if (o->sampling[i][1] && o->chat && !strcmp(o->sampling[i][0], "logprobs"))
+            buf_addf(out, ",\"logprobs\":true,\"top_logprobs\":%s", o->sampling[i][1]);
+        else if (o->sampling[i][1])
             buf_addf(out, ",\"%s\":%s", o->sampling[i][0], o->sampling[i][1]);
     if (!o->extra_body)
         return;
@@ -214,8 +221,10 @@ void bench_cli_extra(const struct bench_cli *o, struct buf *out)
 struct raw { /* values that need more than the table can say */
     const char *dataset, *rate, *burstiness, *ramp, *metrics, *percentiles, *custom_output, *lora_assignment;
     const char *tokenizer_mode;
-    uint64_t n_prompts, random_input, random_output, random_prefix, sharegpt_output, prefix_len, suffix_len, num_prefixes, prefix_output;
-    uint64_t conversations, min_turns, max_turns, turn_input, turn_output, turn_common, turn_prefix, input_len, output_len;
+    uint64_t n_prompts, random_input, random_output, random_prefix, sharegpt_output, prefix_len, suffix_len,
+        num_prefixes, prefix_output;
+    uint64_t conversations, min_turns, max_turns, turn_input, turn_output, turn_common, turn_prefix, input_len,
+        output_len;
     uint64_t think_us, max_delay_us, ready_s;
     bool trust, no_tokenizer, no_template, no_shuffle, no_oversample;
 };
@@ -223,7 +232,9 @@ struct raw { /* values that need more than the table can say */
 static int take_kind(const struct cli_command *cmd, struct bench_cli *o, const struct raw *r)
 {
     if (!dataset_kind_parse(str_c(r->dataset), &o->data.kind))
-        return cli_usage_error(cmd, "--dataset-name is random, sharegpt, custom, prefix_repetition, multi-turn or trace, not \"%s\"", r->dataset);
+        return cli_usage_error(
+            cmd, "--dataset-name is random, sharegpt, custom, prefix_repetition, multi-turn or trace, not \"%s\"",
+            r->dataset);
     if (strcmp(o->backend, "vllm") != 0 && strcmp(o->backend, "openai") != 0 && strcmp(o->backend, "openai-chat") != 0)
         return cli_usage_error(cmd, "--backend is vllm, openai or openai-chat, not \"%s\"", o->backend);
     o->chat = !strcmp(o->backend, "openai-chat");
@@ -254,7 +265,8 @@ static int take_arrivals(const struct cli_command *cmd, struct bench_cli *o, con
     if (isfinite(a->rate))
         return cli_usage_error(cmd, "--request-rate and --ramp-up-strategy exclude each other");
     if (!(a->ramp_start >= 0 && a->ramp_end > a->ramp_start) || (a->ramp == RAMP_EXPONENTIAL && a->ramp_start == 0))
-        return cli_usage_error(cmd, "--ramp-up-start-rps is less than --ramp-up-end-rps, and not 0 when the rate grows exponentially");
+        return cli_usage_error(
+            cmd, "--ramp-up-start-rps is less than --ramp-up-end-rps, and not 0 when the rate grows exponentially");
     return CLI_GO;
 }
 
@@ -323,6 +335,8 @@ static int take_rest(const struct cli_command *cmd, struct bench_cli *o, const s
         return cli_usage_error(cmd, "--port is a number from 1 to 65535");
     if (o->max_concurrency > 1000000 || o->max_conversations > DATASET_MAX || o->num_warmups > 1000000)
         return cli_usage_error(cmd, "more than 1000000 requests at once");
+    if (o->request_id_prefix && !h1_valid_header_value(str_c(o->request_id_prefix)))
+        return cli_usage_error(cmd, "--request-id-prefix is no value of a header");
     if (!o->request_timeout_us)
         return cli_usage_error(cmd, "--request-timeout is more than 0s");
     if (o->plot && !str_ends(str_c(o->plot), STR(".svg")) && !str_ends(str_c(o->plot), STR(".png")))
@@ -336,11 +350,15 @@ static void tell_ignored(const struct bench_cli *o, const struct raw *r)
     const struct {
         const char *name;
         bool given;
-    } v[] = {{"--tokenizer", o->tokenizer},     {"--tokenizer-mode", r->tokenizer_mode}, {"--trust-remote-code", r->trust},
-             {"--skip-tokenizer-init", r->no_tokenizer}, {"--skip-chat-template", r->no_template}};
+    } v[] = {{"--tokenizer", o->tokenizer},
+             {"--tokenizer-mode", r->tokenizer_mode},
+             {"--trust-remote-code", r->trust},
+             {"--skip-tokenizer-init", r->no_tokenizer},
+             {"--skip-chat-template", r->no_template}};
     for (size_t i = 0; i < ARRAY_LEN(v); i++)
         if (v[i].given)
-            fprintf(stderr, "penstock bench: %s has no effect: prompts are made of words and counted by the server\n", v[i].name);
+            fprintf(stderr, "penstock bench: %s has no effect: prompts are made of words and counted by the server\n",
+                    v[i].name);
 }
 
 static void set_defaults(struct bench_cli *o, struct raw *r)
@@ -373,7 +391,9 @@ static void set_defaults(struct bench_cli *o, struct raw *r)
                       .turn_common = d->turns.common_prefix,
                       .turn_prefix = d->turns.prefix,
                       .max_delay_us = (uint64_t)(d->trace_max_delay_s * 1e6)};
-    static const char *const members[] = {"temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "logprobs"};
+    static const char *const members[] = {
+        "temperature",        "top_p",   "top_k", "min_p", "frequency_penalty", "presence_penalty",
+        "repetition_penalty", "logprobs"};
     for (size_t i = 0; i < ARRAY_LEN(members); i++)
         o->sampling[i][0] = members[i];
 }
@@ -383,16 +403,20 @@ int bench_cli_parse(struct bench_cli *o, int argc, char **argv)
     struct raw r;
     set_defaults(o, &r);
     const struct cli_opt opts[] = {
-        {"backend", 0, "NAME", "vllm or openai: completions; openai-chat: chat completions (openai)", CLI_STR, &o->backend},
-        {"base-url", 0, "URL", "http://HOST:PORT of the server or gateway, instead of --host and --port", CLI_STR, &o->base_url},
+        {"backend", 0, "NAME", "vllm or openai: completions; openai-chat: chat completions (openai)", CLI_STR,
+         &o->backend},
+        {"base-url", 0, "URL", "http://HOST:PORT of the server or gateway, instead of --host and --port", CLI_STR,
+         &o->base_url},
         {"host", 0, "HOST", "(127.0.0.1)", CLI_STR, &o->host},
         {"port", 0, "PORT", "(8000)", CLI_U64, &o->port},
         {"endpoint", 0, "PATH", "(/v1/completions; openai-chat: /v1/chat/completions)", CLI_STR, &o->endpoint},
         {"model", 0, "NAME", "model to ask for (the first of /v1/models)", CLI_STR, &o->model},
-        {"served-model-name", 0, "NAME", "name for the requests when it is another than --model", CLI_STR, &o->served_model},
+        {"served-model-name", 0, "NAME", "name for the requests when it is another than --model", CLI_STR,
+         &o->served_model},
         {"header", 0, "NAME=VALUE...", "header lines of every request", CLI_LIST, &o->headers},
         {"ready-check-timeout-sec", 0, "N", "wait so long for the server to answer (0)", CLI_U64, &r.ready_s},
-        {"dataset-name", 0, "NAME", "random, sharegpt, custom, prefix_repetition, multi-turn or trace (random)", CLI_STR, &r.dataset},
+        {"dataset-name", 0, "NAME", "random, sharegpt, custom, prefix_repetition, multi-turn or trace (random)",
+         CLI_STR, &r.dataset},
         {"dataset-path", 0, "FILE", "sharegpt: JSON or JSONL; custom, trace: JSONL; .gz too", CLI_STR, &o->data.path},
         {"num-prompts", 0, "N", "requests (1000; of traces and conversations: all)", CLI_U64, &r.n_prompts},
         {"seed", 0, "N", "of everything drawn (0)", CLI_U64, &o->data.seed},
@@ -400,11 +424,14 @@ int bench_cli_parse(struct bench_cli *o, int argc, char **argv)
         {"output-len", 0, "N", "tokens of answers, whatever the data set calls them", CLI_U64, &r.output_len},
         {"random-input-len", 0, "N", "(1024)", CLI_U64, &r.random_input},
         {"random-output-len", 0, "N", "(128)", CLI_U64, &r.random_output},
-        {"random-prefix-len", 0, "N", "tokens that all prompts begin with, before the others (0)", CLI_U64, &r.random_prefix},
-        {"random-range-ratio", 0, "R", "lengths are uniform in [N(1-R), N(1+R)] (0)", CLI_DOUBLE, &o->data.random_range},
+        {"random-prefix-len", 0, "N", "tokens that all prompts begin with, before the others (0)", CLI_U64,
+         &r.random_prefix},
+        {"random-range-ratio", 0, "R", "lengths are uniform in [N(1-R), N(1+R)] (0)", CLI_DOUBLE,
+         &o->data.random_range},
         {"sharegpt-output-len", 0, "N", "instead of the recorded answers' lengths", CLI_U64, &r.sharegpt_output},
         {"custom-output-len", 0, "N", "-1: output_tokens of each line (256)", CLI_STR, &r.custom_output},
-        {"no-oversample", 0, NULL, "a short file is not repeated until there are enough prompts", CLI_FLAG, &r.no_oversample},
+        {"no-oversample", 0, NULL, "a short file is not repeated until there are enough prompts", CLI_FLAG,
+         &r.no_oversample},
         {"disable-shuffle", 0, NULL, "prompts of a file in its order", CLI_FLAG, &r.no_shuffle},
         {"prefix-repetition-prefix-len", 0, "N", "(256)", CLI_U64, &r.prefix_len},
         {"prefix-repetition-suffix-len", 0, "N", "(256)", CLI_U64, &r.suffix_len},
@@ -416,21 +443,28 @@ int bench_cli_parse(struct bench_cli *o, int argc, char **argv)
         {"multi-turn-input-len", 0, "N", "tokens of a question (140)", CLI_U64, &r.turn_input},
         {"multi-turn-output-len", 0, "N", "tokens of an answer (100)", CLI_U64, &r.turn_output},
         {"multi-turn-range-ratio", 0, "R", "both uniform in [N(1-R), N(1+R)] (0.15)", CLI_DOUBLE, &o->data.turns.range},
-        {"multi-turn-common-prefix-len", 0, "N", "tokens before the first question, of all conversations (500)", CLI_U64, &r.turn_common},
+        {"multi-turn-common-prefix-len", 0, "N", "tokens before the first question, of all conversations (500)",
+         CLI_U64, &r.turn_common},
         {"multi-turn-prefix-len", 0, "N", "and of each of its own (1000)", CLI_U64, &r.turn_prefix},
-        {"multi-turn-think-time", 0, "DURATION", "mean of the exponential pause before a further question (0s)", CLI_DURATION, &r.think_us},
-        {"max-conversations", 0, "N", "conversations begun and not ended, at most (no limit)", CLI_U64, &o->max_conversations},
+        {"multi-turn-think-time", 0, "DURATION", "mean of the exponential pause before a further question (0s)",
+         CLI_DURATION, &r.think_us},
+        {"max-conversations", 0, "N", "conversations begun and not ended, at most (no limit)", CLI_U64,
+         &o->max_conversations},
         {"trace-speed", 0, "X", "recorded times pass X times as fast (1)", CLI_DOUBLE, &o->data.trace_speed},
-        {"trace-as-recorded", 0, NULL, "arrivals stamped equal come at once, instead of spread until the next stamp", CLI_FLAG, &o->data.trace_as_recorded},
+        {"trace-as-recorded", 0, NULL, "arrivals stamped equal come at once, instead of spread until the next stamp",
+         CLI_FLAG, &o->data.trace_as_recorded},
         {"trace-max-delay", 0, "DURATION", "upper limit of recorded pauses (1m)", CLI_DURATION, &r.max_delay_us},
-        {"request-rate", 0, "RPS", "arrivals a second, of conversations if there are any; inf: all at once (inf)", CLI_STR, &r.rate},
-        {"burstiness", 0, "X", "shape of the gamma distributed gaps; 1: Poisson, less: bursts (1)", CLI_STR, &r.burstiness},
+        {"request-rate", 0, "RPS", "arrivals a second, of conversations if there are any; inf: all at once (inf)",
+         CLI_STR, &r.rate},
+        {"burstiness", 0, "X", "shape of the gamma distributed gaps; 1: Poisson, less: bursts (1)", CLI_STR,
+         &r.burstiness},
         {"max-concurrency", 0, "N", "requests under way, at most (no limit)", CLI_U64, &o->max_concurrency},
         {"ramp-up-strategy", 0, "NAME", "linear or exponential: the rate grows", CLI_STR, &r.ramp},
         {"ramp-up-start-rps", 0, "RPS", "from this", CLI_DOUBLE, &o->arrivals.ramp_start},
         {"ramp-up-end-rps", 0, "RPS", "to this", CLI_DOUBLE, &o->arrivals.ramp_end},
         {"num-warmups", 0, "N", "requests before the run that do not count (0)", CLI_U64, &o->num_warmups},
-        {"request-timeout", 0, "DURATION", "a request that takes longer has failed (6h)", CLI_DURATION, &o->request_timeout_us},
+        {"request-timeout", 0, "DURATION", "a request that takes longer has failed (6h)", CLI_DURATION,
+         &o->request_timeout_us},
         {"ignore-eos", 0, NULL, "ask for answers of the full length", CLI_FLAG, &o->ignore_eos},
         {"temperature", 0, "X", "sampling, sent as given", CLI_STR, &o->sampling[0][1]},
         {"top-p", 0, "X", "", CLI_STR, &o->sampling[1][1]},
@@ -446,21 +480,28 @@ int bench_cli_parse(struct bench_cli *o, int argc, char **argv)
         {"request-id-prefix", 0, "TEXT", "of x-request-id (bench-<8 hex digits>-)", CLI_STR, &o->request_id_prefix},
         {"percentile-metrics", 0, "LIST", "of ttft,tpot,itl,e2el (ttft,tpot,itl)", CLI_STR, &r.metrics},
         {"metric-percentiles", 0, "LIST", "(99)", CLI_STR, &r.percentiles},
-        {"goodput", 0, "METRIC:MS...", "service levels of ttft, tpot, e2el; counts the requests that meet all", CLI_LIST, &o->goodput},
-        {"per-pod", 0, NULL, "requests and tokens of each pod, by the x-inference-pod of the answers", CLI_FLAG, &o->per_pod},
-        {"gateway-admin", 0, "URL", "admin address of a penstock gateway: its picks and the pods' cache use", CLI_STR, &o->gateway_admin},
+        {"goodput", 0, "METRIC:MS...", "service levels of ttft, tpot, e2el; counts the requests that meet all",
+         CLI_LIST, &o->goodput},
+        {"per-pod", 0, NULL, "requests and tokens of each pod, by the x-inference-pod of the answers", CLI_FLAG,
+         &o->per_pod},
+        {"gateway-admin", 0, "URL", "admin address of a penstock gateway: its picks and the pods' cache use", CLI_STR,
+         &o->gateway_admin},
         {"pods", 0, "HOST:PORT,...", "model servers whose cache use is sampled from /metrics", CLI_STR, &o->pods},
         {"save-result", 0, NULL, "write the figures as JSON", CLI_FLAG, &o->save_result},
         {"save-detailed", 0, NULL, "with every request's", CLI_FLAG, &o->save_detailed},
         {"append-result", 0, NULL, "behind those the file holds", CLI_FLAG, &o->append_result},
         {"result-dir", 0, "DIR", "(the current one)", CLI_STR, &o->result_dir},
-        {"result-filename", 0, "FILE", "(<label>-<rate>qps-concurrency<n>-<model>-<date>.json)", CLI_STR, &o->result_filename},
+        {"result-filename", 0, "FILE", "(<label>-<rate>qps-concurrency<n>-<model>-<date>.json)", CLI_STR,
+         &o->result_filename},
         {"label", 0, "TEXT", "of the run, for file name, comparison and plot", CLI_STR, &o->label},
         {"metadata", 0, "KEY=VALUE...", "further members of the result", CLI_LIST, &o->meta},
         {"plot", 0, "FILE", "distributions of the latencies as .svg or .png", CLI_STR, &o->plot},
-        {"compare", 0, "FILE...", "print saved results side by side (with --plot: together), and run nothing", CLI_LIST, &o->compare},
+        {"compare", 0, "FILE...", "print saved results side by side (with --plot: together), and run nothing", CLI_LIST,
+         &o->compare},
         {"disable-tqdm", 0, NULL, "no progress", CLI_FLAG, &o->quiet},
-        {"time-scale", 0, "N", "the server's clock runs N times as fast: all times here, measured or given, are of that clock (1)", CLI_DOUBLE, &o->time_scale},
+        {"time-scale", 0, "N",
+         "the server's clock runs N times as fast: all times here, measured or given, are of that clock (1)",
+         CLI_DOUBLE, &o->time_scale},
         {"tokenizer", 0, "NAME", "no effect", CLI_STR, &o->tokenizer},
         {"tokenizer-mode", 0, "NAME", "no effect", CLI_STR, &r.tokenizer_mode},
         {"trust-remote-code", 0, NULL, "no effect", CLI_FLAG, &r.trust},
@@ -468,10 +509,12 @@ int bench_cli_parse(struct bench_cli *o, int argc, char **argv)
         {"skip-chat-template", 0, NULL, "no effect", CLI_FLAG, &r.no_template},
         {0},
     };
-    const struct cli_command cmd = {"bench [--base-url URL] [--dataset-name NAME] [OPTION...] | bench --compare FILE...",
-                                    "Asks a model server or gateway as many clients would and measures what they get. Options and report are those of `vllm bench "
-                                    "serve`;\nthe docs (bench.md) tell the differences.",
-                                    opts};
+    const struct cli_command cmd = {
+        "bench [--base-url URL] [--dataset-name NAME] [OPTION...] | bench --compare FILE...",
+        "Asks a model server or gateway as many clients would and measures what they get. Options and report are those "
+        "of `vllm bench "
+        "serve`;\nthe docs (bench.md) tell the differences.",
+        opts};
     write_out(o, argc, argv);
     int rc = cli_parse(&cmd, o->argc, o->argv, NULL);
     if (rc == CLI_GO)

@@ -1,5 +1,6 @@
-/* What the benchmark reads of others: files of requests and the events of answers. First byte: which, and the size of the pieces. What must hold: requests
- * within the limits whose text is the inside of a JSON string; any split of a stream gives the same events. */
+/* What the benchmark reads of others: files of requests and the events of answers. First byte: which, and the size of
+ * the pieces. What must hold: requests within the limits whose text is the inside of a JSON string; any split of a
+ * stream gives the same events. */
 #include "base/hash.h"
 #include "base/json.h"
 #include "bench/dataset.h"

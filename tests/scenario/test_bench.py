@@ -277,12 +277,13 @@ def test_rate_and_seed(server, bench):
 def test_chat_and_body(server, bench):
     s = server()
     r = bench("--backend", "openai-chat", "--base-url", s.base, "--model", "qwen", "--num-prompts", 4, "--random-input-len", 30, "--random-output-len", 6,
-              "--ignore-eos", "--temperature", "0.5", "--top-p", "0.9", "--extra-body", ' {"user": "u1", "n": 1} ')
+              "--ignore-eos", "--temperature", "0.5", "--top-p", "0.9", "--logprobs", 2, "--extra-body", ' {"user": "u1", "n": 1} ')
     assert r.code == 0 and r.json["completed"] == 4
     for b in bodies(s):
         (message,) = b["messages"]
         assert message["role"] == "user" and message["content"][0]["type"] == "text" and len(message["content"][0]["text"].split()) == 30
         assert (b["max_completion_tokens"], b["stream"], b["stream_options"]) == (6, True, {"include_usage": True})
+        assert (b["logprobs"], b["top_logprobs"]) == (True, 2)
         assert (b["ignore_eos"], b["temperature"], b["top_p"], b["user"], b["n"]) == (True, 0.5, 0.9, "u1", 1)
 
 

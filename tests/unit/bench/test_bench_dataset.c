@@ -116,7 +116,9 @@ static void estimates(void **state)
     static const struct {
         const char *text;
         uint32_t n;
-    } cases[] = {{"", 0}, {"hello", 1}, {"hello world", 2}, {"hello, world!", 4}, {"internationalisation", 4}, {"1984", 4}, {"a\\nb", 3}, {"\\u4f60\\u597d", 2}, {"\xe4\xbd\xa0\xe5\xa5\xbd", 2}};
+    } cases[] = {
+        {"", 0},     {"hello", 1}, {"hello world", 2},    {"hello, world!", 4},           {"internationalisation", 4},
+        {"1984", 4}, {"a\\nb", 3}, {"\\u4f60\\u597d", 2}, {"\xe4\xbd\xa0\xe5\xa5\xbd", 2}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         assert_int_equal(words_estimate(str_c(cases[i].text)), cases[i].n);
 }
@@ -276,9 +278,11 @@ static void turns_follow_each_other(void **state)
 static void conversations_of_files(void **state)
 {
     (void)state;
-    static const char array[] = " [{\"id\":1,\"conversations\":[{\"from\":\"human\",\"value\":\"one two\"},{\"from\":\"gpt\",\"value\":\"a b c\"},"
-                                "{\"from\":\"human\",\"value\":\"three\"}]},{\"messages\":[{\"role\":\"system\",\"content\":\"x\"},"
-                                "{\"role\":\"user\",\"content\":\"say \\\"hi\\\"\"},{\"role\":\"user\",\"content\":[1]}],\"n\":{}}]";
+    static const char array[] =
+        " [{\"id\":1,\"conversations\":[{\"from\":\"human\",\"value\":\"one two\"},{\"from\":\"gpt\",\"value\":\"a b "
+        "c\"},"
+        "{\"from\":\"human\",\"value\":\"three\"}]},{\"messages\":[{\"role\":\"system\",\"content\":\"x\"},"
+        "{\"role\":\"user\",\"content\":\"say \\\"hi\\\"\"},{\"role\":\"user\",\"content\":[1]}],\"n\":{}}]";
     struct dataset_opts o = opts(DATA_MULTI_TURN, 0);
     struct dataset d;
     struct buf b;
@@ -297,19 +301,24 @@ static void conversations_of_files(void **state)
 
 /* ---- sharegpt, custom ---- */
 
-#define ENTRY(prompt, answer) "{\"conversations\":[{\"from\":\"human\",\"value\":\"" prompt "\"},{\"from\":\"gpt\",\"value\":\"" answer "\"}]}\n"
+#define ENTRY(prompt, answer)                                                                                          \
+    "{\"conversations\":[{\"from\":\"human\",\"value\":\"" prompt "\"},{\"from\":\"gpt\",\"value\":\"" answer "\"}]}"  \
+                                                                                                              "\n"
 
 static void sharegpt_filters(void **state)
 {
     (void)state;
-    static const char lines[] = ENTRY("too short", "but long enough an answer") ENTRY("this is long enough", "with an answer of six words")
-        ENTRY("this one has no answer worth it", "yes") "\n" ENTRY("and this is the second one", "that has its five words") "{\"conversations\":[]}\n";
+    static const char lines[] =
+        ENTRY("too short", "but long enough an answer") ENTRY("this is long enough", "with an answer of six words")
+            ENTRY("this one has no answer worth it",
+                  "yes") "\n" ENTRY("and this is the second one", "that has its five words") "{\"conversations\":[]}\n";
     struct dataset_opts o = opts(DATA_SHAREGPT, 2);
     struct dataset d;
     make(&d, &o, lines);
     assert_int_equal(d.n, 2);
     for (uint32_t i = 0; i < 2; i++)
-        assert_true((d.v[i].input_tokens == 4 && d.v[i].output_tokens == 6) || (d.v[i].input_tokens == 6 && d.v[i].output_tokens == 5));
+        assert_true((d.v[i].input_tokens == 4 && d.v[i].output_tokens == 6) ||
+                    (d.v[i].input_tokens == 6 && d.v[i].output_tokens == 5));
     dataset_free(&d);
     o.num_prompts = 7; /* repeated until there are enough */
     make(&d, &o, lines);
@@ -327,7 +336,8 @@ static void sharegpt_errors(void **state)
 {
     (void)state;
     struct dataset_opts o = opts(DATA_SHAREGPT, 2);
-    refuse(&o, ENTRY("this is long enough", "with an answer of six words") "\n{\"conversations\":[", "file:3:19: text ends where a value was expected.");
+    refuse(&o, ENTRY("this is long enough", "with an answer of six words") "\n{\"conversations\":[",
+           "file:3:19: text ends where a value was expected.");
     refuse(&o, "[1]", "file:1:3: not an object.");
     refuse(&o, "", "file holds no request that can be used.");
 }
@@ -349,7 +359,8 @@ static void custom_prompts(void **state)
     make(&d, &o, "{\"prompt\":\"a b\",\"output_tokens\":7}");
     assert_int_equal(d.v[0].output_tokens, 7);
     dataset_free(&d);
-    refuse(&o, "{\"prompt\":\"a\",\"output_tokens\":7}\n{\"prompt\":\"c\"}\n", "file:2: no \"output_tokens\" from 1 on, which --custom-output-len -1 asks for.");
+    refuse(&o, "{\"prompt\":\"a\",\"output_tokens\":7}\n{\"prompt\":\"c\"}\n",
+           "file:2: no \"output_tokens\" from 1 on, which --custom-output-len -1 asks for.");
     refuse(&o, "{\"prompt\":5}", "file:1: \"prompt\" is not a string.");
     refuse(&o, "{\"output_tokens\":5}", "file:1: no \"prompt\".");
     refuse(&o, "{\"prompt\":\"a\",\"output_tokens\":7} x", "file:1: text behind the end of the value.");
@@ -357,7 +368,8 @@ static void custom_prompts(void **state)
 
 /* ---- traces ---- */
 
-#define LINE(t, in, out, ids) "{\"timestamp\": " t ", \"input_length\": " in ", \"output_length\": " out ", \"hash_ids\": " ids "}\n"
+#define LINE(t, in, out, ids)                                                                                          \
+    "{\"timestamp\": " t ", \"input_length\": " in ", \"output_length\": " out ", \"hash_ids\": " ids "}\n"
 
 static void trace_shares_blocks(void **state)
 {
@@ -365,7 +377,9 @@ static void trace_shares_blocks(void **state)
     struct dataset_opts o = opts(DATA_TRACE, 0);
     struct dataset d;
     o.trace_speed = 2;
-    make(&d, &o, LINE("1000", "1300", "20", "[7, 8, 9]") LINE("2000", "600", "0", "[7, 12]") LINE("3000", "1500", "5", "[7, 8]"));
+    make(&d, &o,
+         LINE("1000", "1300", "20", "[7, 8, 9]") LINE("2000", "600", "0", "[7, 12]")
+             LINE("3000", "1500", "5", "[7, 8]"));
     assert_int_equal(d.n, 3);
     static const uint32_t lens[] = {1300, 600, 1500};
     for (uint32_t i = 0; i < 3; i++)
@@ -390,8 +404,9 @@ static void trace_shares_blocks(void **state)
 static void trace_spreads_equal_stamps(void **state)
 {
     (void)state;
-    static const char lines[] = LINE("0", "10", "1", "[1]") LINE("0", "10", "1", "[1]") LINE("0", "10", "1", "[1]") LINE("3000", "10", "1", "[1]")
-        LINE("3000", "10", "1", "[1]") LINE("60000", "10", "1", "[1]") LINE("60000", "10", "1", "[1]");
+    static const char lines[] = LINE("0", "10", "1", "[1]") LINE("0", "10", "1", "[1]") LINE("0", "10", "1", "[1]")
+        LINE("3000", "10", "1", "[1]") LINE("3000", "10", "1", "[1]") LINE("60000", "10", "1", "[1]")
+            LINE("60000", "10", "1", "[1]");
     static const double spread[] = {0, 1, 2, 3, 4.5, 60, 61.5}, as_recorded[] = {0, 0, 0, 3, 3, 60, 60};
     struct dataset_opts o = opts(DATA_TRACE, 0);
     struct dataset d;
@@ -408,7 +423,9 @@ static void trace_spreads_equal_stamps(void **state)
     dataset_free(&d);
 }
 
-#define TURN(s, n, delay) "{\"timestamp\":0,\"input_length\":600,\"output_length\":3,\"hash_ids\":[1,2],\"session_id\":\"" s "\",\"turn\":" n ",\"delay\":" delay "}\n"
+#define TURN(s, n, delay)                                                                                              \
+    "{\"timestamp\":0,\"input_length\":600,\"output_length\":3,\"hash_ids\":[1,2],\"session_id\":\"" s                 \
+    "\",\"turn\":" n ",\"delay\":" delay "}\n"
 
 static void trace_sessions(void **state)
 {
@@ -427,7 +444,8 @@ static void trace_sessions(void **state)
     dataset_free(&d);
     refuse(&o, TURN("a", "0", "0") TURN("b", "0", "0") TURN("a", "1", "0"),
            "file:3: a line of a session that ended before: lines of one session stand together.");
-    refuse(&o, TURN("a", "0", "0") LINE("1", "1", "1", "[]"), "file:2: some lines have a \"session_id\" and some have not.");
+    refuse(&o, TURN("a", "0", "0") LINE("1", "1", "1", "[]"),
+           "file:2: some lines have a \"session_id\" and some have not.");
 }
 
 static void trace_errors(void **state)
@@ -450,7 +468,8 @@ static void packed_files(void **state)
     char dir[] = "/tmp/penstock-bench-XXXXXX", path[64], cmd[256];
     assert_non_null(mkdtemp(dir));
     (void)snprintf(path, sizeof(path), "%s/t.jsonl.gz", dir);
-    (void)snprintf(cmd, sizeof(cmd), "printf '%%s\\n' '{\"timestamp\":0,\"input_length\":5,\"output_length\":2}' | gzip >%s", path);
+    (void)snprintf(cmd, sizeof(cmd),
+                   "printf '%%s\\n' '{\"timestamp\":0,\"input_length\":5,\"output_length\":2}' | gzip >%s", path);
     assert_int_equal(system(cmd), 0);
     struct dataset_opts o = opts(DATA_TRACE, 0);
     struct dataset d = {0};

@@ -33,7 +33,8 @@ static bool note(void *ctx, struct str payload)
 static void lines_in_any_split(void **state)
 {
     (void)state;
-    static const char stream[] = ": ping\n\ndata: {\"a\":1}\n\ndata:{\"b\":2}\r\n\r\nevent: x\ndata:  c\n\nid: 5\n\ndata: [DONE]\n\ndata: unfinished";
+    static const char stream[] = ": ping\n\ndata: {\"a\":1}\n\ndata:{\"b\":2}\r\n\r\nevent: x\ndata:  c\n\nid: "
+                                 "5\n\ndata: [DONE]\n\ndata: unfinished";
     for (size_t step = 1; step <= sizeof(stream); step++) {
         struct event_lines l = {0};
         struct seen s = {0};
@@ -83,12 +84,17 @@ static void events(void **state)
         bool ok, choices, usage, error;
         const char *text;
     } cases[] = {
-        {"{\"choices\":[{\"index\":0,\"text\":\" the\",\"logprobs\":null}],\"usage\":null}", true, true, false, false, " the"},
-        {"{\"id\":\"x\",\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"text\":5}]}", true, true, false, false, ""},
-        {"{\"choices\":[{\"delta\":{\"content\":\"a\\\"b\"}},{\"delta\":{\"content\":\"other\"}}]}", true, true, false, false, "a\\\"b"},
+        {"{\"choices\":[{\"index\":0,\"text\":\" the\",\"logprobs\":null}],\"usage\":null}", true, true, false, false,
+         " the"},
+        {"{\"id\":\"x\",\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"text\":5}]}", true, true,
+         false, false, ""},
+        {"{\"choices\":[{\"delta\":{\"content\":\"a\\\"b\"}},{\"delta\":{\"content\":\"other\"}}]}", true, true, false,
+         false, "a\\\"b"},
         {"{\"choices\":[{\"delta\":{\"content\":null}}],\"usage\":{\"prompt_tokens\":9}}", true, true, true, false, ""},
-        {"{\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"total_tokens\":12,\"completion_tokens\":3,\"prompt_tokens_details\":{\"audio\":{},"
-         "\"cached_tokens\":4}}}", true, false, true, false, ""},
+        {"{\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"total_tokens\":12,\"completion_tokens\":3,\"prompt_tokens_"
+         "details\":{\"audio\":{},"
+         "\"cached_tokens\":4}}}",
+         true, false, true, false, ""},
         {"{\"choices\":[1,[2],{}]}", true, true, false, false, ""},
         {"{\"choices\":{}}", true, false, false, false, ""},
         {"{\"error\":{\"code\":\"x\"}}", true, false, false, true, ""},
@@ -122,13 +128,14 @@ static void error_codes(void **state)
     (void)state;
     static const struct {
         const char *json, *code;
-    } cases[] = {{"{\"error\":{\"message\":\"m\",\"type\":\"t\",\"param\":null,\"code\":\"queue_full\"}}", "queue_full"},
-                 {"{\"error\":{\"message\":\"m\",\"type\":\"NotFoundError\",\"code\":404}}", "NotFoundError"},
-                 {"{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}", "overloaded_error"},
-                 {"{\"object\":\"error\",\"message\":\"m\",\"type\":\"BadRequestError\",\"code\":400}", "BadRequestError"},
-                 {"{\"error\":\"text\"}", ""},
-                 {"<html>", ""},
-                 {"{\"error\":{\"code\":\"cut", ""}};
+    } cases[] = {
+        {"{\"error\":{\"message\":\"m\",\"type\":\"t\",\"param\":null,\"code\":\"queue_full\"}}", "queue_full"},
+        {"{\"error\":{\"message\":\"m\",\"type\":\"NotFoundError\",\"code\":404}}", "NotFoundError"},
+        {"{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}", "overloaded_error"},
+        {"{\"object\":\"error\",\"message\":\"m\",\"type\":\"BadRequestError\",\"code\":400}", "BadRequestError"},
+        {"{\"error\":\"text\"}", ""},
+        {"<html>", ""},
+        {"{\"error\":{\"code\":\"cut", ""}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         assert_str(event_error_code(str_c(cases[i].json)), str_c(cases[i].code), cases[i].json);
 }
@@ -138,18 +145,23 @@ static void error_codes(void **state)
 static void cache_of_a_page(void **state)
 {
     (void)state;
-    assert_near(pod_watch_kv_of(STR("# HELP vllm:kv_cache_usage_perc x\nvllm:kv_cache_usage_perc{engine=\"0\",model_name=\"a } b\"} 0.25\n"
-                                           "vllm:kv_cache_usage_perc{engine=\"1\"} 0.75 1755000000\nvllm:gpu_cache_usage_perc 0.1\n")),
-                       0.5, 1e-9);
+    assert_near(
+        pod_watch_kv_of(
+            STR("# HELP vllm:kv_cache_usage_perc x\nvllm:kv_cache_usage_perc{engine=\"0\",model_name=\"a } b\"} 0.25\n"
+                "vllm:kv_cache_usage_perc{engine=\"1\"} 0.75 1755000000\nvllm:gpu_cache_usage_perc 0.1\n")),
+        0.5, 1e-9);
     assert_near(pod_watch_kv_of(STR("vllm:kv_cache_usage_perc_more 9\nvllm:gpu_cache_usage_perc 0.125")), 0.125, 1e-9);
     assert_near(pod_watch_kv_of(STR("sglang:token_usage{a=\"b\"} 3e-1\n")), 0.3, 1e-9);
-    assert_true(isnan(pod_watch_kv_of(STR("vllm:kv_cache_usage_perc NaN\nvllm:kv_cache_usage_perc{\nvllm:kv_cache_usage_perc\n"))));
+    assert_true(isnan(
+        pod_watch_kv_of(STR("vllm:kv_cache_usage_perc NaN\nvllm:kv_cache_usage_perc{\nvllm:kv_cache_usage_perc\n"))));
     assert_true(isnan(pod_watch_kv_of(STR_NULL)));
 }
 
-#define PAGE(a, ka, b, kb)                                                                                                                                    \
-    STR("{\"pools\":[{\"key\":\"p\",\"picks\":99,\"endpoints\":[{\"pod\":\"a\",\"address\":\"1.1.1.1:1\",\"picks\":" a ",\"load\":{\"kv_frac\":" ka "}},"      \
-        "{\"pod\":\"b\",\"address\":\"1.1.1.2:1\",\"picks\":" b ",\"load\":{\"fresh\":true,\"kv_frac\":" kb "}}]},{\"key\":\"q\",\"endpoints\":[{\"pod\":"    \
+#define PAGE(a, ka, b, kb)                                                                                             \
+    STR("{\"pools\":[{\"key\":\"p\",\"picks\":99,\"endpoints\":[{\"pod\":\"a\",\"address\":\"1.1.1.1:1\",\"picks\":" a \
+        ",\"load\":{\"kv_frac\":" ka "}},"                                                                             \
+        "{\"pod\":\"b\",\"address\":\"1.1.1.2:1\",\"picks\":" b ",\"load\":{\"fresh\":true,\"kv_frac\":" kb            \
+        "}}]},{\"key\":\"q\",\"endpoints\":[{\"pod\":"                                                                 \
         "\"a\",\"address\":\"1.1.1.1:1\",\"picks\":1,\"load\":{\"kv_frac\":null}}]}]}")
 
 static void sums_over_pods(void **state)
@@ -179,9 +191,12 @@ static void sums_over_pods(void **state)
     struct buf out;
     buf_init(&out, 65536);
     pod_watch_json(w, &out);
-    assert_str(buf_str(&out), STR("\"pod_use\":[{\"pod\":\"a\",\"address\":\"1.1.1.1:1\",\"picks\":10,\"kv_use_mean\":0.3},{\"pod\":\"b\",\"address\":"
-                                  "\"1.1.1.2:1\",\"picks\":30,\"kv_use_mean\":0.3}],\"pod_picks_cv\":0.5,\"kv_use_mean\":0.3,\"kv_use_cv_of_means\":0,"
-                                  "\"kv_use_cv_at_one_time\":0.333333"),
+    assert_str(buf_str(&out),
+               STR("\"pod_use\":[{\"pod\":\"a\",\"address\":\"1.1.1.1:1\",\"picks\":10,\"kv_use_mean\":0.3},{\"pod\":"
+                   "\"b\",\"address\":"
+                   "\"1.1.1.2:1\",\"picks\":30,\"kv_use_mean\":0.3}],\"pod_picks_cv\":0.5,\"kv_use_mean\":0.3,\"kv_use_"
+                   "cv_of_means\":0,"
+                   "\"kv_use_cv_at_one_time\":0.333333"),
                "json");
     buf_clear(&out);
     pod_watch_report(w, &out);
@@ -216,9 +231,13 @@ static void progress_lines(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lines_in_any_split), cmocka_unit_test(whole_lines_hold_nothing),
-                                       cmocka_unit_test(endless_line_is_refused), cmocka_unit_test(events),
-                                       cmocka_unit_test(error_codes),           cmocka_unit_test(cache_of_a_page),
-                                       cmocka_unit_test(sums_over_pods),        cmocka_unit_test(progress_lines)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(lines_in_any_split),
+                                       cmocka_unit_test(whole_lines_hold_nothing),
+                                       cmocka_unit_test(endless_line_is_refused),
+                                       cmocka_unit_test(events),
+                                       cmocka_unit_test(error_codes),
+                                       cmocka_unit_test(cache_of_a_page),
+                                       cmocka_unit_test(sums_over_pods),
+                                       cmocka_unit_test(progress_lines)};
     return RUN_TESTS(tests);
 }
