@@ -141,6 +141,7 @@ static const struct lora_use *victim_of(const struct sched *s, const struct ep *
 void lora_claim(struct sched *s, const struct pick *k)
 {
     uint32_t best = NO_SLOT, fewest = UINT32_MAX;
+    uint64_t victim = 0;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         struct lora *l = s->eps[i].lora;
         if (l && l->claim == k->r->model) { /* one at a time */
@@ -153,6 +154,7 @@ void lora_claim(struct sched *s, const struct pick *k)
         const struct lora_use *u = victim_of(s, &s->eps[i]);
         if (u && u->ours < fewest) {
             fewest = u->ours;
+            victim = u->name;
             best = i;
         }
     }
@@ -160,7 +162,7 @@ void lora_claim(struct sched *s, const struct pick *k)
         return;
     struct lora *l = s->eps[best].lora;
     l->claim = k->r->model;
-    l->victim = victim_of(s, &s->eps[best])->name;
+    l->victim = victim;
     l->asked_us = s->now_us;
     l->claim_us = s->now_us + (uint64_t)(s->p.lora_wait_s * SEC);
     s->n_claims++;
