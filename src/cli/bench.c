@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -168,6 +169,62 @@ static void make_texts(struct bench *b)
                        (unsigned)(now.tv_nsec ^ now.tv_sec << 12 ^ getpid()));
 }
 
+/* ---- files of results ---- */
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static char *file_name(const struct bench *b)
+{
+    const struct bench_cli *o = &b->o;
+    char concurrency[40] = "", rate[40] = "inf";
+    struct buf name;
+    buf_init(&name, 4096);
+    if (o->max_concurrency)
+        (void)snprintf(concurrency, sizeof(concurrency), "-concurrency%llu", (unsigned long long)o->max_concurrency);
+    if (isfinite(o->arrivals.rate))
+        (void)snprintf(rate, sizeof(rate), "%g", o->arrivals.rate);
+    if (o->result_dir && !(o->result_filename && o->result_filename[0] == '/'))
+        buf_addf(&name, "%s/", o->result_dir);
+    if (o->result_filename)
+        buf_add_str(&name, str_c(o->result_filename));
+    else
+        buf_addf(&name, "%s-%sqps%s-%s-%s.json", o->label && *o->label ? o->label : o->backend, rate, concurrency,
+                 last_part(o->model), b->date);
+    char *copy = str_dup(buf_str(&name));
+    buf_free(&name);
+    return copy;
+}
+
+/* Before the run, so that no run is lost for a mistyped directory. */
+static bool can_write(const char *path, struct errbuf *err)
+{
+    const char *slash = strrchr(path, '/');
+    struct str dir = slash ? str_first(str_c(path), (size_t)MAX(slash - path, 1)) : STR(".");
+    char *copy = str_dup(dir);
+    bool ok = access(copy, W_OK | X_OK) == 0;
+    int why = errno;
+    free(copy);
+    return ok || err_set(err, "%s cannot be written: %s.", path, strerror(why)) == 0;
+}
+
+static bool check_outputs(const struct bench *b, struct errbuf *err)
+{
+    const struct bench_cli *o = &b->o;
+    bool ok = true;
+    if (o->save_result || o->append_result) {
+        if (o->result_dir && mkdir(o->result_dir, 0777) != 0 && errno != EEXIST)
+            return err_set(err, "%s cannot be made: %s.", o->result_dir, strerror(errno)) == 0;
+        char *path = file_name(b);
+        ok = can_write(path, err);
+        free(path);
+    }
+    return ok && (!o->plot || can_write(o->plot, err));
+}
+
 /* ---- the run ---- */
 
 static double cpu_seconds(void)
@@ -303,34 +360,6 @@ static void remarks(const struct bench *b)
         note("the client itself was busy %.0f %% of the time: what it measured may be its own slowness", 100 * share);
 }
 
-static const char *last_part(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
-}
-
-static char *file_name(const struct bench *b)
-{
-    const struct bench_cli *o = &b->o;
-    char concurrency[40] = "", rate[40] = "inf";
-    struct buf name;
-    buf_init(&name, 4096);
-    if (o->max_concurrency)
-        (void)snprintf(concurrency, sizeof(concurrency), "-concurrency%llu", (unsigned long long)o->max_concurrency);
-    if (isfinite(o->arrivals.rate))
-        (void)snprintf(rate, sizeof(rate), "%g", o->arrivals.rate);
-    if (o->result_dir && !(o->result_filename && o->result_filename[0] == '/'))
-        buf_addf(&name, "%s/", o->result_dir);
-    if (o->result_filename)
-        buf_add_str(&name, str_c(o->result_filename));
-    else
-        buf_addf(&name, "%s-%sqps%s-%s-%s.json", o->label && *o->label ? o->label : o->backend, rate, concurrency,
-                 last_part(o->model), b->date);
-    char *copy = str_dup(buf_str(&name));
-    buf_free(&name);
-    return copy;
-}
-
 static void add_members(struct buf *json, const struct bench *b)
 {
     while (json->n && json->p[json->off + json->n - 1] != '}')
@@ -446,7 +475,8 @@ static int bench_run_all(struct bench *b)
     bench_cli_extra(&b->o, &b->extra);
     make_texts(b);
     bool ok = find_target(b, &err) && dataset_load(&b->data, &b->o.data, &err) &&
-              probe_wait(&b->target, b->o.ready_wait_us, &err) && find_model(b, &err) && run(b, &err);
+              probe_wait(&b->target, b->o.ready_wait_us, &err) && find_model(b, &err) && check_outputs(b, &err) &&
+              run(b, &err);
     int rc = 1;
     if (ok)
         rc = conclude(b);

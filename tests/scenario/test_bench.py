@@ -477,8 +477,14 @@ def test_saved_files(server, bench, tmp_path, binary):
     r = bench("--compare", a, b, "--plot", plot, save=False)
     assert r.code == 0 and r.out.splitlines()[0].split() == ["a", "b"] and "<svg" in plot.read_text()
     assert bench("--compare", a, tmp_path / "none.json", save=False).code == 1
+    asked = len(bodies(s))
     r = bench(*options, "--save-result", "--result-filename", "no/such/dir.json", save=False)
-    assert r.code == 1 and "cannot be written" in r.err and "Successful requests" in r.out
+    assert r.code == 1 and "no/such/dir.json cannot be written: No such file" in r.err
+    r = bench(*options, "--plot", "/no/such/p.svg", save=False)
+    assert r.code == 1 and "/no/such/p.svg cannot be written: No such file" in r.err
+    assert len(bodies(s)) == asked, "told before the run"
+    assert bench(*options, "--save-result", "--result-dir", tmp_path / "new", "--result-filename", "x.json", save=False).code == 0
+    assert (tmp_path / "new" / "x.json").exists()
 
 
 def test_commands_of_the_documents(cluster, bench):
