@@ -50,10 +50,14 @@ struct flow_slot { /* as the views told last */
     double waiting, kv_use;
 };
 
-struct flow_pair { /* service of two flows of a priority since both wait and could be placed: first minus second, per
-                      weight */
+/* Service of two flows of a priority since both wait and could be placed, per weight. [0]: the gain of the first on the
+ * second, [1]: the other way round. Of a charge that was too high what could not be given back counts as received; how
+ * much that is is not known here, so the gain is that of what the one got in truth over what the other was charged at
+ * least: never more than the true one. */
+struct flow_pair {
     bool on;
-    double diff, low, high, owed; /* owed: the most that was charged too little at a time, of either */
+    double gain[2], least[2], rise[2];
+    double owed; /* the most that was charged too little at a time, of either */
 };
 
 struct flow_world {

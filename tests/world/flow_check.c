@@ -172,7 +172,7 @@ static double bound_of(const struct flow_world *w, const struct flow_pair *pr, u
 static void judge_pair(struct flow_world *w, uint32_t band, uint32_t f, uint32_t g)
 {
     const struct flow_pair *pr = pair_of(w, band, f, g);
-    double bound = bound_of(w, pr, band), range = pr->high - pr->low;
+    double bound = bound_of(w, pr, band), range = MAX(pr->rise[0], pr->rise[1]);
     if (!pr->on || bound <= 0)
         return;
     w->n_pair_checks++;
@@ -185,19 +185,25 @@ static void judge_pair(struct flow_world *w, uint32_t band, uint32_t f, uint32_t
         w->worst_pair[w->exact] = MAX(w->worst_pair[w->exact], range / bound);
 }
 
+/* By how much one has gained on the other, at the most, over any stretch of time. */
+static void pair_rise(struct flow_pair *pr, bool second, double by)
+{
+    pr->gain[second] += by;
+    pr->least[second] = MIN(pr->least[second], pr->gain[second]);
+    pr->rise[second] = MAX(pr->rise[second], pr->gain[second] - pr->least[second]);
+}
+
 static void pairs_service(struct flow_world *w, struct flow_req *q)
 {
     uint32_t band = band_of(q), f = (uint32_t)q->r.flow;
     double weight = flow_weight(w, f), c = charge(q) / weight, real = q->real / weight;
     w->owed[band][f] += MAX(0, q->real - charge(q));
-    w->largest[band] = MAX(w->largest[band], c);
     for (uint32_t g = 0; g < FLOW_FLOWS; g++) {
         struct flow_pair *pr = pair_of(w, band, f, g);
         if (f == g || !pr->on)
             continue;
-        pr->diff += f < g ? real : -real;
-        pr->high = MAX(pr->high, pr->diff);
-        pr->low = MIN(pr->low, pr->diff);
+        pair_rise(pr, f > g, real);
+        pair_rise(pr, f < g, -MAX(real, c));
         pr->owed = MAX(pr->owed, MAX(w->owed[band][f] / weight, w->owed[band][g] / flow_weight(w, g)));
         judge_pair(w, band, f, g);
     }
@@ -334,6 +340,7 @@ static void on_reserve(struct flow_world *w, const struct sched_event *ev)
     if (!fallback)
         nobody_passed_over(w, i, slot);
     w->picked_slots |= 1ull << slot;
+    w->largest[band_of(q)] = MAX(w->largest[band_of(q)], charge(q) / flow_weight(w, q->r.flow));
     if (!forced)
         pairs_service(w, q);
     backlog_del(w, q);
