@@ -155,12 +155,6 @@ static void row(struct table *t, const struct figure *f)
     end_line(t->out);
 }
 
-static int by_number(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The percentiles of a metric that any run has, ascending. */
 static size_t percentiles_of(const struct table *t, const char *metric, double *out, size_t room)
 {
@@ -181,8 +175,7 @@ static size_t percentiles_of(const struct table *t, const char *metric, double *
                 if (k == n)
                     out[n++] = p;
             }
-    if (n > 1)
-        qsort(out, n, sizeof(*out), by_number);
+    bench_sort(out, n);
     return n;
 }
 
