@@ -220,7 +220,10 @@ void bench_json(const struct bench_run *r, const struct bench_stats *st, bool de
         if (r->show[m])
             metric(&w, r, &st->dist[m], m);
     key_u64(&w, "cached_tokens", st->cached_tokens);
-    key_number(&w, "cached_frac", st->input_tokens ? (double)st->cached_tokens / (double)st->input_tokens : (double)NAN);
+    /* a server that never reports cached tokens says nothing of their share */
+    key_number(&w, "cached_frac",
+               st->cached_tokens && st->input_tokens ? (double)st->cached_tokens / (double)st->input_tokens
+                                                     : (double)NAN);
     errors_by_kind(&w, r);
     per_turn(&w, r);
     per_pod(&w, r);

@@ -25,7 +25,7 @@
 #define LEGEND_ROW 20
 #define LEGEND_W   310
 #define MAX_CURVES 64
-#define POINTS     400  /* of a line, at most; the ends and the highest shares are kept */
+#define POINTS     400 /* of a line, at most; the ends and the highest shares are kept */
 #define WIDE_RANGE 8.0 /* largest over smallest value from which the scale is logarithmic */
 #define SVG_MAX    (64u << 20)
 
@@ -201,7 +201,7 @@ static void scale(struct panel *p)
         if (n == 0)
             continue;
         hi = MAX(hi, (double)v[n - 1]);
-        for (uint32_t k = n / 1000; k < n; k++) /* the lowest thousandth may lie left of the edge */
+        for (uint32_t k = n / 25; k < n; k++) /* the lowest 4 % may lie left of the edge */
             if (v[k] > 0) {
                 lo = MIN(lo, (double)v[k]);
                 break;
