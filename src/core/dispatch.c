@@ -5,7 +5,7 @@
  *                    -> discarded    (over capacity, by somebody else's arrival)
  *                    -> timed out    (waited for its TTL)
  *                    -> cancelled    (its client left)
- *          -> refused at once        (over capacity; its deadline cannot be met)
+ *          -> refused at once        (over capacity; its deadline cannot be met; a retry that every endpoint has failed)
  *
  * flow_run leaves nobody queued who could be placed. So a newcomer that can be placed overtakes nobody who could have been served instead. */
 #include "core/sched_int.h"
@@ -254,10 +254,24 @@ static bool too_late(const struct sched *s, const struct sched_req *r)
     return wait_s * SEC > (double)(deadline_of(s, r) - s->now_us);
 }
 
+/* Every endpoint it could use has failed it: what it would wait for does not come with time. */
+static bool failed_by_all(struct sched *s, const struct sched_req *r)
+{
+    const struct model_column *c = r->n_tried ? model_column(s, r->model) : NULL;
+    for (uint32_t i = 0; r->n_tried && i < s->n_slots; i++) {
+        const struct ep *e = &s->eps[i];
+        if (e->used && !e->draining && !pick_tried(r, ep_ref_of(s, i)) && (!c || c->penalty[i] < INFINITY))
+            return false;
+    }
+    return r->n_tried && s->n_used;
+}
+
 static enum sched_answer enqueue(struct sched *s, struct sched_req *r)
 {
     r->pushed_us = s->now_us;
     rates_pass(s);
+    if (failed_by_all(s, r))
+        return flow_reject(s, r, REJECT_NO_ENDPOINT);
     if (!may_enter(s, r))
         return flow_reject(s, r, REJECT_QUEUE_FULL);
     if (too_late(s, r))

@@ -114,7 +114,7 @@ enum sched_reason { /* why the chosen one was chosen */
 };
 enum sched_reject {
     REJECT_NONE,
-    REJECT_NO_ENDPOINT,   /* nobody to send it to: at once without queueing, after the TTL with it */
+    REJECT_NO_ENDPOINT,   /* nobody to send it to: at once without queueing, after the TTL with it; at once, too, for a retry that all have failed */
     REJECT_SHED,          /* queueing off, all full, priority < 0 */
     REJECT_QUEUE_FULL,    /* over capacity: refused at once, or discarded later for somebody else */
     REJECT_QUEUE_TIMEOUT, /* waited for its TTL */

@@ -46,7 +46,7 @@ struct flow_ep {
 };
 
 struct flow_slot { /* as the views told last */
-    bool used, usable, ejected, full;
+    bool used, usable, ejected, draining, full;
     double waiting, kv_use;
 };
 

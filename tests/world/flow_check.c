@@ -106,6 +106,23 @@ static uint64_t allowed(const struct flow_world *w, struct flow_req *q)
     return q->allowed;
 }
 
+/* A retry for which there is no endpoint left: all that are not to go have failed it already, or do not serve its model. */
+static bool failed_by_all(const struct flow_world *w, const struct flow_req *q)
+{
+    bool known = !q->r.model, any = false, all = true, serving = true;
+    for (uint32_t k = 0; k < FLOW_EPS; k++) {
+        const struct flow_ep *e = &w->ep[k];
+        if (!e->used)
+            continue;
+        bool left = !w->slot[e->ref.slot].draining && !tried(&q->r, e->ref), fits = !q->r.model || serves(e, q->r.model);
+        any = true;
+        known = known || fits;
+        all = all && !left;
+        serving = serving && !(left && fits);
+    }
+    return q->r.n_tried && any && (known ? serving : all);
+}
+
 /* It may wait although there is room: for the holder of its prefix, or for an adapter slot. */
 static bool own_choice(const struct flow_world *w, const struct flow_req *q)
 {
@@ -136,6 +153,7 @@ void flow_look(struct flow_world *w)
         if (sl->used) {
             sl->usable = v.ready && !v.ejected && !v.draining;
             sl->ejected = v.ready && v.ejected && !v.draining;
+            sl->draining = v.draining;
             sl->waiting = v.waiting;
             sl->kv_use = v.kv_use;
             sl->full = v.waiting > (double)w->p.queue_threshold || v.kv_use > w->p.kv_threshold;
@@ -565,12 +583,13 @@ void flow_answered(struct flow_world *w, uint32_t i, enum sched_answer a)
              (unsigned long long)q->r.d.queued_us, (unsigned long long)q->waited_us);
     } else if (a == SCHED_QUEUED) {
         MUST(w, w->p.queueing, "queued, but that is off");
+        MUST(w, !failed_by_all(w, q), "a retry waits although every endpoint has failed it");
         q->pushed_us = w->now;
         wait_add(w, i);
     } else {
         enum sched_reject why = q->r.d.reject;
         q->pushed_us = w->now;
-        bool over = w->now >= flow_deadline(w, q);
+        bool over = w->now >= flow_deadline(w, q) || (why == REJECT_NO_ENDPOINT && failed_by_all(w, q));
         ends(w, i);
         MUST(w, w->p.queueing ? why != REJECT_SHED : why == REJECT_SHED || why == REJECT_NO_ENDPOINT, "rejected: %s",
              sched_reject_name(why));

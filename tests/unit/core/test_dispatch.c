@@ -291,6 +291,32 @@ static void test_retry_keeps_its_place(void **state)
     finish_all();
 }
 
+static void test_retry_that_all_have_failed(void **state)
+{
+    (void)state;
+    params();
+    start(2);
+    struct sched_model a[] = {{11, false}}, b[] = {{22, false}};
+    for (uint32_t i = 0; i < 2; i++)
+        q[0].tried[q[0].n_tried++] = ep[i];
+    assert_int_equal(submit(0, 0, 100), SCHED_REJECTED);
+    assert_int_equal(q[0].d.reject, REJECT_NO_ENDPOINT);
+    q[1].tried[q[1].n_tried++] = ep[0];
+    queued(1, 0, 100); /* the other is merely full */
+    sched_cancel(s, &q[1], now);
+    sched_ep_models(s, ep[0], a, 1, now);
+    sched_ep_models(s, ep[1], b, 1, now);
+    q[1].model = 11;
+    assert_int_equal(submit(1, 0, 100), SCHED_REJECTED); /* and does not have its model */
+    ep[2] = sched_ep_add(s, NULL, true, now);
+    queued(0, 0, 100); /* a new one may be ready soon */
+    sched_ep_probe(s, ep[2], true, now, now + 1);
+    assert_ptr_equal(sched_next_decided(s), &q[0]);
+    assert_int_equal(q[0].d.ep.slot, ep[2].slot);
+    q[1].d.ep.gen = 0;
+    finish_all();
+}
+
 static void test_new_endpoint_serves(void **state) /* X22: scaled from zero */
 {
     (void)state;
@@ -617,6 +643,7 @@ int main(void)
         cmocka_unit_test(test_no_head_of_line_blocking),
         cmocka_unit_test(test_pinned_elsewhere_when_gone),
         cmocka_unit_test(test_retry_keeps_its_place),
+        cmocka_unit_test(test_retry_that_all_have_failed),
         cmocka_unit_test(test_new_endpoint_serves),
         cmocka_unit_test(test_ttl),
         cmocka_unit_test(test_capacity_earliest),
