@@ -138,7 +138,7 @@ enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t no
     r->n_inserted = 0;
     if (!r->q.seq) /* a retry keeps its place, also when queueing was off at first */
         r->q.seq = ++s->n_arrivals;
-    return s->p.queueing ? flow_submit(s, r) : pick_run(s, r);
+    return s->p.queueing && !r->light ? flow_submit(s, r) : pick_run(s, r);
 }
 
 struct sched_req *sched_next_decided(struct sched *s)

@@ -165,6 +165,7 @@ struct sched_req {
     uint32_t n_media;
     uint64_t max_tokens;                 /* 0 unknown */
     uint32_t n_outputs;                  /* n x prompts; >= 1 */
+    bool light;                          /* no work for the model (a list, a version): never waits in the queue */
     bool streamed;                       /* the answer comes token by token: the time of the first byte says something about prefill */
     uint64_t model;                      /* hash of the name the server must serve (hash_bytes(name, 0)); 0 any */
     struct ep_ref pinned;                /* must go there when it is usable (previous_response_id) */

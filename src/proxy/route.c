@@ -163,6 +163,7 @@ static void fill_pick(struct routing *r)
     s->id = rng_u64(&rq->w->rng);
     s->n_outputs = 1;
     s->prompt_bytes = rq->body.n;
+    s->light = !rq->is_model_kind && rq->head->method != H1_POST;
     if (!rq->parsed)
         return;
     s->prompt_bytes = r->body.prompt_bytes;

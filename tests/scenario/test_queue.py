@@ -52,6 +52,19 @@ def test_on(one, annotations):
     one.gw.assert_idle()
 
 
+def test_what_needs_no_model_passes(one):
+    """A list or a version is no work for the model: it waits behind nobody."""
+    one.start_pool(ON)
+    fill(one)
+    s = shoot(one, 0)
+    wait_queued(one, 1)
+    answer = http("GET", one.url("/version"))
+    assert answer.status == 200 and "version" in answer.json()
+    assert queued(one) == 1
+    empty(one)
+    s.ok()
+
+
 def test_bytes_of_those_waiting(one):
     """A21: the gauge is the sum of the prompt bytes that wait; the limit is 104857600 by default, and shown."""
     one.start_pool(ON)

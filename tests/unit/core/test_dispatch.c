@@ -179,6 +179,18 @@ static void test_free_server_at_once(void **state) /* D6 */
     finish_all();
 }
 
+static void test_light_requests_pass(void **state)
+{
+    (void)state;
+    params();
+    start(1);
+    queued(0, 1, 100);
+    q[1].light = true;
+    assert_int_equal(submit(1, 0, 0), SCHED_PICKED);
+    assert_int_equal(next_placed(0), 0);
+    finish_all();
+}
+
 static void test_room_by_finish(void **state)
 {
     (void)state;
@@ -578,6 +590,42 @@ static void test_stale_metrics(void **state)
     finish_all();
 }
 
+static void test_whole_answers_in_waves(void **state) /* D5 */
+{
+    (void)state;
+    params();
+    p.queue_ttl_us = 3600 * SEC;
+    start(1);
+    load(0, 0, 0.1);
+    for (uint32_t i = 0; i < 40; i++) {
+        q[i] = (struct sched_req){.id = i, .flow = 1, .prompt_bytes = 400, .n_outputs = 1};
+        sched_submit(s, &q[i], now);
+    }
+    uint32_t waiting = stat_queued();
+    assert_in_range(waiting, 20, 30);
+    for (int i = 0; i < 20; i++) /* no answer, no scrape: that time passes says nothing */
+        sched_tick(s, now += 100000);
+    assert_int_equal(stat_queued(), waiting);
+    load(0, 0, 0.1); /* it lets nobody wait: the next wave */
+    sched_tick(s, now += 100000);
+    assert_in_range(stat_queued(), waiting - 14, waiting - 8);
+    waiting = stat_queued();
+    now += 100000;
+    load(0, 10, 0.1); /* now it does */
+    for (int i = 0; i < 20; i++)
+        sched_tick(s, now += 100000);
+    assert_int_equal(stat_queued(), waiting);
+    while (sched_next_decided(s))
+        ;
+    for (uint32_t i = 0; i < 40; i++) {
+        sched_cancel(s, &q[i], now);
+        q[i].d.ep.gen = q[i].d.reject == REJECT_NONE ? q[i].d.ep.gen : 0;
+    }
+    while (sched_next_decided(s))
+        ;
+    finish_all();
+}
+
 /* ---- waiting for the holder of the prefix ---- */
 
 static char text[40000];
@@ -637,6 +685,7 @@ int main(void)
         cmocka_unit_test(test_classes_in_order),
         cmocka_unit_test(test_integer_priorities),
         cmocka_unit_test(test_free_server_at_once),
+        cmocka_unit_test(test_light_requests_pass),
         cmocka_unit_test(test_room_by_finish),
         cmocka_unit_test(test_deadline_order),
         cmocka_unit_test(test_flows_share),
@@ -655,6 +704,7 @@ int main(void)
         cmocka_unit_test(test_switched_off_in_steps),
         cmocka_unit_test(test_hot_limits),
         cmocka_unit_test(test_stale_metrics),
+        cmocka_unit_test(test_whole_answers_in_waves),
         cmocka_unit_test(test_prefix_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
