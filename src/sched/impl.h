@@ -66,7 +66,9 @@ void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us);
 void port_set_models(struct port *p, struct ep *e, char **ids, const bool *adapter, uint32_t n);
 void port_set_params(struct port *p, const struct sched_params *params);
 uint64_t port_tick(struct port *p, uint64_t now_us, bool *waited_for); /* returns when the scheduler wants the next one */
-bool port_waited_for(struct port *p);                                  /* requests wait here */
+/* Where nobody waits: from now on nobody will. A port out of the table is ticked no more, and requests routed by an older
+ * snapshot may still come. */
+bool port_close_queue(struct port *p);
 void port_empty(struct port *p);      /* removes its endpoints */
 void ports_bury(struct ports *ps);    /* scraping thread: drops retired ports for which nobody waits */
 

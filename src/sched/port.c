@@ -363,12 +363,16 @@ void port_queue(struct port *p, struct port_queue *out)
     pthread_mutex_unlock(&p->lock);
 }
 
-bool port_waited_for(struct port *p)
+bool port_close_queue(struct port *p)
 {
     pthread_mutex_lock(&p->lock);
-    bool waited_for = p->n_queued > 0;
-    pthread_mutex_unlock(&p->lock);
-    return waited_for;
+    bool empty = p->n_queued == 0;
+    if (empty) {
+        p->params.queueing = false;
+        sched_set_params(p->sched, &p->params, port_now_us(p));
+    }
+    leave(p);
+    return empty;
 }
 
 /* Formatting hundreds of endpoints takes longer than a pick may wait, hence the copies. */

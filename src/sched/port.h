@@ -54,7 +54,7 @@ struct ports *ports_new(const struct ports_opts *o); /* starts the scraping thre
 void ports_free(struct ports *ps);                   /* stops it; no request may be in flight */
 /* Control thread. ports_follow creates and updates what the snapshot has; ports_prune drops the ports it has not: once nobody picks by an older
  * snapshot any more. A port in whose queue requests wait keeps its endpoints and stays in the table until the last of them was sent on, has
- * left or has waited long enough. ports_apply does both. */
+ * left or has waited long enough. Who comes to a port that is out of it (a late retry) finds no endpoint, and does not wait for one. ports_apply does both. */
 void ports_follow(struct ports *ps, const struct conf *c);
 void ports_prune(struct ports *ps, const struct conf *c);
 void ports_apply(struct ports *ps, const struct conf *c);

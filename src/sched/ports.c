@@ -169,7 +169,7 @@ static struct port *take_unwanted(struct ports *ps, const struct conf *c)
         if (c ? wanted(c, p) : !p->retired || ps->closing)
             continue;
         p->retired = true;
-        if (!port_waited_for(p)) {
+        if (port_close_queue(p)) {
             gone = p;
             break;
         }

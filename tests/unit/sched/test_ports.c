@@ -514,6 +514,26 @@ static void test_a_port_outlives_its_snapshot_while_somebody_waits(void **state)
     ports_free(ps);
 }
 
+/* A retry, or a body that took its time: routed by a snapshot from before. Nobody would tell it that it has waited long
+ * enough. */
+static void test_nobody_waits_at_a_port_that_is_gone(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_full(&p);
+    struct waiter w = waiter(0);
+    struct conf *none = make_conf(1);
+    none->n_backends = 0;
+    ports_apply(ps, none);
+    assert_true(port_is_gone(ps));
+    assert_int_equal(port_submit(p, &w.r), SCHED_REJECTED);
+    assert_int_equal(w.r.core.d.reject, REJECT_NO_ENDPOINT);
+    free_conf(none);
+    port_unref(p);
+    ports_free(ps);
+    loop_free(w.loop);
+}
+
 /* The table is freed while a port waits to be buried. */
 static void test_ends_with_a_retired_port(void **state)
 {
@@ -544,6 +564,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_time_to_live_and_cancel, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_switched_off, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_a_port_outlives_its_snapshot_while_somebody_waits, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_nobody_waits_at_a_port_that_is_gone, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_ends_with_a_retired_port, open_all, close_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
