@@ -357,7 +357,7 @@ static void sample(struct fleet *f)
         f->waiting_sum += es.waiting;
         f->waiting_n++;
         idle = idle || (!es.waiting && !es.running);
-        room = room || (!es.waiting && es.kv_usage_frac < 0.5);
+        room = room || (!es.waiting && es.kv_usage_frac < 0.5 && es.step_tokens < f->p->engine.max_batched_tokens / 2);
     }
     f->out->waited_beside_idle += idle && f->n_queued;
     f->room_since_us = !room || !f->n_queued ? 0 : f->room_since_us ? f->room_since_us : f->now;

@@ -55,8 +55,8 @@ struct fleet_report {
     uint64_t peak_jobs;
     uint64_t
         waited_beside_idle; /* moments, of 100 a second, when somebody was queued and an engine had nothing to do */
-    uint64_t longest_beside_room_us; /* longest time somebody was queued beside an engine with nothing waiting and half
-                                      * of its memory free */
+    uint64_t longest_beside_room_us; /* longest time somebody was queued beside an engine with nothing waiting, half
+                                      * of its memory free and half of its step unused */
 };
 
 /* Runs it; aborts when accounts do not come out even at the end. The report is freed with fleet_report_free. */

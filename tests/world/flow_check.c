@@ -106,7 +106,8 @@ static uint64_t allowed(const struct flow_world *w, struct flow_req *q)
     return q->allowed;
 }
 
-/* A retry for which there is no endpoint left: all that are not to go have failed it already, or do not serve its model. */
+/* A retry for which there is no endpoint left: all that are not to go have failed it already, or do not serve its
+ * model. */
 static bool failed_by_all(const struct flow_world *w, const struct flow_req *q)
 {
     bool known = !q->r.model, any = false, all = true, serving = true;
@@ -114,7 +115,8 @@ static bool failed_by_all(const struct flow_world *w, const struct flow_req *q)
         const struct flow_ep *e = &w->ep[k];
         if (!e->used)
             continue;
-        bool left = !w->slot[e->ref.slot].draining && !tried(&q->r, e->ref), fits = !q->r.model || serves(e, q->r.model);
+        bool left = !w->slot[e->ref.slot].draining && !tried(&q->r, e->ref),
+             fits = !q->r.model || serves(e, q->r.model);
         any = true;
         known = known || fits;
         all = all && !left;
