@@ -15,6 +15,7 @@
 #define DRAIN_HALF_LIFE_S 20.0
 #define DRAIN_SAMPLES     5.0 /* dispatches, */
 #define DRAIN_BUSY_S      0.5 /* and time with somebody waiting, before the rate says anything */
+#define DRAIN_HOPELESS_S  5.0 /* a priority that waited so long and got nothing: that says enough */
 #define OPTIMISM          1.25 /* a request is refused early only when even so much faster would be too late */
 #define SWITCHED_OFF_RUN  256  /* requests sent on per verb when queueing was switched off: a few hundred microseconds */
 #define OUT_WEIGHT        2.0  /* an output token counts as so many input tokens (VTC) */
@@ -42,8 +43,12 @@ static double rate_of(const struct rate *r)
 
 static void rates_pass(struct sched *s) /* before the queue or the number in flight changes */
 {
+    if (s->drain.at_us >= s->now_us)
+        return;
     rate_pass(&s->drain, s->now_us, queue_n(s->queue) > 0);
     rate_pass(&s->done, s->now_us, s->inflight > 0);
+    for (uint32_t i = 0; i < DRAIN_CLASSES && s->classes[i].used; i++)
+        rate_pass(&s->classes[i].r, s->now_us, queue_n_at(s->queue, s->classes[i].priority) > 0);
 }
 
 double flow_drain_rate(const struct sched *s)
@@ -51,12 +56,57 @@ double flow_drain_rate(const struct sched *s)
     return rate_of(&s->drain);
 }
 
+static const struct drain_class *find_class(const struct sched *s, int priority)
+{
+    for (uint32_t i = 0; i < DRAIN_CLASSES && s->classes[i].used; i++)
+        if (s->classes[i].priority == priority)
+            return &s->classes[i];
+    return NULL;
+}
+
+static struct drain_class *class_of(struct sched *s, int priority)
+{
+    struct drain_class *least = &s->classes[0];
+    for (uint32_t i = 0; i < DRAIN_CLASSES; i++) {
+        struct drain_class *c = &s->classes[i];
+        if (c->used && c->priority == priority)
+            return c;
+        if (!c->used || c->r.busy_s < least->r.busy_s)
+            least = c;
+        if (!c->used)
+            break;
+    }
+    *least = (struct drain_class){.priority = priority, .used = true, .r.at_us = s->now_us};
+    return least;
+}
+
+/* Requests per second that reach this priority when those above it, who come first whenever they come, have been served. */
+static double rate_for(const struct sched *s, int priority)
+{
+    const struct drain_class *c = find_class(s, priority);
+    if (c && (rate_of(&c->r) > 0 || c->r.busy_s >= DRAIN_HOPELESS_S))
+        return (c->r.n + 1) / c->r.busy_s;
+    return rate_of(&s->drain);
+}
+
+/* Seconds until those before a newcomer are served, at the measured rates; false: not known. */
+static bool expected_wait(const struct sched *s, const struct sched_req *r, double *wait_s)
+{
+    double all = rate_of(&s->drain);
+    if (all <= 0)
+        return false;
+    uint64_t higher = r->priority < INT32_MAX ? queue_n_at_least(s->queue, r->priority + 1) : 0;
+    uint64_t before = queue_n_before(s->queue, r->priority, r->flow);
+    *wait_s = (double)higher / all + (double)(before - higher) / rate_for(s, r->priority);
+    return true;
+}
+
 /* Seconds until capacity for one more of this priority and flow can be expected; 0 = not known. */
 double flow_retry_after(const struct sched *s, const struct sched_req *r)
 {
-    double drain = rate_of(&s->drain), done = rate_of(&s->done);
-    if (drain > 0)
-        return ((double)queue_n_before(s->queue, r->priority, r->flow) + 1) / drain;
+    double wait_s, done = rate_of(&s->done);
+    if (expected_wait(s, r, &wait_s))
+        return wait_s + 1 / rate_for(s, r->priority);
     return done > 0 ? 1 / done : 0;
 }
 
@@ -144,6 +194,7 @@ static void dispatched(struct sched *s, struct sched_req *r)
     r->d.queued_us = MAX(r->waited_us, 1u);
     rates_pass(s);
     s->drain.n++;
+    class_of(s, r->priority)->r.n++;
     s->n_dispatched++;
     queue_take(s->queue, &r->q, charge_of(r));
     decided(s, r);
@@ -246,12 +297,11 @@ static bool may_enter(const struct sched *s, const struct sched_req *r)
 
 static bool too_late(const struct sched *s, const struct sched_req *r)
 {
-    double rate = rate_of(&s->drain);
+    double wait_s;
     bool asked = s->p.early_refusal == EARLY_ALL || (s->p.early_refusal == EARLY_OWN && r->ttl_us);
-    if (!asked || rate <= 0 || r->waited_us || r->n_tried)
+    if (!asked || r->waited_us || r->n_tried || !expected_wait(s, r, &wait_s))
         return false;
-    double wait_s = (double)queue_n_before(s->queue, r->priority, r->flow) / (rate * OPTIMISM);
-    return wait_s * SEC > (double)(deadline_of(s, r) - s->now_us);
+    return wait_s / OPTIMISM * SEC > (double)(deadline_of(s, r) - s->now_us);
 }
 
 /* Every endpoint it could use has failed it: what it would wait for does not come with time. */
@@ -279,6 +329,7 @@ static enum sched_answer enqueue(struct sched *s, struct sched_req *r)
     while (over(s, queue_n(s->queue) + 1, queue_bytes(s->queue) + r->q.bytes))
         turn_away(s, req_of(victim(s)), REJECT_QUEUE_FULL);
     r->state = REQ_QUEUED;
+    (void)class_of(s, r->priority); /* from now on it counts that this priority waits */
     push(s, r);
     return SCHED_QUEUED;
 }

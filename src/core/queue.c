@@ -315,6 +315,12 @@ uint64_t queue_bytes_above(const struct queue *q, int priority)
     return n;
 }
 
+uint64_t queue_n_at(const struct queue *q, int priority)
+{
+    const struct band *b = queue_band_find(q, priority);
+    return b ? b->n : 0;
+}
+
 uint64_t queue_n_at_least(const struct queue *q, int priority)
 {
     uint64_t n = 0;

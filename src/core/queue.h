@@ -103,6 +103,7 @@ struct queue_item *queue_earliest_lowest(struct queue *q); /* of the lowest prio
 uint64_t queue_n(const struct queue *q);
 uint64_t queue_bytes(const struct queue *q);
 uint64_t queue_bytes_above(const struct queue *q, int priority); /* of all with a higher priority */
+uint64_t queue_n_at(const struct queue *q, int priority); /* waiting with this priority */
 uint64_t queue_n_at_least(const struct queue *q, int priority); /* waiting with this priority or a higher one */
 /* Upper estimate of how many are served before a newcomer of this priority and flow: all of higher bands, and of its own band at most
  * (waiting in its flow + 1) x flows with items waiting, not more than the band has. */

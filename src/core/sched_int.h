@@ -111,6 +111,7 @@ struct model_column { /* what a request for the model costs extra: INFINITY wher
     uint64_t lora_seen; /* changes taken in */
 };
 
+#define DRAIN_CLASSES 8
 struct rate { /* events per second of busy time, both fading */
     double n, busy_s;
     uint64_t at_us;
@@ -146,6 +147,11 @@ struct sched {
     uint32_t n_room;  /* endpoints with room */
     bool room_gained; /* since flow_run looked: who was blocked may be placed now */
     struct rate drain, done;
+    struct drain_class { /* the same for one priority alone, while somebody of it waits; of more priorities those that waited longest */
+        int priority;
+        bool used;
+        struct rate r;
+    } classes[DRAIN_CLASSES];
     void (*on_event)(void *ctx, const struct sched_event *ev);
     void *event_ctx;
     bool applying; /* events of another are played: not sent on */

@@ -477,6 +477,33 @@ static void test_early_refusal(void **state)
     finish_all();
 }
 
+/* What a low priority can expect is what those above it leave. */
+static void test_estimate_by_priority(void **state)
+{
+    (void)state;
+    params();
+    start(1);
+    uint32_t n = 0;
+    for (; n < 4; n++) {
+        q[n].ttl_us = 500 * SEC;
+        queued(n, -1, 100);
+    }
+    for (int i = 0; i < 20; i++, n++) { /* four a second, all to those above */
+        queued(n, 0, 100);
+        now += 249000;
+        assert_int_equal(next_placed(0), n);
+    }
+    q[n].ttl_us = 5 * SEC;
+    assert_int_equal(submit(n++, -1, 100), SCHED_REJECTED); /* 4 before it: one second at four a second */
+    assert_int_equal(q[n - 1].d.reject, REJECT_DEADLINE);
+    assert_true(q[n - 1].d.retry_after_s > 10);
+    q[n].ttl_us = 1 * SEC;
+    queued(n, 0, 100);
+    while (next_placed(0) != UINT32_MAX)
+        ;
+    finish_all();
+}
+
 static void test_cancel(void **state) /* A24 */
 {
     (void)state;
@@ -699,6 +726,7 @@ int main(void)
         cmocka_unit_test(test_capacity_by_class),
         cmocka_unit_test(test_count_capacity),
         cmocka_unit_test(test_early_refusal),
+        cmocka_unit_test(test_estimate_by_priority),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_switched_off_drains),
         cmocka_unit_test(test_switched_off_in_steps),

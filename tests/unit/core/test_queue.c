@@ -77,6 +77,8 @@ static void test_priorities(void **state)
     struct queue_item it[7];
     for (int i = 0; i < 7; i++)
         push(&it[i], pushed[i], 1, 1);
+    assert_int_equal(queue_n_at(q, INT_MAX), 1);
+    assert_int_equal(queue_n_at(q, INT_MAX - 1), 0);
     assert_int_equal(queue_n_at_least(q, INT_MIN), 7);
     assert_int_equal(queue_n_at_least(q, 0), 4);
     assert_int_equal(queue_n_at_least(q, 1), 3);
