@@ -488,7 +488,7 @@ static void test_estimate_by_priority(void **state)
         q[n].ttl_us = 500 * SEC;
         queued(n, -1, 100);
     }
-    for (int i = 0; i < 20; i++, n++) { /* four a second, all to those above */
+    for (int i = 0; i < 40; i++, n++) { /* four a second, all to those above */
         queued(n, 0, 100);
         now += 249000;
         assert_int_equal(next_placed(0), n);
