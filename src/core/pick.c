@@ -390,7 +390,7 @@ bool pick_full_holder(struct sched *s, struct sched_req *r, uint32_t *slot)
     if (s->p.policy != SCHED_PREFIX_CACHE || !r->hashes || !s->n_used)
         return false;
     compute(s, &k);
-    if (!k.n)
+    if (!k.n || choose_pinned(s, &k)) /* where it must go is no choice of its own */
         return false;
     float limit = hold_limit(s, &k, MAX(s->p.tie_band_s, TIE_SHARE * (double)k.least));
     if (!choose_session(s, &k, limit) && !(k.match && k.match->n && choose_holder(s, &k, limit)))

@@ -686,6 +686,10 @@ static void test_prefix_wait(void **state)
     queued(1, 0, sizeof(text)); /* by its own choice: the second endpoint is free, */
     assert_int_equal(submit(2, -1, 10), SCHED_PICKED); /* and serves others meanwhile */
     assert_int_equal(q[2].d.ep.slot, ep[1].slot);
+    with_prefix(0);
+    q[0].pinned = ep[1];
+    assert_int_equal(submit(0, 0, sizeof(text)), SCHED_PICKED); /* has nothing to choose */
+    assert_int_equal(q[0].d.ep.slot, ep[1].slot);
     now += 500000;
     load(0, 0, 0.1);
     assert_ptr_equal(sched_next_decided(s), &q[1]);
