@@ -403,7 +403,7 @@ static void new_deadline(void *ctx, struct queue_item *it)
     queue_set_deadline(s->queue, it, wake_of(s, req_of(it)));
 }
 
-void flow_params(struct sched *s)
+void flow_params(struct sched *s, bool new_ttl)
 {
     uint64_t flows[SCHED_MAX_FLOW_WEIGHTS];
     double weights[SCHED_MAX_FLOW_WEIGHTS];
@@ -415,7 +415,8 @@ void flow_params(struct sched *s)
     queue_set_weights(s->queue, flows, weights, n);
     s->p.flow_weights = NULL; /* the queue has its copy */
     queue_set_order(s->queue, s->p.queue_order == ORDER_DEADLINE);
-    queue_each(s->queue, new_deadline, s);
+    if (new_ttl) /* with many that wait it takes its time */
+        queue_each(s->queue, new_deadline, s);
     while (over(s, queue_n(s->queue), queue_bytes(s->queue)))
         turn_away(s, req_of(victim(s)), REJECT_QUEUE_FULL);
     s->room_gained = true;

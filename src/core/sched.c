@@ -31,7 +31,7 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     s->mean_tokens = 500;
     s->mean_prefill_s = work_prefill_s(s, s->mean_tokens, s->mean_tokens);
     s->explore_slot = NO_SLOT;
-    flow_params(s);
+    flow_params(s, false);
     return s;
 }
 
@@ -74,14 +74,14 @@ static void index_restart(struct sched *s)
 
 void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t now_us)
 {
-    bool restart = p->block_bytes != s->p.block_bytes;
+    bool restart = p->block_bytes != s->p.block_bytes, new_ttl = p->queue_ttl_us != s->p.queue_ttl_us;
     s->models_version++; /* the columns hold costs */
     s->p = checked(p);
     if (restart)
         index_restart(s);
     s->refresh_us = 0;
     ep_refresh_all(s, now_us);
-    flow_params(s);
+    flow_params(s, new_ttl);
     flow_run(s);
 }
 

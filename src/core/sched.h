@@ -16,7 +16,8 @@
  * Who goes next when an endpoint has room: the highest priority; inside it the flow that had least service for its weight (virtual token counter,
  * OSDI'24: 1 x input + 2 x output tokens, charged at dispatch by estimate and corrected at the finish; a flow that returns starts at the
  * virtual time of those waiting: idle time earns nothing); inside a flow first come first served, or the nearest deadline. The endpoint is chosen at that moment, among those
- * with room. Who cannot be placed (model, pinned endpoint) holds nobody up. Every operation is O(log n) in the requests queued.
+ * with room. Who cannot be placed (model, pinned endpoint) holds nobody up. Every operation is O(log n) in the requests queued; a changed TTL or order
+ * (sched_set_params) is O(n log n).
  *
  * Ownership: requests are the caller's and stay valid from sched_submit to sched_finish, sched_cancel or their return by sched_next_decided as
  * rejected. The scheduler owns the endpoint table, the index and the queue's heaps. Memory is bounded by the number of endpoints, the index capacity,

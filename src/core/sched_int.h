@@ -34,11 +34,12 @@ struct ledger { /* requests in flight: of this gateway, or of its replicas */
     double pending_s, pending_tokens; /* prefill without a first token */
     double context, out;              /* tokens of decoding requests; output still expected of all */
     double mem;                       /* KV tokens only one request holds */
+    double held;                      /* of mem, those of decoding requests: the others' are still to be taken */
 };
 
 struct inflight_hist {
     uint32_t max_inflight;
-    float min_mem;
+    float min_held;
 };
 
 struct lora_use { /* an adapter on an endpoint */
@@ -68,7 +69,7 @@ struct ep {
     bool has_load;
     uint32_t own_at_load; /* most of ours around the scrape */
     uint32_t own_at_done; /* ours when it arrived */
-    double mem_at_load;
+    double held_at_load; /* what of ours the reported KV use contains */
     double run_cap; /* how many it ran at once when a scrape showed others waiting; 0: not known */
     double others_waiting, others_running; /* as of the scrape; decayed by others_decay */
     double decay;                          /* 1 at the scrape, halves with time, 0 when stale */
@@ -264,7 +265,7 @@ enum sched_answer flow_reject(struct sched *s, struct sched_req *r, enum sched_r
 void flow_cancel(struct sched *s, struct sched_req *r);
 void flow_run(struct sched *s); /* after every verb */
 uint64_t flow_tick(struct sched *s);
-void flow_params(struct sched *s); /* after s->p changed */
+void flow_params(struct sched *s, bool new_ttl); /* after s->p changed */
 void flow_settle(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u);
 void flow_move_lane(struct sched *s, struct sched_req *r);
 double flow_drain_rate(const struct sched *s);
