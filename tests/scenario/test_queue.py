@@ -321,3 +321,14 @@ def test_anthropic_clients_get_their_error(one):
     answer = http("POST", one.url("/v1/messages"), {"model": "qwen", "max_tokens": 2, "messages": [{"role": "user", "content": "x"}]})
     assert answer.status == 503 and answer.json()["type"] == "error" and answer.json()["error"]["type"] == "overloaded_error"
     assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_retry_with_nobody_left(one):
+    """The only server fails the request: that is the answer at once, not that it waited in vain for another one."""
+    one.start_pool(ON)
+    one.control("pod-0", "POST", "/fault", {"kind": "reset"})
+    s = shoot(one, 0)
+    answer = s.wait()
+    assert answer.status == 502 and answer.json()["error"]["code"].startswith("upstream_"), answer.text
+    assert s.seconds < 5
+    one.gw.assert_idle()
