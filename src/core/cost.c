@@ -61,7 +61,7 @@ double ep_kv_use(const struct sched *s, const struct ep *e)
     double ours = e->own.mem + e->remote.mem, kv = ep_kv_tokens(s, e);
     if (!load_valid(e) || !e->load.has_kv)
         return ours / kv;
-    return MAX(0, e->load.kv_frac + (e->own.mem - e->mem_at_load) / kv);
+    return MAX(0, e->load.kv_frac + (e->own.mem - e->held_at_load) / kv);
 }
 
 /* What the server reported as waiting, moved by what we have sent and seen finished since. Those of ours that have

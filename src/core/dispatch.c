@@ -146,16 +146,16 @@ static bool starts_waiting_for(struct sched *s, struct sched_req *r)
     return true;
 }
 
-/* Still waiting, by its own choice, for an endpoint that has no room yet. */
-static bool keeps_waiting_for(struct sched *s, struct sched_req *r)
+/* No more reason to wait for the endpoint of its choice: it has room, or is gone, or the time is over. */
+static bool stops_waiting_for(struct sched *s, struct sched_req *r)
 {
     if (!r->wait_for.gen)
         return false;
     struct ep *e = ep_of(s, r->wait_for);
     if (e && ep_usable(e) && s->p.prefix_wait_us && s->now_us < r->wait_until_us && s->scan.full[r->wait_for.slot] > 0)
-        return true;
+        return false;
     r->wait_for = (struct ep_ref){0};
-    return false;
+    return true;
 }
 
 /* ---- out of the queue ---- */
@@ -205,14 +205,12 @@ static void run_room(struct sched *s)
     struct queue_item *it;
     while (s->n_room && (it = queue_next(s->queue))) {
         struct sched_req *r = req_of(it);
-        uint64_t lane = r->q.lane;
-        if (!keeps_waiting_for(s, r) && !starts_waiting_for(s, r) && pick_place(s, r, true)) {
+        if (stops_waiting_for(s, r) || (!r->wait_for.gen && starts_waiting_for(s, r)))
+            flow_move_lane(s, r); /* and competes again by its own order */
+        else if (!r->wait_for.gen && pick_place(s, r, true))
             dispatched(s, r);
-        } else if (lane_of(r) != lane) { /* begins, or ends, to wait for an endpoint of its choice */
-            flow_move_lane(s, r);
-        } else {
+        else
             queue_block(s->queue, it);
-        }
     }
 }
 

@@ -129,21 +129,22 @@ static double others_decay(const struct sched *s, const struct ep *e)
     return exp2(-(double)age / (OTHERS_HALF_LIFE_S * SEC));
 }
 
-/* Most of ours in flight while the scrape may have been measured, and the least memory we had reserved then. */
+/* Most of ours in flight while the scrape may have been measured, and the least memory ours had really taken then: a server takes it for a
+ * request when it computes its prompt, so what waits there is not yet in the use it reports. */
 static void ours_around(struct sched *s, struct ep *e, const struct ep_load *l)
 {
     hist_advance(s, e);
     uint64_t from = l->sent_us > HIST_WINDOW_US ? (l->sent_us - HIST_WINDOW_US) / HIST_SLOT_US : 0;
     uint64_t from_mem = l->sent_us / HIST_SLOT_US;
     e->own_at_load = e->own_at_done = e->own.inflight;
-    e->mem_at_load = e->own.mem;
+    e->held_at_load = e->own.held;
     for (uint64_t k = 0; k < HIST_SLOTS && k <= e->hist_at; k++) {
         const struct inflight_hist *h = &e->hist[(e->hist_at - k) % HIST_SLOTS];
         if (e->hist_at - k < from)
             break;
         e->own_at_load = MAX(e->own_at_load, h->max_inflight);
         if (e->hist_at - k >= from_mem)
-            e->mem_at_load = MIN(e->mem_at_load, (double)h->min_mem);
+            e->held_at_load = MIN(e->held_at_load, (double)h->min_held);
     }
 }
 

@@ -20,7 +20,7 @@ void hist_advance(struct sched *s, struct ep *e)
         return;
     uint64_t n = MIN(now - e->hist_at, (uint64_t)HIST_SLOTS);
     for (uint64_t i = 0; i < n; i++)
-        e->hist[(now - i) % HIST_SLOTS] = (struct inflight_hist){e->own.inflight, (float)e->own.mem};
+        e->hist[(now - i) % HIST_SLOTS] = (struct inflight_hist){e->own.inflight, (float)e->own.held};
     e->hist_at = now;
 }
 
@@ -29,7 +29,7 @@ void hist_note(struct sched *s, struct ep *e)
     hist_advance(s, e); /* before a change: the value so far held until now; after it: the new one counts as well */
     struct inflight_hist *h = &e->hist[e->hist_at % HIST_SLOTS];
     h->max_inflight = MAX(h->max_inflight, e->own.inflight);
-    h->min_mem = MIN(h->min_mem, (float)e->own.mem);
+    h->min_held = MIN(h->min_held, (float)e->own.held);
 }
 
 void ledger_reserve(struct sched *s, struct sched_req *r)
@@ -56,6 +56,7 @@ static void move_to_decoding(struct ep *e, const struct sched_req *r)
 {
     e->own.decoding++;
     e->own.context += r->tokens;
+    e->own.held += r->uncached_tokens + growth(r);
     e->own.pending_s = floor0(e->own.pending_s - r->prefill_s);
     e->own.pending_tokens = floor0(e->own.pending_tokens - r->uncached_tokens);
 }
@@ -70,6 +71,7 @@ void ledger_answered(struct sched *s, struct sched_req *r)
     r->state = REQ_DECODING;
     if (!e)
         return;
+    hist_note(s, e);
     move_to_decoding(e, r);
     cost_update(s, r->d.ep.slot);
 }
@@ -122,6 +124,7 @@ void ledger_release(struct sched *s, struct sched_req *r)
         e->own.pending_tokens = floor0(e->own.pending_tokens - r->uncached_tokens);
     } else {
         e->own.decoding--;
+        e->own.held = floor0(e->own.held - r->uncached_tokens - growth(r));
         e->own.context = floor0(e->own.context - r->tokens);
     }
     if (!e->own.inflight) /* nothing in flight: no rounding error may stay */
