@@ -16,8 +16,9 @@
 #define MIN_RUNNING   16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
 #define FULL_KV       0.9  /* unless memory is what they wait for */
 #define OTHERS_WEIGHT 0.5
-#define PREFILL_AT_ONCE 8.0 /* queueing: more new requests than this are not sent to a server before it has answered some: it may
-                             * have fewer places than we think, and with one wave per step nobody loses time */
+#define PREFILL_AT_ONCE                                                                                                \
+    8.0 /* queueing: more new requests than this are not sent to a server before it has answered some: it may          \
+         * have fewer places than we think, and with one wave per step nobody loses time */
 
 struct work work_of(const struct sched *s, const struct sched_req *r)
 {
@@ -219,8 +220,9 @@ static double ours_waiting(const struct sched *s, const struct ep *e)
     return s->p.queueing ? MAX(n, fresh - PREFILL_AT_ONCE) : n;
 }
 
-/* Waiting as far as known: what the server reported, moved by what we have sent and seen finished since, or what exceeds the number it ran
- * when it last had to let requests wait, but no more than ours without an answer and others'; or what of our own cannot be in its next step. */
+/* Waiting as far as known: what the server reported, moved by what we have sent and seen finished since, or what
+ * exceeds the number it ran when it last had to let requests wait, but no more than ours without an answer and others';
+ * or what of our own cannot be in its next step. */
 double ep_waiting(const struct sched *s, const struct ep *e)
 {
     double known = 0, mine = (double)e->own.inflight;

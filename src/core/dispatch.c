@@ -5,20 +5,23 @@
  *                    -> discarded    (over capacity, by somebody else's arrival)
  *                    -> timed out    (waited for its TTL)
  *                    -> cancelled    (its client left)
- *          -> refused at once        (over capacity; its deadline cannot be met; a retry that every endpoint has failed)
+ *          -> refused at once        (over capacity; its deadline cannot be met; a retry that every endpoint has
+ * failed)
  *
- * flow_run leaves nobody queued who could be placed. So a newcomer that can be placed overtakes nobody who could have been served instead. */
+ * flow_run leaves nobody queued who could be placed. So a newcomer that can be placed overtakes nobody who could have
+ * been served instead. */
 #include "core/sched_int.h"
 #include "base/hash.h"
 #include <math.h>
 
 #define DRAIN_HALF_LIFE_S 20.0
-#define DRAIN_SAMPLES     5.0 /* dispatches, */
-#define DRAIN_BUSY_S      0.5 /* and time with somebody waiting, before the rate says anything */
-#define DRAIN_HOPELESS_S  5.0 /* a priority that waited so long and got nothing: that says enough */
+#define DRAIN_SAMPLES     5.0  /* dispatches, */
+#define DRAIN_BUSY_S      0.5  /* and time with somebody waiting, before the rate says anything */
+#define DRAIN_HOPELESS_S  5.0  /* a priority that waited so long and got nothing: that says enough */
 #define OPTIMISM          1.25 /* a request is refused early only when even so much faster would be too late */
-#define SWITCHED_OFF_RUN  256  /* requests sent on per verb when queueing was switched off: a few hundred microseconds */
-#define OUT_WEIGHT        2.0  /* an output token counts as so many input tokens (VTC) */
+#define SWITCHED_OFF_RUN  256  /* requests sent on per verb when queueing was switched off: a few hundred microseconds \
+                                */
+#define OUT_WEIGHT 2.0         /* an output token counts as so many input tokens (VTC) */
 
 static struct sched_req *req_of(struct queue_item *it)
 {
@@ -80,7 +83,8 @@ static struct drain_class *class_of(struct sched *s, int priority)
     return least;
 }
 
-/* Requests per second that reach this priority when those above it, who come first whenever they come, have been served. */
+/* Requests per second that reach this priority when those above it, who come first whenever they come, have been
+ * served. */
 static double rate_for(const struct sched *s, int priority)
 {
     const struct drain_class *c = find_class(s, priority);
@@ -135,7 +139,8 @@ static double charge_of(const struct sched_req *r)
     return r->tokens + OUT_WEIGHT * r->out_tokens;
 }
 
-/* The full endpoint that the request had better wait for, as it holds its prefix: only once, and for at most prefix_wait_us. */
+/* The full endpoint that the request had better wait for, as it holds its prefix: only once, and for at most
+ * prefix_wait_us. */
 static bool starts_waiting_for(struct sched *s, struct sched_req *r)
 {
     uint32_t slot;

@@ -129,8 +129,8 @@ static double others_decay(const struct sched *s, const struct ep *e)
     return exp2(-(double)age / (OTHERS_HALF_LIFE_S * SEC));
 }
 
-/* Most of ours in flight while the scrape may have been measured, and the least memory ours had really taken then: a server takes it for a
- * request when it computes its prompt, so what waits there is not yet in the use it reports. */
+/* Most of ours in flight while the scrape may have been measured, and the least memory ours had really taken then: a
+ * server takes it for a request when it computes its prompt, so what waits there is not yet in the use it reports. */
 static void ours_around(struct sched *s, struct ep *e, const struct ep_load *l)
 {
     hist_advance(s, e);

@@ -16,8 +16,9 @@
 #define POOL_CLIP        0.5 /* one slow endpoint must not pull what the pool takes as normal */
 #define LATE_SAMPLES     4
 #define GAP_SAMPLES      4
-#define CACHE_DOUBT      0.4 /* first tokens also tell a warm cache from a cold one, token gaps only the speed: the gaps bound them */
-#define GAP_TOKENS       8 /* shorter answers say little about token gaps */
+#define CACHE_DOUBT                                                                                                    \
+    0.4 /* first tokens also tell a warm cache from a cold one, token gaps only the speed: the gaps bound them */
+#define GAP_TOKENS 8 /* shorter answers say little about token gaps */
 
 static double clamp(double v, double lo, double hi)
 {

@@ -80,10 +80,10 @@ void ledger_answered(struct sched *s, struct sched_req *r)
  * has passed; otherwise long answers would look like a long prefill queue. It stays counted as unanswered. */
 static void overdue(struct sched *s, struct ep *e)
 {
-    /* With queueing that alone must not let more go there, beside a server that tells: not before a scrape has seen whether it waits. */
+    /* With queueing that alone must not let more go there, beside a server that tells: not before a scrape has seen
+     * whether it waits. */
     bool told = s->p.queueing && e->decay > 0 && e->load.has_waiting;
-    LIST_EACH(it, e->waiting)
-    {
+    LIST_EACH (it, e->waiting) {
         struct sched_req *r = CONTAINER_OF(it, struct sched_req, link);
         if (!r->streamed && (!told || r->picked_us < e->load.sent_us) &&
             (double)(s->now_us - r->picked_us) > 2 * SEC * (r->d.ttft_s + 0.05))

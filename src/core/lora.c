@@ -1,28 +1,33 @@
 /* LoRA adapters: which of them an endpoint has, and what a request for one costs there.
  *
- * An engine keeps the adapters used last on its GPU, max_loras of them, and runs requests for no more than so many at once; those for another wait
- * until one of these is used by nobody. So per endpoint one list in this order says all:
+ * An engine keeps the adapters used last on its GPU, max_loras of them, and runs requests for no more than so many at
+ * once; those for another wait until one of these is used by nobody. So per endpoint one list in this order says all:
  *
  *   in use, the longest first | not in use, the latest used first
  *
- * The first max_loras in the list are those believed on the GPU. In use are the adapters of our own requests there and those a scrape shows although
- * we have sent nothing for them lately: others'. The own ledger wins, scrapes are seconds old.
+ * The first max_loras in the list are those believed on the GPU. In use are the adapters of our own requests there and
+ * those a scrape shows although we have sent nothing for them lately: others'. The own ledger wins, scrapes are seconds
+ * old.
  *
  *   among the first max_loras             nothing
- *   else, with a slot in use by nobody    lora_load_s; half as much again where that throws out another adapter: somebody may load it again
- *   else                                  lora_wait_s, and no room for it when requests queue
+ *   else, with a slot in use by nobody    lora_load_s; half as much again where that throws out another adapter:
+ * somebody may load it again else                                  lora_wait_s, and no room for it when requests queue
  *
- * Whether one adapter may take several slots depends on how many the pool has left for the adapters asked for lately. Some to spare: who has the
- * adapter is not preferred any more once it has clearly more of our requests in flight than the others have on average, for the load is paid
- * once, the imbalance would be paid by every request. Too few: all but one of those who have it cost lora_load_s, so that they come free.
+ * Whether one adapter may take several slots depends on how many the pool has left for the adapters asked for lately.
+ * Some to spare: who has the adapter is not preferred any more once it has clearly more of our requests in flight than
+ * the others have on average, for the load is paid once, the imbalance would be paid by every request. Too few: all but
+ * one of those who have it cost lora_load_s, so that they come free.
  *
- * With queueing, adapters whose requests keep coming would hold their slots for good. So who has to wait for a slot claims one: of an adapter that has
- * the fewest requests there, which gets no more of them once the claim is lora_wait_s old, until the claimant is in or does not wait any more.
+ * With queueing, adapters whose requests keep coming would hold their slots for good. So who has to wait for a slot
+ * claims one: of an adapter that has the fewest requests there, which gets no more of them once the claim is
+ * lora_wait_s old, until the claimant is in or does not wait any more.
  *
- * What is not known costs nothing: a server that has not told its number of slots is taken for one like the others of its pool.
+ * What is not known costs nothing: a server that has not told its number of slots is taken for one like the others of
+ * its pool.
  *
- * These costs stand in the column of the model (endpoint.c). A change at an endpoint is noted in a log, and a column catches up with it when it is used
- * next. (Reference model-servers.md 1.4, 5.2; the rule running, waiting, free slot: gie-protocol.md 7.3.) */
+ * These costs stand in the column of the model (endpoint.c). A change at an endpoint is noted in a log, and a column
+ * catches up with it when it is used next. (Reference model-servers.md 1.4, 5.2; the rule running, waiting, free slot:
+ * gie-protocol.md 7.3.) */
 #include "core/sched_int.h"
 #include "base/hash.h"
 #include <math.h>
@@ -315,7 +320,8 @@ void lora_forget(struct sched *s, uint32_t slot)
 static enum lora_at place(const struct sched *s, const struct ep *e, uint64_t name, float *cost)
 {
     uint32_t max = slots(s, e);
-    uint32_t n = e->lora ? e->lora->n : 0, n_used = e->lora ? e->lora->n_used : 0, i = e->lora ? find(e->lora, name) : 0;
+    uint32_t n = e->lora ? e->lora->n : 0, n_used = e->lora ? e->lora->n_used : 0,
+             i = e->lora ? find(e->lora, name) : 0;
     *cost = 0;
     if (!max)
         return LORA_NONE;
@@ -405,7 +411,8 @@ void lora_refresh(struct sched *s)
 
 /* ---- the pick ---- */
 
-/* Of those who have the adapter the one that keeps it when slots are short: always the same while the same ones have it. */
+/* Of those who have the adapter the one that keeps it when slots are short: always the same while the same ones have
+ * it. */
 static uint32_t home_of(const struct sched *s, const struct pick *k)
 {
     uint32_t home = NO_SLOT;
