@@ -1,4 +1,4 @@
-"""Seed document 3 (two models, header routing), with its queue switched on: rows D2, D7-D10, D13-D20, D28, D29, D31, decision 10."""
+"""Seed document 3 (two models, header routing), with its queue switched on: rows D2, D7-D10, D13-D27, D28, D29, D31, decision 10."""
 import json
 import subprocess
 import threading
@@ -191,3 +191,38 @@ def test_literal_yaml_of_the_document(binary, tmp_path):
     run = subprocess.run([str(binary), "check", "-f", str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0 and "0 errors" in run.stdout, run.stdout + run.stderr
     assert "model travel-helper (Standard) -> travel-helper-v1" in run.stdout
+
+
+BENCHMARK_POD = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "vllm-benchmark", "labels": {"app": "vllm-benchmark"}},
+                 "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "vllm-benchmark"}}, "template": {
+                     "metadata": {"creationTimestamp": None, "labels": {"app": "vllm-benchmark"}},
+                     "spec": {"containers": [{"name": "vllm-benchmark", "image": "llm-benchmark:random-and-qa", "command": ["sh", "-c", "sleep inf"],
+                                              "resources": {}}], "restartPolicy": "Always"}}}}
+
+
+def test_demonstration(sandbox, release_binary, tmp_path):
+    """C29, D21-D27: the documents' demonstration with their manifests as they are (TTL 30 s), shortened: two load tests at once; Critical waits
+    much less for its first token and does not fail. Which of the two programs is up first weighs on so short a run, hence the wide limit; the full length,
+    with the documents' limits, runs in virtual time: tests/world/test_two_models."""
+    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(BENCHMARK_POD))
+    sb = sandbox(QUEUEING, tmp_path / "benchmark.yaml", options=("--time-scale", "10"), binary=release_binary)
+    assert len(sb.pods()) == 5, "the benchmark's pod is no model server"
+    runs = {}
+    for name in ("qwen", "travel-helper"):
+        runs[name] = subprocess.Popen(
+            [str(release_binary), "bench", "--backend", "vllm", "--model", "/models/DeepSeek-R1-Distill-Qwen-7B", "--served-model-name", name,
+             "--trust-remote-code", "--dataset-name", "random", "--random-prefix-len", "1000", "--random-input-len", "3000", "--random-output-len", "600",
+             "--random-range-ratio", "0.2", "--num-prompts", "120", "--max-concurrency", "80", "--host", sb.ip, "--port", "8081",
+             "--endpoint", "/v1/completions", "--time-scale", "10", "--disable-tqdm", "--save-result", "--result-dir", str(tmp_path),
+             "--result-filename", f"{name}.json"], stdout=subprocess.PIPE, text=True)
+    for name, run in runs.items():
+        out, _ = run.communicate(timeout=120)
+        assert run.returncode == 0, out
+        for line in ("Successful requests:", "Benchmark duration (s):", "Total input tokens:", "Output token throughput (tok/s):", "Mean TTFT (ms):",
+                     "Median TPOT (ms):", "P99 ITL (ms):"):
+            assert line in out, out
+    critical, standard = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("qwen", "travel-helper"))
+    assert critical["failed"] <= 0.03 * 120 and critical["completed"] + critical["failed"] == 120
+    assert standard["completed"] >= 0.55 * 120
+    assert critical["mean_ttft_ms"] <= 0.8 * standard["mean_ttft_ms"], (critical["mean_ttft_ms"], standard["mean_ttft_ms"])
+    sb.assert_idle()

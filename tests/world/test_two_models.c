@@ -1,4 +1,4 @@
-/* The documents' demonstration of priorities: two load tests at once on five servers (A10 24 GB, Qwen2.5-7B, 8192
+/* The documents' demonstration of priorities (rows D24-D27): two load tests at once on five servers (A10 24 GB, Qwen2.5-7B, 8192
  * tokens, 0.95 of the memory, two adapters), each 60 clients and 300 prompts of 1000 + 3000 tokens that want 3000 (20 %
  * up and down): a Critical one of the base model, a Standard one of an adapter. Their table says: mean TTFT 21.3 s
  * against 44.2 s, 293 and 165 of 300 answered.
