@@ -71,12 +71,12 @@ static void set_flow(struct request *rq, struct str fairness_id)
     rq->fairness_id = str_first(fairness_id, NAME_MAX_SHOWN);
 }
 
-/* A time limit of the whole request that ends before the queue's lets the picker refuse at once who would not make it.
- */
+/* Where all are refused at once who would come too late, a time limit of the whole request that ends before the queue's
+ * counts, too. */
 static void limit_ttl(struct request *rq, const struct conf_backend *pool)
 {
     struct sched_req *s = &rq->pick.core;
-    if (!rq->deadline_us)
+    if (!rq->deadline_us || pool->sched.early_refusal != EARLY_ALL)
         return;
     uint64_t now_us = worker_now_us(rq->w), ttl_us = s->ttl_us ? s->ttl_us : pool->sched.queue_ttl_us;
     uint64_t left_us = (rq->deadline_us > now_us ? rq->deadline_us - now_us : 0) + DEADLINE_SLACK_US;

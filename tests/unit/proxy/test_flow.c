@@ -138,12 +138,15 @@ static void test_ttl(void **state)
     assert_int_equal(rq.pick.core.ttl_us, 0);
 }
 
-/* The picker hears of a time limit that ends before the queue's, so that it can refuse early; the limit itself comes
- * first. */
+/* Where all may be refused early the picker hears of a time limit that ends before the queue's; the limit itself comes
+ * first. Else it is the operator's bound, as the queue's. */
 static void test_time_limit(void **state)
 {
     (void)state;
     rq.deadline_us = worker_now_us(w) + 3000000;
+    assert_true(reads("", NULL));
+    assert_int_equal(rq.pick.core.ttl_us, 0);
+    pool.sched.early_refusal = EARLY_ALL;
     assert_true(reads("", NULL));
     assert_int_equal(rq.pick.core.ttl_us, 3100000);
     assert_true(reads("X-Penstock-Queue-TTL: 2s\r\n", NULL));
