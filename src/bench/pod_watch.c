@@ -171,11 +171,6 @@ static void deviation(const double *v, uint32_t n, double *mean, double *dev)
     *dev = n ? sqrt(square / n) : 0;
 }
 
-void pod_watch_set_kv(struct pod_watch *w, uint32_t pod, double kv)
-{
-    w->pods[pod].kv_now = kv;
-}
-
 void pod_watch_round(struct pod_watch *w)
 {
     double v[POD_WATCH_MAX] = {0}, mean, dev;

@@ -41,7 +41,6 @@ void pod_watch_free(struct pod_watch *w);
 /* For the tests and the fuzzer: mean of the cache gauge of a metrics page, NAN when there is none; rounds by hand. */
 double pod_watch_kv_of(struct str page);
 bool pod_watch_admin_page(struct pod_watch *w, struct str json, bool first); /* false: not that page */
-void pod_watch_set_kv(struct pod_watch *w, uint32_t pod, double kv);
 void pod_watch_round(struct pod_watch *w); /* takes in what the last round brought */
 
 #endif

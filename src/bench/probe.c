@@ -1,11 +1,10 @@
 /* bench/probe.c - a blocking GET on the small client of net, and what is asked with it. */
 #include "bench/probe.h"
 
-#include "base/json.h"
+#include "api/api.h"
 #include "net/httpc.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define POLL_US   200000
@@ -32,61 +31,13 @@ bool probe_url_parse(const char *text, uint16_t default_port, struct probe_url *
     return addr_resolve_hostport(s, default_port, &out->to, err);
 }
 
-struct get {
-    struct loop *loop;
-    struct buf *out;
-    unsigned status;
-    const char *err;
-};
-
-static bool on_body(void *ctx, struct str piece)
-{
-    struct get *g = ctx;
-    return buf_add_str(g->out, piece);
-}
-
-static void on_done(void *ctx, unsigned status, const char *err)
-{
-    struct get *g = ctx;
-    g->status = status;
-    g->err = err;
-    loop_stop(g->loop);
-}
-
-static const char *explain(const char *err)
-{
-    if (strcmp(err, "connect") == 0)
-        return "cannot be reached";
-    if (strcmp(err, "timeout") == 0)
-        return "did not answer in time";
-    return strcmp(err, "reset") == 0 ? "closed the connection without an answer" : "did not answer in HTTP";
-}
-
 unsigned probe_get(const struct probe_url *u, struct str target, struct str headers, uint64_t timeout_us,
                    struct buf *out, struct errbuf *err)
 {
     char line[1024];
-    struct get g = {.loop = loop_new(1.0), .out = out};
-    struct httpc *h = httpc_new(g.loop, &u->to);
     int n = snprintf(line, sizeof(line), STR_FMT STR_FMT, STR_ARG(u->path), STR_ARG(target));
     CHECK(n > 0);
-    struct httpc_call call = {.method = STR("GET"),
-                              .target = str_first(str_c(line), sizeof(line)),
-                              .host = str_c(u->host),
-                              .headers = headers,
-                              .timeout_us = timeout_us,
-                              .on_body = on_body,
-                              .on_done = on_done,
-                              .ctx = &g};
-    httpc_start(h, &call);
-    loop_run(g.loop);
-    httpc_free(h);
-    loop_free(g.loop);
-    if (g.err)
-        err_set(err, "The server at %s %s.", u->host, explain(g.err));
-    else if (out->overflow)
-        err_set(err, "The answer of the server at %s is too long.", u->host);
-    return g.err || out->overflow ? 0 : g.status;
+    return httpc_get(&u->to, str_c(u->host), str_first(str_c(line), sizeof(line)), headers, timeout_us, out, err);
 }
 
 bool probe_wait(const struct probe_url *u, uint64_t wait_us, struct errbuf *err)
@@ -105,31 +56,16 @@ bool probe_wait(const struct probe_url *u, uint64_t wait_us, struct errbuf *err)
     }
 }
 
+static void keep_first(void *ctx, struct str id, bool adapter)
+{
+    char **first = ctx;
+    (void)adapter;
+    if (!*first)
+        *first = str_dup(id);
+}
+
 char *probe_first_model(struct str json)
 {
-    struct json j;
-    json_init(&j, json);
-    if (json_next(&j) != JSON_OBJ)
-        return NULL;
-    while (json_next(&j) == JSON_KEY) {
-        if (!str_eq(j.tok, STR("data"))) {
-            if (!json_skip(&j))
-                return NULL;
-            continue;
-        }
-        if (json_next(&j) != JSON_ARR || json_next(&j) != JSON_OBJ)
-            return NULL;
-        while (json_next(&j) == JSON_KEY) {
-            bool id = str_eq(j.tok, STR("id"));
-            if (id && json_next(&j) == JSON_STRING) {
-                char *name = str_dup(j.tok);
-                name[json_unescape(j.tok, name)] = '\0';
-                return name;
-            }
-            if (id || !json_skip(&j))
-                return NULL;
-        }
-        return NULL;
-    }
-    return NULL;
+    char *first = NULL;
+    return api_models_each(json, keep_first, &first) == 0 ? first : NULL;
 }

@@ -168,7 +168,7 @@ static bool view_fetch(const struct addr *admin, struct view *v, struct errbuf *
 {
     struct buf page;
     buf_init(&page, TOP_MAX_PAGE);
-    unsigned status = httpc_get(admin, STR("/debug/endpoints"), 2000000, &page, err);
+    unsigned status = httpc_get(admin, STR_NULL, STR("/debug/endpoints"), STR("Connection: close\r\n"), 2000000, &page, err);
     v->n = 0;
     v->at_s = now_s();
     bool ok = status == 200 && view_parse(buf_str(&page), v);

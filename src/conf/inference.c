@@ -109,13 +109,19 @@ static const struct fields target_fields = {
                                 FIELD("weight", F_INT, target_model, weight, .min = 1, .max = 1000000), FIELD_END},
     .size = sizeof(struct target_model)};
 
+/* Weights for some of the targets only. */
+static bool half_weighted(const struct target_model *v, uint32_t n)
+{
+    uint32_t weighted = 0;
+    for (uint32_t i = 0; i < n; i++)
+        weighted += v[i].weight > 0;
+    return weighted && weighted < n;
+}
+
 static void check_model(struct dec *d, const struct doc *map, void *out)
 {
     struct model_spec *s = out;
-    uint32_t weighted = 0;
-    for (uint32_t i = 0; i < s->targets.n; i++)
-        weighted += s->targets.v[i].weight > 0;
-    if (weighted && weighted < s->targets.n)
+    if (half_weighted(s->targets.v, s->targets.n))
         dec_error(d, doc_get(map, "targetModels"),
                   "targetModels: weights should be set for all models, or none of the models");
 }
@@ -202,10 +208,7 @@ static const struct fields rewrite_target_fields = {
 static void check_rewrite_rule(struct dec *d, const struct doc *map, void *out)
 {
     const struct rewrite_rule *r = out;
-    uint32_t weighted = 0;
-    for (uint32_t i = 0; i < r->targets.n; i++)
-        weighted += r->targets.v[i].weight > 0;
-    if (weighted && weighted < r->targets.n)
+    if (half_weighted(r->targets.v, r->targets.n))
         dec_warn(d, doc_get(map, "targets"),
                  "targets: some have a weight and some have none: those without are never chosen");
 }

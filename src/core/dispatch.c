@@ -205,13 +205,15 @@ static void dispatched(struct sched *s, struct sched_req *r)
     decided(s, r);
 }
 
+static void move_lane(struct sched *s, struct sched_req *r);
+
 static void run_room(struct sched *s)
 {
     struct queue_item *it;
     while (s->n_room && (it = queue_next(s->queue))) {
         struct sched_req *r = req_of(it);
         if (stops_waiting_for(s, r) || (!r->wait_for.gen && starts_waiting_for(s, r)))
-            flow_move_lane(s, r); /* and competes again by its own order */
+            move_lane(s, r); /* and competes again by its own order */
         else if (!r->wait_for.gen && pick_place(s, r, true))
             dispatched(s, r);
         else
@@ -273,7 +275,7 @@ static void push(struct sched *s, struct sched_req *r)
 }
 
 /* Keeps its place: the order of arrival decides inside the new lane, too. */
-void flow_move_lane(struct sched *s, struct sched_req *r)
+static void move_lane(struct sched *s, struct sched_req *r)
 {
     queue_remove(s->queue, &r->q);
     push(s, r);
@@ -378,7 +380,7 @@ static void expired(struct sched *s, struct sched_req *r)
 {
     if (r->wait_for.gen && s->now_us < deadline_of(s, r)) { /* waited long enough for the endpoint of its choice */
         r->wait_for = (struct ep_ref){0};
-        flow_move_lane(s, r);
+        move_lane(s, r);
         s->room_gained = true;
         return;
     }

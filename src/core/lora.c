@@ -338,12 +338,6 @@ static enum lora_at place(const struct sched *s, const struct ep *e, uint64_t na
     return LORA_LOAD;
 }
 
-bool lora_room(const struct sched *s, const struct ep *e, uint64_t model)
-{
-    float cost;
-    return !model || !is_adapter(e, model) || place(s, e, model, &cost) != LORA_WAIT;
-}
-
 static void column_set(const struct sched *s, struct model_column *c, uint32_t slot)
 {
     c->n_lora -= c->lora[slot] != LORA_NONE;

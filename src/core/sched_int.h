@@ -229,7 +229,6 @@ void lora_stale(struct sched *s, uint32_t slot);  /* the scrape says nothing any
 void lora_models(struct sched *s, uint32_t slot); /* its model list changed */
 void lora_refresh(struct sched *s);               /* when time has passed */
 void lora_forget(struct sched *s, uint32_t slot); /* another process by now: what is not in use is not there */
-bool lora_room(const struct sched *s, const struct ep *e, uint64_t model); /* false: all slots are in use by others */
 void lora_column_fill(struct sched *s, struct model_column *c);            /* penalty filled in before, for the current slots */
 void lora_column_update(struct sched *s, struct model_column *c);
 void lora_add(struct sched *s, struct pick *k); /* to scan.cost, what the column does not have */
@@ -267,7 +266,6 @@ void flow_run(struct sched *s); /* after every verb */
 uint64_t flow_tick(struct sched *s);
 void flow_params(struct sched *s, bool new_ttl); /* after s->p changed */
 void flow_settle(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u);
-void flow_move_lane(struct sched *s, struct sched_req *r);
 double flow_drain_rate(const struct sched *s);
 double flow_retry_after(const struct sched *s, const struct sched_req *r);
 

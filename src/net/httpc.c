@@ -382,14 +382,16 @@ static const char *explain(const char *err)
     return strcmp(err, "reset") == 0 ? "closed the connection without an answer" : "did not answer in HTTP";
 }
 
-unsigned httpc_get(const struct addr *to, struct str target, uint64_t timeout_us, struct buf *out, struct errbuf *err)
+unsigned httpc_get(const struct addr *to, struct str host, struct str target, struct str headers, uint64_t timeout_us,
+                   struct buf *out, struct errbuf *err)
 {
     char text[ADDR_TEXT];
     struct get g = {.loop = loop_new(1.0), .out = out};
     struct httpc *h = httpc_new(g.loop, to);
     struct httpc_call call = {.method = STR("GET"),
                               .target = target,
-                              .headers = STR("Connection: close\r\n"),
+                              .host = host,
+                              .headers = headers,
                               .timeout_us = timeout_us,
                               .on_body = get_body,
                               .on_done = get_done,
@@ -398,10 +400,11 @@ unsigned httpc_get(const struct addr *to, struct str target, uint64_t timeout_us
     loop_run(g.loop);
     httpc_free(h);
     loop_free(g.loop);
-    addr_format(to, text, sizeof(text));
+    if (!host.n)
+        host = (struct str){text, addr_format(to, text, sizeof(text))};
     if (g.err)
-        err_set(err, "The server at %s %s.", text, explain(g.err));
+        err_set(err, "The server at " STR_FMT " %s.", STR_ARG(host), explain(g.err));
     else if (out->overflow)
-        err_set(err, "The answer of the server at %s is too long.", text);
+        err_set(err, "The answer of the server at " STR_FMT " is too long.", STR_ARG(host));
     return g.err || out->overflow ? 0 : g.status;
 }

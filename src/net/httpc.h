@@ -24,7 +24,9 @@ struct httpc *httpc_new(struct loop *l, const struct addr *to);
 void httpc_free(struct httpc *c);  /* a call under way ends without on_done */
 bool httpc_start(struct httpc *c, const struct httpc_call *call); /* false when one is under way; copies the strings */
 bool httpc_busy(const struct httpc *c);
-/* Blocking convenience for command-line tools: GET, whole body (bounded) appended to out. Returns the status, 0 with err filled. */
-unsigned httpc_get(const struct addr *to, struct str target, uint64_t timeout_us, struct buf *out, struct errbuf *err);
+/* Blocking convenience for command-line tools: GET, whole body (bounded) appended to out. host: value of the Host header, and the name in errors; empty =
+ * address. headers: complete extra lines or empty. Returns the status, 0 with err filled. */
+unsigned httpc_get(const struct addr *to, struct str host, struct str target, struct str headers, uint64_t timeout_us, struct buf *out,
+                   struct errbuf *err);
 
 #endif

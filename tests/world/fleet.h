@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "core/sched.h"
 #include "sim/engine.h"
+#include <stdio.h>
 
 #define FLEET_ENGINES 16
 #define FLEET_CLASSES 4
@@ -67,5 +68,16 @@ double fleet_percentile(double *v, uint64_t n, double p); /* sorts */
 /* Engine parameters of a profile of the simulator (sim/profile.h), and the scheduler's defaults. */
 void fleet_init(struct fleet_params *p, const char *profile,
                 double memory_frac); /* share of the GPU's memory; 0: the default */
+
+/* For the programs: says what is not held and counts it in their `failures`. */
+#define WANT(cond, ...)                                                                                                \
+    do {                                                                                                               \
+        if (!(cond)) {                                                                                                 \
+            printf("NOT HELD: ");                                                                                      \
+            printf(__VA_ARGS__);                                                                                       \
+            printf("\n");                                                                                              \
+            failures++;                                                                                                \
+        }                                                                                                              \
+    } while (0)
 
 #endif

@@ -22,16 +22,6 @@ static bool verbose;
 static uint64_t seed = 1;
 static int failures;
 
-#define WANT(cond, ...)                                                                                                \
-    do {                                                                                                               \
-        if (!(cond)) {                                                                                                 \
-            printf("NOT HELD: ");                                                                                      \
-            printf(__VA_ARGS__);                                                                                       \
-            printf("\n");                                                                                              \
-            failures++;                                                                                                \
-        }                                                                                                              \
-    } while (0)
-
 static void init(struct fleet_params *p, uint32_t engines, double load)
 {
     fleet_init(p, PROFILE, 0);

@@ -25,16 +25,6 @@ static const char *profile = PROFILE;
 static uint64_t seconds = 300, seed = 1;
 static int failures;
 
-#define WANT(cond, ...)                                                                                                \
-    do {                                                                                                               \
-        if (!(cond)) {                                                                                                 \
-            printf("NOT HELD: ");                                                                                      \
-            printf(__VA_ARGS__);                                                                                       \
-            printf("\n");                                                                                              \
-            failures++;                                                                                                \
-        }                                                                                                              \
-    } while (0)
-
 static void init(struct fleet_params *p)
 {
     fleet_init(p, profile, 0);

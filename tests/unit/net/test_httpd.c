@@ -509,14 +509,14 @@ static void test_blocking_get(void **state UNUSED)
     struct errbuf err;
     buf_init(&out, 2 << 20);
     assert_int_equal(pthread_create(&th, NULL, server_thread, l), 0);
-    assert_int_equal(httpc_get(&at, STR("/big"), 5000000, &out, &err), 200);
+    assert_int_equal(httpc_get(&at, STR_NULL, STR("/big"), STR("Connection: close\r\n"), 5000000, &out, &err), 200);
     assert_int_equal(out.n, 1 << 20);
-    assert_int_equal(httpc_get(&at, STR("/none"), 5000000, &out, NULL), 404);
-    assert_int_equal(httpc_get(&at, STR("/garbage"), 5000000, &out, &err), 0);
+    assert_int_equal(httpc_get(&at, STR_NULL, STR("/none"), STR("Connection: close\r\n"), 5000000, &out, NULL), 404);
+    assert_int_equal(httpc_get(&at, STR_NULL, STR("/garbage"), STR("Connection: close\r\n"), 5000000, &out, &err), 0);
     assert_non_null(strstr(err.msg, "did not answer in HTTP"));
     buf_free(&out);
     buf_init(&out, 1000);
-    assert_int_equal(httpc_get(&at, STR("/big"), 5000000, &out, &err), 0);
+    assert_int_equal(httpc_get(&at, STR_NULL, STR("/big"), STR("Connection: close\r\n"), 5000000, &out, &err), 0);
     assert_non_null(strstr(err.msg, "too long"));
     buf_free(&out);
     loop_stop(l);
