@@ -5,7 +5,7 @@ import pathlib
 import re
 import sys
 
-ORDER = ["base", "core", "http", "api", "net", "conf", "sched", "proxy", "admin", "sim", "sandbox", "bench", "cli"]
+ORDER = ["base", "core", "http", "api", "net", "conf", "sched", "proxy", "admin", "sim", "sandbox", "bench", "replay", "cli"]
 # A layer may include itself and the layers listed here (a subset of what stands to its left).
 ALLOWED = {
     "base": [],
@@ -20,6 +20,7 @@ ALLOWED = {
     "sim": ["base", "http", "api", "net"],
     "sandbox": ["base", "core", "http", "api", "net", "conf", "sched", "proxy", "admin", "sim"],
     "bench": ["base", "http", "api", "net"],
+    "replay": ["base", "core", "sim", "bench"],
     "cli": ORDER,
 }
 # Headers of other projects -> the files (prefix of the path under src/) that may include them.

@@ -33,8 +33,25 @@
 enum sched_policy {
     SCHED_DEFAULT,      /* least load: queue length, KV utilisation, own reservations; no prefix term */
     SCHED_PREFIX_CACHE, /* DEFAULT plus the estimated cached prefix */
-    SCHED_ROUND_ROBIN   /* plain rotation over healthy endpoints: Services */
+    SCHED_ROUND_ROBIN,  /* plain rotation over healthy endpoints: Services */
+    /* Baselines (baselines.c): what others do, to compare with and to fall back on. They use the same endpoints, health, ledger, index and queue. */
+    SCHED_RANDOM,
+    SCHED_LEAST_REQUEST, /* fewest of our requests in flight */
+    SCHED_SESSION_HASH,  /* consistent by the start of the prompt */
+    SCHED_REFERENCE,     /* the reference picker's default profile: queue 2, KV use 2, prefix 3 over 4096 tokens */
+    SCHED_REFERENCE_DEEP, /* the same, looking at whole prompts */
+    SCHED_REFERENCE_LOAD, /* queue and KV use alone */
+    SCHED_CACHE_AWARE,   /* the SGLang router's */
+    SCHED_DYNAMO,        /* prefill blocks to compute + active blocks */
+    SCHED_LMETRIC,       /* (pending prefill + own prefill) x requests */
+    SCHED_LEAST_WORK,    /* pending prefill + own prefill, tokens */
+    SCHED_PREBLE,        /* Preble's E2 */
+    N_SCHED_POLICIES
 };
+/* Names as in the annotation penstock.dev/policy: "prefix-cache", "least-request", ... parse: case, '-' and '_' do not matter. */
+const char *sched_policy_name(enum sched_policy p);
+bool sched_policy_parse(struct str name, enum sched_policy *out);
+const char *sched_policy_about(enum sched_policy p); /* one line */
 
 enum sched_order { ORDER_FIFO, ORDER_DEADLINE };                 /* inside a flow */
 enum sched_discard { DISCARD_LOWEST_CLASS, DISCARD_EARLIEST };   /* who goes when the queue is over capacity: the earliest of the lowest
@@ -162,6 +179,8 @@ struct sched_req {
     uint64_t flow;                       /* who shares fairly: hash of the fairness id, else of the model's name */
     uint64_t ttl_us;                     /* longest wait in the queue, over all attempts; 0 = the pool's */
     const struct prefix_hashes *hashes;  /* NULL: nothing to match; must live until sched_finish */
+    const uint32_t *held;                /* NULL: the index says what is cached where. Else exact knowledge: by slot, how many of the hashes are */
+    uint32_t n_held;                     /* slots in held */
     uint64_t prompt_bytes, prompt_token_ids;
     uint32_t n_media;
     uint64_t max_tokens;                 /* 0 unknown */

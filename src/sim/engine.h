@@ -26,6 +26,11 @@ struct engine_params {
     double lora_read_s;          /* and before that from disk to memory: the step that needs an adapter takes so much longer */
     bool prefix_caching;
     bool jitter; /* lognormal, sigma 0.03; 1 % of steps take 1.5 times as long */
+    /* For long replays. quiet: of a request only its first and its last token are reported (one event when they are the same), and a run of steps in
+     * which sequences only decode passes in one go, with the result it would have had step by step, up to rounding of a microsecond a step; a request
+     * that comes ends the run at the end of the step under way. Excludes jitter. exact_tail: only blocks of engine_req.ids are cached and shared;
+     * all other tokens of a sequence count one by one, not in blocks. */
+    bool quiet, exact_tail;
     uint64_t seed;
 };
 #define ENGINE_MAX_LORAS 256 /* adapter ids are below */
@@ -35,6 +40,11 @@ struct engine_seq; /* a request inside; the handle dies with its last event or w
 struct engine_req {
     const uint32_t *tokens;                           /* copied */
     uint32_t n_tokens;                                /* >= 1 */
+    const uint64_t *ids; /* instead of tokens (then NULL): one for each block of block_size tokens at the start of the prompt; equal ids = equal block and
+                          * equal prompt before it. Borrowed until the request is over */
+    uint32_t n_ids;
+    uint32_t given;      /* prefill done elsewhere: so many tokens of the prompt come with their KV and are not computed; n_tokens: all but the first
+                          * output token is decoding */
     uint32_t out_len;                                 /* tokens to produce, >= 1 */
     uint32_t lora;                                    /* 0 = base model */
     uint64_t salt;                                    /* partitions the prefix cache */
@@ -80,6 +90,21 @@ struct engine_stats {
 };
 /* live: as of now. Otherwise as the server would publish it: gauges of the end of the last step. */
 void engine_stats(const struct engine *e, bool live, struct engine_stats *out);
+/* The same as published at `now_us`, also in the middle of a run of decode steps (quiet). */
+void engine_published(const struct engine *e, uint64_t now_us, struct engine_stats *out);
+/* Blocks at the start of a prompt of these ids that are cached or in use now; at most (n_tokens - 1) / block_size. */
+uint32_t engine_held(const struct engine *e, const uint64_t *ids, uint32_t n_ids, uint32_t n_tokens);
+/* What an oracle sees: what a prompt would meet here now. Nothing of the future: no output lengths. Tokens are those still to be computed, after the step under
+ * way; blocks that those ahead of it will have computed count as cached. */
+struct engine_forecast {
+    double rest_s;                  /* until the step under way ends; of a run of decode steps half a step */
+    double ahead_tokens, ahead_pairs; /* prefill of those admitted and waiting; pairs: sum(k (context - k / 2)) */
+    double waiting_tokens;          /* of those, not yet admitted: their KV is still to be taken */
+    double new_tokens;              /* of this prompt, not cached */
+    double used_tokens, context_tokens; /* KV in use; context of decoding sequences */
+    uint32_t decoding, running;
+};
+void engine_forecast(const struct engine *e, const uint64_t *ids, uint32_t n_ids, uint32_t n_tokens, uint64_t now_us, struct engine_forecast *out);
 /* Requests of an adapter, as published. */
 void engine_lora(const struct engine *e, uint32_t lora, uint32_t *running, uint32_t *waiting);
 enum lora_place { LORA_ON_DISK, LORA_IN_MEMORY, LORA_ON_GPU };
