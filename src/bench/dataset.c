@@ -68,6 +68,38 @@ struct data_request *dataset_add(struct dataset *d)
     return r;
 }
 
+void dataset_add_id(struct dataset *d, uint64_t id)
+{
+    if (d->n_ids == d->cap_ids) {
+        d->cap_ids = MAX(d->cap_ids * 2, (size_t)4096);
+        d->ids = xrealloc(d->ids, d->cap_ids * sizeof(*d->ids));
+    }
+    d->ids[d->n_ids++] = id;
+}
+
+struct data_request *dataset_add_prompt(struct dataset *d, uint32_t input, uint32_t output, size_t ids_from,
+                                        uint32_t n_ids)
+{
+    uint32_t i = d->n;
+    struct data_request *r = dataset_add(d);
+    if (!r)
+        return NULL;
+    r->input_tokens = MAX(input, 1u);
+    r->output_tokens = MAX(output, 1u);
+    r->ids_from = ids_from;
+    r->n_ids = n_ids;
+    uint64_t shared = (uint64_t)n_ids * d->block_tokens;
+    r->own_tokens = r->input_tokens - (uint32_t)MIN((uint64_t)r->input_tokens, shared);
+    r->own_key = hash_mix(~d->block_key, i);
+    return r;
+}
+
+void dataset_seed(struct dataset *d, uint64_t seed)
+{
+    d->common_key = hash_mix(seed, KEY_COMMON);
+    d->block_key = hash_mix(seed, KEY_BLOCK);
+}
+
 void dataset_free(struct dataset *d)
 {
     free(d->v);
@@ -84,7 +116,7 @@ void dataset_text(const struct dataset *d, uint32_t i, struct buf *out)
     words_add(out, r->prefix_key, 0, r->prefix_tokens);
     uint32_t left = r->input_tokens;
     for (uint32_t k = 0; k < r->n_ids && left; k++) {
-        uint32_t n = MIN(left, (uint32_t)TRACE_BLOCK);
+        uint32_t n = MIN(left, d->block_tokens);
         words_add(out, hash_mix(d->block_key, d->ids[r->ids_from + k]), 0, n);
         left -= n;
     }
@@ -252,8 +284,7 @@ bool dataset_make(struct dataset *d, const struct dataset_opts *o, struct errbuf
 {
     struct rng rng;
     rng_init(&rng, hash_mix(o->seed, KEY_DRAW));
-    d->common_key = hash_mix(o->seed, KEY_COMMON);
-    d->block_key = hash_mix(o->seed, KEY_BLOCK);
+    dataset_seed(d, o->seed);
     struct errbuf why = {""};
     if (!check_opts(o, err))
         return false;

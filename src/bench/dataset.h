@@ -1,7 +1,8 @@
 /* bench/dataset.h - what a run asks: prompts, lengths, turns, arrival times; and the arrival times of a wanted rate. Deterministic by the seed.
  *
  * Data sets by the names of the engine's client (reference model-servers.md 6.1: random, sharegpt, custom, prefix_repetition) and two of ours: multi-turn
- * (conversations with a history) and trace (replay of recorded arrivals and lengths, blocks of prompts shared as recorded). Prompts are made when they are
+ * (conversations with a history) and trace (replay of recorded arrivals and lengths, blocks of prompts shared as recorded; tables of the Azure and BurstGPT
+ * forms, without blocks). Prompts are made when they are
  * sent, so a run of millions of tokens holds none of them. Lengths are tokens: exact for generated words in so far as bench/words.h is, an
  * estimate for texts of files.
  * Errors: false with a sentence that names file and line. Bounds: DATASET_MAX requests, DATASET_MAX_TOKENS a prompt, DATASET_MAX_FILE bytes. */
@@ -15,7 +16,7 @@
 #define DATASET_MAX        10000000u
 #define DATASET_MAX_TOKENS (1u << 24)
 #define DATASET_MAX_FILE   (4ull << 30)
-#define TRACE_BLOCK        512 /* tokens of a block of a trace */
+#define TRACE_BLOCK        512 /* tokens of a block of a trace that does not say otherwise */
 #define TRACE_GRID_MS      3000 /* arrivals stamped equal are spread over at most this */
 
 enum dataset_kind { DATA_RANDOM, DATA_SHAREGPT, DATA_CUSTOM, DATA_PREFIX, DATA_MULTI_TURN, DATA_TRACE, DATA_N };
@@ -63,7 +64,9 @@ struct dataset { /* zero-initialise; read only for others */
     uint64_t common_key, block_key;
     uint64_t *ids;     /* blocks of traces */
     size_t n_ids, cap_ids;
-    struct buf file;   /* owns what raw points to */
+    uint32_t block_tokens; /* what an id stands for; the last of a prompt may stand for less */
+    uint32_t left_out;     /* rows of requests that failed when they were recorded */
+    struct buf file;       /* owns what raw points to */
 };
 /* Reads o->path (through `gzip -dc` when it ends in .gz) and makes the requests. dataset_free after failure too. */
 bool dataset_load(struct dataset *d, const struct dataset_opts *o, struct errbuf *err) MUST_USE;
@@ -72,6 +75,20 @@ bool dataset_make(struct dataset *d, const struct dataset_opts *o, struct errbuf
 void dataset_free(struct dataset *d);
 /* Appends the own text of request i, ready to stand between the quotes of a JSON string. */
 void dataset_text(const struct dataset *d, uint32_t i, struct buf *out);
+
+/* ---- generated loads by name, for replays (dataset_synth.c) ----
+ *
+ *   shared_prefix             150 system prompts of 6000 tokens, 5 questions of 1200 to each, all sent 4 times, in another order every time; answers of 1000
+ *   shared_prefix_low         the same with 1200 + 6000 tokens
+ *   prefix_repetition[:N[,P[,S[,O[,R]]]]]   N prefixes (100) of P tokens (4096), each before as many own suffixes of S (512), shuffled; answers of O (256);
+ *                             R requests (3000), rounded up to a multiple of N
+ *   chat[:N]                  N requests (20000) of conversations that grow: parameters in dataset_synth.c
+ *
+ * Every request stands alone (turn 0) and brings its whole prompt as ids of 512 tokens. Arrivals: Poisson, one a second. Equal names and seeds
+ * give equal loads. */
+bool dataset_synth_is(struct str name); /* the part before ':' is one of these names */
+/* False with a sentence: an unknown name (which lists them), a number that cannot be. */
+bool dataset_synth(struct dataset *d, struct str name, uint64_t seed, struct errbuf *err) MUST_USE;
 
 /* ---- arrivals ---- */
 
@@ -87,12 +104,19 @@ struct arrival_opts {
 double *arrivals_make(const struct arrival_opts *o, uint32_t n);
 double rng_gamma(struct rng *r, double shape); /* scale 1; Marsaglia and Tsang, "A simple method for generating gamma variables", 2000 */
 
-/* ---- dataset_file.c, dataset_trace.c: for dataset.c ---- */
+/* ---- dataset_file.c, dataset_trace.c, dataset_csv.c, dataset_synth.c: for each other ---- */
+void dataset_seed(struct dataset *d, uint64_t seed); /* the keys of the texts */
 struct data_request *dataset_add(struct dataset *d); /* zeroed; NULL when DATASET_MAX is reached */
+/* A whole prompt: ids[ids_from..] stand for its start, own text for what they leave. Lengths of 0 become 1. NULL as above. */
+struct data_request *dataset_add_prompt(struct dataset *d, uint32_t input, uint32_t output, size_t ids_from, uint32_t n_ids);
+void dataset_add_id(struct dataset *d, uint64_t id);
 bool dataset_sharegpt(struct dataset *d, const struct dataset_opts *o, struct errbuf *err);
 bool dataset_custom(struct dataset *d, const struct dataset_opts *o, struct errbuf *err);
 bool dataset_conversations(struct dataset *d, const struct dataset_opts *o, struct errbuf *err);
 bool dataset_trace(struct dataset *d, const struct dataset_opts *o, struct errbuf *err);
+bool dataset_csv_is(struct str first_line); /* the head of a table that dataset_csv reads */
+/* Fills *ms with the arrival of every request, in order (malloc'd, also when it fails). */
+bool dataset_csv(struct dataset *d, const struct dataset_opts *o, double **ms, struct errbuf *err);
 bool dataset_read(struct buf *out, const char *path, struct errbuf *err);
 struct data_line { /* of a JSON Lines text */
     struct str rest, line;

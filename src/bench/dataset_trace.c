@@ -1,4 +1,5 @@
-/* bench/dataset_trace.c - recorded loads, one JSON object a line, in order of arrival:
+/* bench/dataset_trace.c - recorded loads: tables (dataset_csv.c, told by their first line), or one JSON object a line,
+ * in order of arrival:
  *
  *   {"timestamp": 0, "input_length": 6755, "output_length": 500, "hash_ids": [0, 1, 2...]}    times in milliseconds
  *   with "session_id", "turn", "delay": a conversation whose turns follow the answers; its lines stand together
@@ -7,7 +8,6 @@
  * they shared. Known as the format of the Mooncake traces (FAST 2025). */
 #include "bench/dataset.h"
 
-#include "base/hash.h"
 #include "base/json.h"
 #include "base/map.h"
 
@@ -34,11 +34,7 @@ static const char *take_ids(struct json *j, struct dataset *d, struct line *out)
             return "an id of \"hash_ids\" is not a whole number";
         if (out->n_ids == DATASET_MAX_TOKENS / TRACE_BLOCK)
             return "too many \"hash_ids\"";
-        if (d->n_ids == d->cap_ids) {
-            d->cap_ids = MAX(d->cap_ids * 2, (size_t)4096);
-            d->ids = xrealloc(d->ids, d->cap_ids * sizeof(*d->ids));
-        }
-        d->ids[d->n_ids++] = (uint64_t)id;
+        dataset_add_id(d, (uint64_t)id);
         out->n_ids++;
     }
     return type == JSON_ARR_END ? NULL : "an id of \"hash_ids\" is not a number";
@@ -92,17 +88,9 @@ static const char *take_line(struct str text, struct dataset *d, struct line *ou
 
 static struct data_request *add(struct dataset *d, const struct dataset_opts *o, const struct line *l)
 {
-    uint32_t i = d->n;
-    struct data_request *r = dataset_add(d);
+    struct data_request *r = dataset_add_prompt(d, (uint32_t)l->input, (uint32_t)l->output, l->ids_from, l->n_ids);
     if (!r)
         return NULL;
-    r->input_tokens = MAX((uint32_t)l->input, 1u);
-    r->output_tokens = MAX((uint32_t)l->output, 1u);
-    r->ids_from = l->ids_from;
-    r->n_ids = l->n_ids;
-    uint64_t shared = (uint64_t)l->n_ids * TRACE_BLOCK;
-    r->own_tokens = r->input_tokens - (uint32_t)MIN((uint64_t)r->input_tokens, shared);
-    r->own_key = hash_mix(~d->block_key, i);
     double delay_s = isnan(l->delay) ? 0 : l->delay / 1000;
     r->think_s = (float)(MIN(delay_s, o->trace_max_delay_s) / o->trace_speed);
     return r;
@@ -178,21 +166,39 @@ static bool read_lines(struct dataset *d, const struct dataset_opts *o, struct r
     return true;
 }
 
+/* From milliseconds as recorded to seconds since the first. */
+static void arrivals(struct dataset *d, const struct dataset_opts *o, double *ms)
+{
+    double first = ms[0];
+    if (!o->trace_as_recorded)
+        spread(ms, d->n);
+    for (uint32_t i = 0; i < d->n; i++)
+        ms[i] = (ms[i] - first) / 1000 / o->trace_speed;
+    d->at_s = ms;
+}
+
 bool dataset_trace(struct dataset *d, const struct dataset_opts *o, struct errbuf *err)
 {
+    struct data_line first = {.rest = buf_str(&d->file)};
     struct reader rd = {.session = STR_NULL};
-    map_init(&rd.sessions, o->seed);
-    bool ok = read_lines(d, o, &rd, err);
-    map_free(&rd.sessions);
-    if (!ok || rd.session.p || !d->n) {
-        free(rd.ms);
-        return ok;
+    bool ok;
+    d->block_tokens = TRACE_BLOCK;
+    bool any = data_line_next(&first);
+    if (any && dataset_csv_is(first.line)) {
+        ok = dataset_csv(d, o, &rd.ms, err);
+    } else if (any && !strchr("{[", first.line.p[0]) && memchr(first.line.p, ',', first.line.n)) {
+        ok = err_set(err,
+                     "%s:%u: a table without the columns TIMESTAMP, ContextTokens, GeneratedTokens or Timestamp, "
+                     "Request tokens, Response tokens.",
+                     o->path, first.no) == 0;
+    } else {
+        map_init(&rd.sessions, o->seed);
+        ok = read_lines(d, o, &rd, err);
+        map_free(&rd.sessions);
     }
-    double first = rd.ms[0];
-    if (!o->trace_as_recorded)
-        spread(rd.ms, d->n);
-    for (uint32_t i = 0; i < d->n; i++)
-        rd.ms[i] = (rd.ms[i] - first) / 1000 / o->trace_speed;
-    d->at_s = rd.ms;
-    return true;
+    if (ok && d->n && !rd.session.p)
+        arrivals(d, o, rd.ms);
+    else
+        free(rd.ms);
+    return ok;
 }

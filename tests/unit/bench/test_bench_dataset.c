@@ -303,7 +303,7 @@ static void conversations_of_files(void **state)
 
 #define ENTRY(prompt, answer)                                                                                          \
     "{\"conversations\":[{\"from\":\"human\",\"value\":\"" prompt "\"},{\"from\":\"gpt\",\"value\":\"" answer "\"}]}"  \
-                                                                                                              "\n"
+    "\n"
 
 static void sharegpt_filters(void **state)
 {
@@ -462,6 +462,256 @@ static void trace_errors(void **state)
     refuse(&o, "[]", "file:1: not an object.");
 }
 
+/* ---- tables ---- */
+
+static void azure_tables(void **state)
+{
+    (void)state;
+    struct dataset_opts o = opts(DATA_TRACE, 0);
+    struct dataset d;
+    make(&d, &o,
+         "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.6805900,374,44\r\n"
+         "2023-11-16 18:15:50.9951690,396,109\r\n2023-11-17 00:00:00,7,0");
+    assert_int_equal(d.n, 3);
+    assert_int_equal(d.block_tokens, 512);
+    assert_int_equal(d.v[0].input_tokens, 374);
+    assert_int_equal(d.v[0].n_ids, 0);
+    assert_int_equal(tokens_of(&d, 1), 396); /* text of its own */
+    assert_int_equal(common(&d, 0, 1) < 20, 1);
+    assert_int_equal(d.v[1].output_tokens, 109);
+    assert_int_equal(d.v[2].output_tokens,
+                     1); /* recorded as 0: it failed there or was cut off at once; here it is asked */
+    assert_near(d.at_s[0], 0, 0);
+    assert_near(d.at_s[1], 4.314579, 1e-6);
+    assert_near(d.at_s[2], 5 * 3600 + 44 * 60 + 13.31941, 1e-6);
+    dataset_free(&d);
+    /* the form of 2024: offsets, no fraction when it is 0; over a leap day */
+    o.trace_speed = 2;
+    make(&d, &o,
+         "\xef\xbb\xbfTIMESTAMP,ContextTokens,GeneratedTokens\n2024-02-28 23:59:59.500000+00:00,1,2\n"
+         "2024-02-29 00:00:00+00:00,1,2\n2024-03-01T01:00:00.25+01:00,3,4\n2024-03-01T00:00:01Z,3,4\n"
+         "2024-02-29 19:00:02-0500,3,4\n");
+    static const double at[] = {0, 0.25, 43200.375, 43200.75, 43201.25};
+    assert_int_equal(d.n, 5);
+    for (uint32_t i = 0; i < 5; i++)
+        assert_near(d.at_s[i], at[i], 1e-6);
+    dataset_free(&d);
+}
+
+#define BURST "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+
+static void burst_tables(void **state)
+{
+    (void)state;
+    struct dataset_opts o = opts(DATA_TRACE, 0);
+    struct dataset d;
+    static const char text[] = BURST "5,ChatGPT,472,18,490,Conversation log\n45,ChatGPT,1087,0,1087,API log\n"
+                                     "118,\"GPT-4, turbo\",417,276,693,Conversation log\n118,GPT-4,12.0,3,15,API log\n"
+                                     "120,GPT-4,1,1,2,API log\n";
+    make(&d, &o, text);
+    assert_int_equal(d.n, 4);
+    assert_int_equal(d.left_out, 1);
+    static const uint32_t in[] = {472, 417, 12, 1}, out[] = {18, 276, 3, 1};
+    static const double at[] = {0, 113, 114, 115}, as_recorded[] = {0, 113, 113, 115};
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(d.v[i].input_tokens, in[i]);
+        assert_int_equal(d.v[i].output_tokens, out[i]);
+        assert_near(d.at_s[i], at[i], 1e-9);
+    }
+    dataset_free(&d);
+    o.trace_as_recorded = true;
+    make(&d, &o, text);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_near(d.at_s[i], as_recorded[i], 1e-9);
+    dataset_free(&d);
+    o.num_prompts = 2;
+    make(&d, &o, text);
+    assert_int_equal(d.n, 2);
+    dataset_free(&d);
+    /* other columns between them, in another order */
+    o.num_prompts = 0;
+    make(&d, &o, "Session ID,Timestamp,Elapsed time,Response tokens,Model,Request tokens\n7,0.5,1.5,9,x,8\n");
+    assert_int_equal(d.v[0].input_tokens, 8);
+    assert_int_equal(d.v[0].output_tokens, 9);
+    dataset_free(&d);
+}
+
+static void table_errors(void **state)
+{
+    (void)state;
+    struct dataset_opts o = opts(DATA_TRACE, 0);
+    static const char tokens[] = "file:2: a number of tokens is not a number from 0 to 16777216.";
+    static const char time[] = "file:2: the time is not like 2023-11-16 18:15:46.68059.";
+    static const char *const times[] = {"2023-13-01 00:00:00",
+                                        "2023-00-01 00:00:00",
+                                        "2023-01-01 24:00:00",
+                                        "2023-01-01",
+                                        "2023-01-01 00:00:00.",
+                                        "2023-01-01 00:00:00+1",
+                                        "2023-01-01 00:00:00 x",
+                                        "12",
+                                        ""};
+    refuse(&o, BURST "5,m,1,1\n4,m,1,1\n", "file:3: arrives before the row before it.");
+    refuse(&o, BURST "x,m,1,1\n", "file:2: the time is not a number of seconds from 0 on.");
+    refuse(&o, BURST "NaN,m,1,1\n", "file:2: the time is not a number of seconds from 0 on.");
+    refuse(&o, BURST "1,m,-1,1\n", tokens);
+    refuse(&o, BURST "1,m,1,99999999\n", tokens);
+    refuse(&o, BURST "1,m,1,NaN\n", tokens);
+    refuse(&o, BURST "\n1,m,1\n", "file:3: fewer columns than the first line.");
+    refuse(&o, BURST "1,m,1,0\n", "file holds no request that can be used.");
+    refuse(&o, BURST, "file holds no request that can be used.");
+    for (size_t i = 0; i < ARRAY_LEN(times); i++) {
+        char text[128];
+        (void)snprintf(text, sizeof(text), "TIMESTAMP,ContextTokens,GeneratedTokens\n%s,1,1\n", times[i]);
+        refuse(&o, text, time);
+    }
+    refuse(
+        &o, "a,b,c\n1,2,3\n",
+        "file:1: a table without the columns TIMESTAMP, ContextTokens, GeneratedTokens or Timestamp, Request tokens, "
+        "Response tokens.");
+}
+
+/* ---- generated by name ---- */
+
+static struct dataset synth(const char *name, uint64_t seed)
+{
+    struct dataset d = {0};
+    struct errbuf err = {""};
+    if (!dataset_synth(&d, str_c(name), seed, &err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(d.block_tokens, 512);
+    assert_int_equal(d.n_conversations, d.n);
+    for (uint32_t i = 0; i < d.n; i++) {
+        assert_true(d.v[i].n_ids == (d.v[i].input_tokens + 511) / 512 && d.v[i].ids_from + d.v[i].n_ids <= d.n_ids);
+        assert_int_equal(d.v[i].own_tokens, 0);
+        assert_true(d.at_s[i] > (i ? d.at_s[i - 1] : 0));
+    }
+    assert_near(d.at_s[d.n - 1] / d.n, 1, 0.1);
+    return d;
+}
+
+/* What an endless cache of whole blocks finds, as a share of the prompt tokens. An id has one parent. */
+static double reuse(const struct dataset *d, uint64_t max_id)
+{
+    uint64_t *parent = calloc(max_id + 1, sizeof(*parent)), hit = 0, all = 0;
+    assert_non_null(parent);
+    for (uint32_t i = 0; i < d->n; i++) {
+        bool found = true;
+        all += d->v[i].input_tokens;
+        for (uint32_t k = 0; k < d->v[i].input_tokens / 512; k++) {
+            const uint64_t *id = &d->ids[d->v[i].ids_from + k], before = k ? id[-1] + 2 : 1;
+            assert_true(*id <= max_id);
+            found = found && parent[*id];
+            assert_true(parent[*id] == 0 || parent[*id] == before);
+            parent[*id] = before;
+            hit += found ? 512 : 0;
+        }
+    }
+    free(parent);
+    return (double)hit / (double)all;
+}
+
+static void shared_prefixes_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        double reuse; /* (sent again + found at the first time) of 14 whole blocks of 7200 tokens */
+    } cases[] = {{"shared_prefix", (2250 * 14 + 600 * 11) * 512 / (3000 * 7200.0)},
+                 {"shared_prefix_low", (2250 * 14 + 600 * 2) * 512 / (3000 * 7200.0)}};
+    for (size_t c = 0; c < ARRAY_LEN(cases); c++) {
+        struct dataset d = synth(cases[c].name, 3), again = synth(cases[c].name, 3), other = synth(cases[c].name, 4);
+        assert_int_equal(d.n, 3000);
+        for (uint32_t i = 0; i < d.n; i++) {
+            assert_int_equal(d.v[i].input_tokens, 7200);
+            assert_int_equal(d.v[i].output_tokens, 1000);
+        }
+        assert_near(reuse(&d, 20000), cases[c].reuse, 1e-9);
+        for (uint32_t part = 0; part < 4; part++) { /* each quarter holds every question once */
+            uint8_t seen[750] = {0};
+            for (uint32_t i = 0; i < 750; i++)
+                assert_int_equal(seen[d.v[part * 750 + i].ids_from / 15]++, 0);
+        }
+        assert_memory_equal(d.v, again.v, d.n * sizeof(*d.v));
+        assert_memory_equal(d.at_s, again.at_s, d.n * sizeof(*d.at_s));
+        assert_true(memcmp(d.v, other.v, d.n * sizeof(*d.v)) != 0 && d.at_s[0] < other.at_s[0] + 100);
+        dataset_free(&d);
+        dataset_free(&again);
+        dataset_free(&other);
+    }
+}
+
+static void repetition_by_name(void **state)
+{
+    (void)state;
+    struct dataset d = synth("prefix_repetition:7,1100,500,20,100", 1);
+    assert_int_equal(d.n, 105); /* 15 to each of 7 */
+    assert_int_equal(d.v[0].input_tokens, 1600);
+    assert_int_equal(d.v[0].output_tokens, 20);
+    assert_near(reuse(&d, 1000), 98 * 2 * 512 / (105 * 1600.0), 1e-9); /* two whole blocks of 1100 tokens */
+    assert_int_equal(tokens_of(&d, 3), 1600);
+    dataset_free(&d);
+    d = synth("prefix_repetition", 1);
+    assert_int_equal(d.n, 3000);
+    dataset_free(&d);
+}
+
+static void chat_by_name(void **state)
+{
+    (void)state;
+    struct dataset d = synth("chat", 5), few = synth("chat:300", 5);
+    assert_int_equal(d.n, 20000);
+    assert_int_equal(few.n, 300);
+    double in = 0, out = 0, tenth[10] = {0};
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < d.n; i++) {
+        in += d.v[i].input_tokens;
+        out += d.v[i].output_tokens;
+        tenth[i / 2000] += d.v[i].input_tokens / 2000.0;
+        assert_true(d.v[i].input_tokens <= 32768);
+        for (uint32_t k = 0; k < d.v[i].n_ids; k++)
+            most = MAX(most, d.ids[d.v[i].ids_from + k]);
+    }
+    in /= d.n;
+    out /= d.n;
+    assert_near(out, 250 * exp(0.8 * 0.8 / 2), 10); /* mean of the log-normal */
+    assert_in_range((uint64_t)in, 2000, 4500);
+    for (int i = 0; i < 10; i++) /* in balance from the start on */
+        assert_near(tenth[i] / in, 1, 0.12);
+    double share = reuse(&d, most);
+    assert_true(share > 0.5 && share < 0.85);
+    dataset_free(&d);
+    dataset_free(&few);
+}
+
+static void names_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *why;
+    } cases[] = {{"shared", "'shared' is no generated load; there are shared_prefix, shared_prefix_low, "
+                            "prefix_repetition[:N,P,S,O,R] and chat[:N]."},
+                 {"shared_prefix:3", "shared_prefix takes 0 numbers at most."},
+                 {"chat:0", "chat: '0' is not a number that can stand there."},
+                 {"chat:", "chat: '' is not a number that can stand there."},
+                 {"chat:5,5", "chat takes 1 numbers at most."},
+                 {"chat:9000000", "chat: 9000000 requests are more than 5000000."},
+                 {"prefix_repetition:1,-1", "prefix_repetition: '-1' is not a number that can stand there."},
+                 {"prefix_repetition:1,0,0",
+                  "prefix_repetition: a prompt has tokens, and all together are at most 134217728 blocks of 512."},
+                 {"prefix_repetition:1,8000000,1,1,1000000",
+                  "prefix_repetition: a prompt has tokens, and all together are at most 134217728 blocks of 512."}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct dataset d = {0};
+        struct errbuf err = {""};
+        assert_false(dataset_synth(&d, str_c(cases[i].name), 1, &err));
+        assert_string_equal(err.msg, cases[i].why);
+        dataset_free(&d);
+    }
+    assert_true(dataset_synth_is(STR("chat:9")) && dataset_synth_is(STR("shared_prefix")));
+    assert_false(dataset_synth_is(STR("chat.jsonl")) || dataset_synth_is(STR_NULL));
+}
+
 static void packed_files(void **state)
 {
     (void)state;
@@ -568,6 +818,13 @@ int main(void)
                                        cmocka_unit_test(trace_spreads_equal_stamps),
                                        cmocka_unit_test(trace_sessions),
                                        cmocka_unit_test(trace_errors),
+                                       cmocka_unit_test(azure_tables),
+                                       cmocka_unit_test(burst_tables),
+                                       cmocka_unit_test(table_errors),
+                                       cmocka_unit_test(shared_prefixes_by_name),
+                                       cmocka_unit_test(repetition_by_name),
+                                       cmocka_unit_test(chat_by_name),
+                                       cmocka_unit_test(names_refused),
                                        cmocka_unit_test(packed_files),
                                        cmocka_unit_test(arrivals_have_their_distribution),
                                        cmocka_unit_test(arrivals_at_once_and_ramps)};
