@@ -24,9 +24,12 @@ static void list_adapters(struct sched *s, struct ep_ref ep, uint32_t n, uint64_
     sched_ep_load(s, ep, &l, now);
 }
 
-/* n_adapters: requests are for one of so many (0: models do not matter), each endpoint has 4 slots. */
-static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, uint32_t n_hashes, uint32_t n_adapters)
+/* n_adapters: requests are for one of so many (0: models do not matter), each endpoint has 4 slots. explain: every pick
+ * says what each endpoint would have cost. */
+static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, uint32_t n_hashes, uint32_t n_adapters,
+                  bool explain)
 {
+    static struct sched_explain reasons[FLIGHT];
     struct sched_params p;
     struct rng r;
     sched_params_init(&p);
@@ -61,6 +64,7 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
                                 .n_outputs = 1,
                                 .hashes = n_hashes ? &ph[k % FLIGHT] : NULL,
                                 .model = n_adapters ? 2 + rng_below(&r, n_adapters) : 0,
+                                .explain = explain ? &reasons[k % FLIGHT] : NULL,
                                 .streamed = true};
         double t2 = now_s();
         sched_submit(s, q, now);
@@ -85,18 +89,21 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
 
 int main(void)
 {
-    bench("DEFAULT, 10 endpoints", SCHED_DEFAULT, 10, 0, 0);
-    bench("DEFAULT, 100 endpoints", SCHED_DEFAULT, 100, 0, 0);
-    bench("DEFAULT, 1000 endpoints", SCHED_DEFAULT, 1000, 0, 0);
-    bench("DEFAULT, 1000 endpoints, 2 adapters", SCHED_DEFAULT, 1000, 0, 2);
-    bench("DEFAULT, 1000 endpoints, 8 adapters", SCHED_DEFAULT, 1000, 0, 8);
-    bench("DEFAULT, 1000 endpoints, 60 adapters", SCHED_DEFAULT, 1000, 0, 60);
-    bench("DEFAULT, 100 endpoints, 60 adapters", SCHED_DEFAULT, 100, 0, 60);
-    bench("DEFAULT, 10 endpoints, 60 adapters", SCHED_DEFAULT, 10, 0, 60);
-    bench("PREFIX_CACHE, 10 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 10, 128, 0);
-    bench("PREFIX_CACHE, 100 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 100, 128, 0);
-    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 1000, 128, 0);
-    bench("PREFIX_CACHE, 100 endpoints, 640 hashes", SCHED_PREFIX_CACHE, 100, 640, 0);
-    bench("ROUND_ROBIN, 100 endpoints", SCHED_ROUND_ROBIN, 100, 0, 0);
+    bench("DEFAULT, 10 endpoints", SCHED_DEFAULT, 10, 0, 0, false);
+    bench("DEFAULT, 100 endpoints", SCHED_DEFAULT, 100, 0, 0, false);
+    bench("DEFAULT, 1000 endpoints", SCHED_DEFAULT, 1000, 0, 0, false);
+    bench("DEFAULT, 1000 endpoints, 2 adapters", SCHED_DEFAULT, 1000, 0, 2, false);
+    bench("DEFAULT, 1000 endpoints, 8 adapters", SCHED_DEFAULT, 1000, 0, 8, false);
+    bench("DEFAULT, 1000 endpoints, 60 adapters", SCHED_DEFAULT, 1000, 0, 60, false);
+    bench("DEFAULT, 100 endpoints, 60 adapters", SCHED_DEFAULT, 100, 0, 60, false);
+    bench("DEFAULT, 10 endpoints, 60 adapters", SCHED_DEFAULT, 10, 0, 60, false);
+    bench("PREFIX_CACHE, 10 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 10, 128, 0, false);
+    bench("PREFIX_CACHE, 100 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 100, 128, 0, false);
+    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 1000, 128, 0, false);
+    bench("PREFIX_CACHE, 100 endpoints, 640 hashes", SCHED_PREFIX_CACHE, 100, 640, 0, false);
+    bench("PREFIX_CACHE, 10 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 10, 128, 0, true);
+    bench("PREFIX_CACHE, 100 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 100, 128, 0, true);
+    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 1000, 128, 0, true);
+    bench("ROUND_ROBIN, 100 endpoints", SCHED_ROUND_ROBIN, 100, 0, 0, false);
     return 0;
 }

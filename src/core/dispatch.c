@@ -350,6 +350,8 @@ enum sched_answer flow_submit(struct sched *s, struct sched_req *r)
         queue_charge(s->queue, &r->q, charge_of(r));
         return SCHED_PICKED;
     }
+    if (r->explain)
+        pick_explain_refused(s, r);
     return enqueue(s, r);
 }
 

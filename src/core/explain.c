@@ -27,7 +27,8 @@ static void row(struct sched *s, const struct pick *k, uint32_t slot, struct sch
     *c = (struct sched_cost){.ep = ep_ref_of(s, slot), .skip = skip_of(s, k, slot)};
     uint32_t len = pick_matched(s, k, slot);
     c->matched_bytes = len ? prefix_bytes(k->r->hashes, len) : 0;
-    cost_of(s, slot, &k->w, pick_cached(s, k, slot), c);
+    c->cached_tokens = pick_cached(s, k, slot);
+    cost_of(s, slot, &k->w, c->cached_tokens, c);
     c->lora_s = lora_cost(s, k, slot);
     c->total_s += c->lora_s;
 }
@@ -63,7 +64,7 @@ void pick_explain(struct sched *s, const struct pick *k)
 {
     struct sched_explain *x = k->r->explain;
     *x = (struct sched_explain){.n_endpoints = s->n_used, .n_candidates = k->n, .reason = k->r->d.reason};
-    if (s->n_used <= SCHED_EXPLAIN)
+    if (s->n_used <= SCHED_EXPLAIN || k->slot == NO_SLOT)
         all_rows(s, k, x);
     else
         cheapest_rows(s, k, x);

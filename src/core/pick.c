@@ -399,6 +399,21 @@ bool pick_full_holder(struct sched *s, struct sched_req *r, uint32_t *slot)
     return s->scan.full[k.slot] > 0;
 }
 
+void pick_explain_refused(struct sched *s, struct sched_req *r)
+{
+    struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r), .room_only = true};
+    if (s->n_used)
+        compute(s, &k);
+    pick_explain(s, &k);
+}
+
+static enum sched_answer refuse(struct sched *s, const struct pick *k, enum sched_reject why)
+{
+    if (k->r->explain)
+        pick_explain(s, k);
+    return flow_reject(s, k->r, why);
+}
+
 enum sched_answer pick_run(struct sched *s, struct sched_req *r)
 {
     struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r)};
@@ -406,9 +421,9 @@ enum sched_answer pick_run(struct sched *s, struct sched_req *r)
         return flow_reject(s, r, REJECT_NO_ENDPOINT);
     compute(s, &k);
     if (r->priority < 0 && k.n && all_saturated(s))
-        return flow_reject(s, r, REJECT_SHED);
+        return refuse(s, &k, REJECT_SHED);
     if (!choose(s, &k))
-        return flow_reject(s, r, REJECT_NO_ENDPOINT);
+        return refuse(s, &k, REJECT_NO_ENDPOINT);
     commit(s, &k);
     return SCHED_PICKED;
 }

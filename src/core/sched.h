@@ -149,10 +149,11 @@ struct sched_cost { /* one endpoint at the moment of the pick */
     double total_s, wait_s, prefill_s, others_s, kv_s, extra_s, lora_s; /* total = wait + affinity x prefill + others + kv + extra (slow start,
                                                                  * recent failures that could not eject) + lora (the adapter has to be loaded,
                                                                  * or must wait for a slot); seconds; INFINITY: not usable */
-    uint64_t matched_bytes;  /* of the prefix stream, believed cached there */
+    uint64_t matched_bytes;  /* of the prefix stream, believed cached there, */
+    double cached_tokens;    /* and the tokens that they are taken for */
 };
 struct sched_explain { /* filled at the pick when the request has one: all endpoints when n_endpoints <= SCHED_EXPLAIN, else the chosen and
-                        * the cheapest others */
+                        * the cheapest others. When nobody could take it: up to SCHED_EXPLAIN endpoints as they were when it came */
     uint32_t n, n_endpoints, n_candidates;
     enum sched_reason reason;
     struct sched_cost cost[SCHED_EXPLAIN];

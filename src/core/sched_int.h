@@ -220,6 +220,7 @@ uint32_t pick_matched(const struct sched *s, const struct pick *k, uint32_t slot
 double pick_cached(const struct sched *s, const struct pick *k, uint32_t slot);    /* tokens */
 bool pick_tried(const struct sched_req *r, struct ep_ref ep);
 void pick_explain(struct sched *s, const struct pick *k);
+void pick_explain_refused(struct sched *s, struct sched_req *r); /* nobody has room for it */
 
 /* lora.c */
 void lora_take(struct sched *s, uint32_t slot, struct sched_req *r); /* reserved there */

@@ -743,6 +743,7 @@ static void test_explain(void **state)
             assert_true(fabs(sum - c->total_s) < 1e-9);
             bool chosen = index_of(c->ep) == holder;
             assert_int_equal(c->matched_bytes, chosen ? 8192 : 0);
+            assert_true(chosen == (c->cached_tokens > 1000));
             assert_true(!chosen || fabs(c->total_s - q.r.d.cost_s) < 1e-9);
             found = found || chosen;
         }
@@ -751,6 +752,40 @@ static void test_explain(void **state)
         free(text);
         sched_free(s);
     }
+}
+
+/* A request that nobody takes, or that has to wait, says of each endpoint why. */
+static void test_explain_refusals(void **state)
+{
+    (void)state;
+    struct prompt q;
+    struct sched_explain x = {0};
+    start(SCHED_PREFIX_CACHE, 30);
+    for (uint32_t i = 0; i < 30; i++)
+        sched_ep_drain(s, ep[i], i > 0, now);
+    prompt_init(&q, "x", 1);
+    q.r.explain = &x;
+    q.r.tried[q.r.n_tried++] = ep[0];
+    assert_int_equal(sched_submit(s, &q.r, now), SCHED_REJECTED);
+    assert_int_equal(x.n, SCHED_EXPLAIN);
+    assert_int_equal(x.n_candidates, 0);
+    for (uint32_t i = 0; i < x.n; i++)
+        assert_int_equal(x.cost[i].skip, index_of(x.cost[i].ep) ? SKIP_DRAINING : SKIP_TRIED);
+    sched_free(s);
+
+    start(SCHED_PREFIX_CACHE, 2);
+    p.queueing = true;
+    sched_set_params(s, &p, now);
+    load(0, 50, 50, 0.1);
+    load(1, 50, 50, 0.1);
+    prompt_init(&q, "x", 1);
+    q.r.explain = &x;
+    assert_int_equal(sched_submit(s, &q.r, now), SCHED_QUEUED);
+    assert_int_equal(x.n, 2);
+    assert_int_equal(x.cost[0].skip, SKIP_FULL);
+    assert_int_equal(x.cost[1].skip, SKIP_FULL);
+    sched_cancel(s, &q.r, now);
+    sched_free(s);
 }
 
 /* ---- determinism and the event stream ---- */
@@ -936,6 +971,7 @@ int main(void)
         cmocka_unit_test(test_removed_endpoints),
         cmocka_unit_test(test_round_robin),
         cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_explain_refusals),
         cmocka_unit_test(test_same_inputs_same_decisions),
         cmocka_unit_test(test_replica_follows),
         cmocka_unit_test(test_replica_load_counts),
