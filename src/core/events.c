@@ -68,10 +68,10 @@ static void apply_insert(struct sched *s, const struct sched_event *ev, uint32_t
     uint32_t stamp;
     if (!ev->hashes || ev->hashes->block_bytes != s->p.block_bytes)
         return;
-    struct prefix_chain c = {ev->hashes->h, ev->hashes->n, ev->hashes->n_fine, ev->stream_bytes};
+    struct prefix_chain c = {ev->hashes->h, policy_hashes(s, ev->hashes), ev->hashes->n_fine, ev->stream_bytes};
     if (ev->type == EV_INSERT && ev->hashes->whole)
         sessions_put(s->sessions, ev->hashes->ends[0], slot, s->eps[slot].gen);
-    if (!ev->hashes->n)
+    if (!c.n)
         return;
     if (ev->type == EV_INSERT)
         prefix_index_insert(s->index, slot, &c, &stamp);

@@ -38,6 +38,68 @@ void sched_params_init(struct sched_params *p)
     };
 }
 
+static const struct {
+    const char *name, *about;
+} policies[N_SCHED_POLICIES] = {
+    [SCHED_DEFAULT] = {"default", "least expected seconds of work by load alone"},
+    [SCHED_PREFIX_CACHE] = {"prefix-cache", "least expected seconds of work, cached prefixes counted"},
+    [SCHED_ROUND_ROBIN] = {"round-robin", "in turn"},
+    [SCHED_RANDOM] = {"random", "by chance"},
+    [SCHED_LEAST_REQUEST] = {"least-request", "fewest of our requests in flight"},
+    [SCHED_SESSION_HASH] = {"session-hash", "always the same server for the same start of the prompt, whatever the load"},
+    [SCHED_REFERENCE] = {"reference", "scores of the reference picker: queue 2, KV use 2, prefix 3 over 4096 tokens"},
+    [SCHED_REFERENCE_DEEP] = {"reference-deep", "the same scores, whole prompts compared"},
+    [SCHED_REFERENCE_LOAD] = {"reference-load", "the same scores without the prefix"},
+    [SCHED_CACHE_AWARE] = {"cache-aware", "the longest match while loads are balanced, else the fewest requests"},
+    [SCHED_DYNAMO] = {"dynamo", "fewest blocks: prefill to compute + active"},
+    [SCHED_LMETRIC] = {"lmetric", "least (pending prefill + own prefill) x requests"},
+    [SCHED_LEAST_WORK] = {"least-work", "least pending prefill + own prefill, in tokens"},
+    [SCHED_PREBLE] = {"preble", "the holder of more than half of the prompt, else least work, eviction and prefill"},
+};
+
+const char *sched_policy_name(enum sched_policy p)
+{
+    return (size_t)p < ARRAY_LEN(policies) ? policies[p].name : "?";
+}
+
+const char *sched_policy_about(enum sched_policy p)
+{
+    return (size_t)p < ARRAY_LEN(policies) ? policies[p].about : "?";
+}
+
+/* The next character that counts, in lower case; 0 at the end. */
+static char next_char(struct str *s)
+{
+    while (s->n) {
+        char c = s->p[0];
+        *s = str_from(*s, 1);
+        if (c != '-' && c != '_')
+            return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+    }
+    return 0;
+}
+
+static bool same_name(struct str a, struct str b)
+{
+    for (;;) {
+        char x = next_char(&a), y = next_char(&b);
+        if (x != y)
+            return false;
+        if (!x)
+            return !a.n && !b.n; /* a NUL inside is no end */
+    }
+}
+
+bool sched_policy_parse(struct str name, enum sched_policy *out)
+{
+    for (size_t i = 0; i < ARRAY_LEN(policies); i++)
+        if (same_name(name, str_c(policies[i].name))) {
+            *out = (enum sched_policy)i;
+            return true;
+        }
+    return false;
+}
+
 const char *sched_skip_name(enum sched_skip s)
 {
     static const char *const names[] = {
@@ -69,6 +131,7 @@ const char *sched_reason_name(enum sched_reason r)
         [REASON_ALL_EJECTED] = "all_ejected",
         [REASON_EXPLORE] = "explore",
         [REASON_DRAINED] = "drained",
+        [REASON_POLICY] = "policy",
     };
     return (size_t)r < ARRAY_LEN(names) ? names[r] : "?";
 }

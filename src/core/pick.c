@@ -105,10 +105,9 @@ static void compute(struct sched *s, struct pick *k)
     k->model = c ? c->penalty : NULL;
     k->lora = c && c->n_lora ? c->lora : NULL;
     add_penalties(s, k);
-    if (s->p.policy == SCHED_PREFIX_CACHE && r->hashes && r->hashes->n) {
-        k->match = prefix_index_match(s->index, r->hashes->h, r->hashes->n);
+    k->match = policy_match(s, r);
+    if (k->match)
         credit_matches(s, k);
-    }
     if (k->room_only)
         leave_out_full(s);
     find_least(s, k);
@@ -186,9 +185,11 @@ static void choose_least_owned(struct sched *s, struct pick *k, float limit)
 static bool strong(const struct sched *s, const struct pick *k, uint32_t slot, uint32_t len)
 {
     double share = matched_share(k, len);
-    uint32_t last = k->match->chain[len - 1];
     if (share >= STRONG_SHARE)
         return true;
+    if (len > k->match->chain_n) /* exact knowledge of what the index has not seen */
+        return share >= HALF;
+    uint32_t last = k->match->chain[len - 1];
     if (prefix_index_branches(s->index, last) >= TEMPLATE_BRANCHES)
         return false;
     return share >= HALF || prefix_index_terminal(s->index, last, slot);
@@ -265,6 +266,8 @@ static void choose_by_policy(struct sched *s, struct pick *k)
         choose_rotation(s, k);
         return;
     }
+    if (baseline_choose(s, k))
+        return;
     if (choose_explored(s, k))
         return;
     if (s->p.policy == SCHED_DEFAULT || !k->r->hashes) {
@@ -352,6 +355,7 @@ static void commit(struct sched *s, struct pick *k)
     if (r->explain)
         pick_explain(s, k);
     ledger_reserve(s, r);
+    baseline_sent(s, r);
     learn_prompt(s, &k->w, r->prefill_s);
     event_emit(s, EV_RESERVE, k->slot, r);
     index_insert(s, k->slot, r);

@@ -31,6 +31,7 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     s->mean_tokens = 500;
     s->mean_prefill_s = work_prefill_s(s, s->mean_tokens, s->mean_tokens);
     s->explore_slot = NO_SLOT;
+    baseline_switch(s);
     flow_params(s, false);
     return s;
 }
@@ -56,6 +57,9 @@ void sched_free(struct sched *s)
     free(s->eps);
     prefix_index_free(s->index);
     sessions_free(s->sessions);
+    baseline_free(s);
+    free(s->held.slots);
+    free(s->held.len);
     queue_free(s->queue);
     free(s);
 }
@@ -75,10 +79,13 @@ static void index_restart(struct sched *s)
 void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t now_us)
 {
     bool restart = p->block_bytes != s->p.block_bytes, new_ttl = p->queue_ttl_us != s->p.queue_ttl_us;
+    bool new_policy = p->policy != s->p.policy;
     s->models_version++; /* the columns hold costs */
     s->p = checked(p);
     if (restart)
         index_restart(s);
+    if (new_policy)
+        baseline_switch(s);
     s->refresh_us = 0;
     ep_refresh_all(s, now_us);
     flow_params(s, new_ttl);
@@ -90,24 +97,27 @@ void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t no
 uint64_t index_cap(const struct sched *s, const struct ep *e)
 {
     double block = s->p.block_bytes ? (double)s->p.block_bytes : 1;
-    double kv = ep_kv_tokens(s, e) * e->cap_belief * s->bytes_per_token / block;
+    double belief = s->p.policy == SCHED_PREFIX_CACHE ? e->cap_belief : 1;
+    double kv = ep_kv_tokens(s, e) * belief * s->bytes_per_token / block;
+    if (s->p.policy == SCHED_CACHE_AWARE) /* its tree has a size of its own, whatever the server keeps */
+        return s->p.lru_capacity;
     return MIN(s->p.lru_capacity, (uint64_t)MIN(kv, 1e15));
 }
 
 static struct prefix_chain chain_of(const struct sched_req *r)
 {
-    return (struct prefix_chain){r->hashes->h, r->hashes->n, r->hashes->n_fine, r->d.stream_bytes};
+    return (struct prefix_chain){r->hashes->h, r->n_chain, r->hashes->n_fine, r->d.stream_bytes};
 }
 
 void index_insert(struct sched *s, uint32_t slot, struct sched_req *r)
 {
+    bool whole = s->p.policy == SCHED_PREFIX_CACHE && r->hashes && r->hashes->whole;
     r->n_inserted = r->insert_stamp = 0;
-    if (s->p.policy != SCHED_PREFIX_CACHE || !r->hashes)
-        return;
-    if (r->hashes->whole)
+    r->n_chain = policy_hashes(s, r->hashes);
+    if (whole)
         sessions_put(s->sessions, r->hashes->ends[0], slot, s->eps[slot].gen);
-    if (!r->hashes->n) {
-        if (r->hashes->whole)
+    if (!r->n_chain) {
+        if (whole)
             event_emit(s, EV_INSERT, slot, r);
         return;
     }
@@ -181,7 +191,7 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
     struct ep *e = ep_of(s, r->d.ep);
     if (e && how == OUT_OK && u) {
         learn_finish(s, r->d.ep.slot, r, u);
-        if (r->insert_stamp)
+        if (r->insert_stamp && s->p.policy == SCHED_PREFIX_CACHE)
             learn_cache(s, r->d.ep.slot, r, u);
     }
     if (e && how != OUT_OK)
@@ -189,6 +199,7 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
     if (e)
         event_emit(s, EV_RELEASE, r->d.ep.slot, r);
     flow_settle(s, r, how, u);
+    baseline_done(s, r);
     ledger_release(s, r);
     s->room_gained |= r->model != 0; /* adapter slots may have become free where room was before */
     if (!e) {

@@ -52,6 +52,7 @@ enum sched_policy {
 const char *sched_policy_name(enum sched_policy p);
 bool sched_policy_parse(struct str name, enum sched_policy *out);
 const char *sched_policy_about(enum sched_policy p); /* one line */
+bool sched_policy_hashes(enum sched_policy p);       /* it looks at sched_req.hashes: worth making them */
 
 enum sched_order { ORDER_FIFO, ORDER_DEADLINE };                 /* inside a flow */
 enum sched_discard { DISCARD_LOWEST_CLASS, DISCARD_EARLIEST };   /* who goes when the queue is over capacity: the earliest of the lowest
@@ -128,7 +129,8 @@ enum sched_reason { /* why the chosen one was chosen */
     REASON_NONE, REASON_LEAST_COST, REASON_ONLY_CANDIDATE, REASON_PREFIX_HOLDER, REASON_TIE_LEAST_OWNED, REASON_TIE_RANDOM,
     REASON_PINNED, REASON_ROUND_ROBIN, REASON_ALL_EJECTED /* nothing healthy: least bad */,
     REASON_EXPLORE, /* an endpoint believed slow is tried again */
-    REASON_DRAINED  /* queueing was switched off while it waited */
+    REASON_DRAINED, /* queueing was switched off while it waited */
+    REASON_POLICY   /* by the rule of a baseline (policy) */
 };
 enum sched_reject {
     REJECT_NONE,
@@ -204,6 +206,8 @@ struct sched_req {
     struct ep_ref wait_for;              /* prefix_wait: the full holder it waits for, until ... */
     uint64_t wait_until_us;              /* ... then; set once */
     uint32_t n_inserted;                 /* index entries this request added (rolled back on failure) */
+    uint32_t n_chain;                    /* hashes that the policy put there, the first so many */
+    uint32_t counted;                    /* baselines.c: among the active blocks of this epoch; 0 no */
     uint32_t insert_stamp, n_kept;
     double prefill_s;                    /* reserved pending prefill seconds */
     double tokens, uncached_tokens, out_tokens; /* reserved estimates */

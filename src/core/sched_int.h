@@ -20,6 +20,8 @@
 #define LORA_MAX       64  /* adapters remembered per endpoint */
 #define LORA_LOG       512 /* latest changes of adapters in use */
 #define NO_SLOT        UINT32_MAX
+#define WORK_SLOTS     6 /* PREBLE: work of the last three minutes */
+#define WORK_SLOT_US   30000000
 
 enum req_state { REQ_IDLE, REQ_QUEUED, REQ_PENDING /* picked, no first token */, REQ_DECODING, REQ_DONE };
 enum learn_kind { LEARN_TTFT, LEARN_GAP, LEARN_TOTAL, LEARN_KINDS };
@@ -40,6 +42,11 @@ struct ledger { /* requests in flight: of this gateway, or of its replicas */
 struct inflight_hist {
     uint32_t max_inflight;
     float min_held;
+};
+
+struct work_window {
+    double prefill_s[WORK_SLOTS];
+    uint64_t at; /* number of the newest slot */
 };
 
 struct lora_use { /* an adapter on an endpoint */
@@ -94,6 +101,8 @@ struct ep {
     uint32_t fresh;     /* prompts without a home that were placed here, halved everywhere at FRESH_MAX */
     uint64_t last_pick; /* number of the pick: rotation among equals */
     uint64_t picks, failures, ejections;
+    double active_blocks;    /* DYNAMO */
+    struct work_window work; /* PREBLE */
 };
 
 struct scan { /* one float per slot, read by every pick: cost = base + own*own_s + new*tok_s + out*out_s + kv(kv_use +
@@ -128,6 +137,11 @@ struct sched {
     uint64_t now_us, refresh_us, late_us;
     struct prefix_index *index;
     struct sessions *sessions;
+    struct active *active;    /* DYNAMO, else NULL */
+    struct sessions *users;   /* CACHE_AWARE, else NULL: who was sent a block last */
+    uint32_t baseline_epoch;  /* counts changes of the policy */
+    struct prefix_match held; /* exact knowledge of the request being picked */
+    uint32_t held_cap;
     struct model_column columns[MODEL_COLUMNS];
     uint64_t models_version;
     uint32_t lora_max;  /* most slots any endpoint has told of */
@@ -221,6 +235,15 @@ double pick_cached(const struct sched *s, const struct pick *k, uint32_t slot); 
 bool pick_tried(const struct sched_req *r, struct ep_ref ep);
 void pick_explain(struct sched *s, const struct pick *k);
 void pick_explain_refused(struct sched *s, struct sched_req *r); /* nobody has room for it */
+
+/* baselines.c */
+uint32_t policy_hashes(const struct sched *s, const struct prefix_hashes *h); /* how many of them it looks at and remembers; NULL: 0 */
+const struct prefix_match *policy_match(struct sched *s, const struct sched_req *r); /* NULL: it looks at none */
+bool baseline_choose(struct sched *s, struct pick *k); /* among those with a finite scan.cost, at least one; false: not its policy */
+void baseline_sent(struct sched *s, struct sched_req *r); /* reserved */
+void baseline_done(struct sched *s, struct sched_req *r); /* before its release */
+void baseline_switch(struct sched *s);                    /* the policy is new */
+void baseline_free(struct sched *s);
 
 /* lora.c */
 void lora_take(struct sched *s, uint32_t slot, struct sched_req *r); /* reserved there */

@@ -146,7 +146,7 @@ static void hash_prefix(struct routing *r)
 {
     struct request *rq = r->rq;
     const struct sched_params *sp = &r->to->sched;
-    if (!rq->parsed || !rq->is_model_kind || sp->policy != SCHED_PREFIX_CACHE)
+    if (!rq->parsed || !rq->is_model_kind || !sched_policy_hashes(sp->policy))
         return;
     uint64_t seed = prefix_seed(rq->target, STR_NULL, r->body.cache_salt);
     prefix_hash(r->body.stream_bytes, seed, sp->block_bytes, sp->max_blocks, sp->deep, &rq->hashes, rq->w->hashes,
