@@ -1,56 +1,8 @@
 /* sim/engine.c - the step loop: schedule, wait for the end of the step, hand out its tokens (see engine.h). */
-#include "sim/engine.h"
-
-#include "base/hash.h"
-#include "base/list.h"
-#include "base/rng.h"
-#include "sim/kv.h"
+#include "sim/engine_priv.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-#define NOT_IN_BATCH UINT32_MAX
-
-struct engine_seq {
-    struct list link;     /* waiting or running */
-    struct engine_req rq; /* tokens is ours: prompt, then what was produced */
-    uint32_t *tok;
-    uint32_t n_tok, cap_tok;
-    uint32_t n_out, computed;
-    uint32_t *block;
-    uint32_t n_block, cap_block;
-    uint64_t *chain; /* hash of each full block, computed lazily */
-    uint32_t n_chain, cap_chain;
-    uint32_t batch; /* index in the step under way */
-    uint32_t cached, preempted;
-    bool running, admitted, deferred;
-    uint64_t arrived_us, scheduled_us;
-};
-
-struct slice { /* one sequence's share of a step */
-    struct engine_seq *s;
-    uint32_t n;
-};
-
-struct engine {
-    struct engine_params p;
-    struct rng rng;
-    struct kv kv;
-    struct list waiting, running;
-    uint32_t n_waiting, n_running, n_lora_running;
-    uint32_t lora_running[ENGINE_MAX_LORAS], lora_waiting[ENGINE_MAX_LORAS];
-    uint32_t shown_lora_running[ENGINE_MAX_LORAS], shown_lora_waiting[ENGINE_MAX_LORAS];
-    uint64_t on_gpu[ENGINE_MAX_LORAS], in_memory[ENGINE_MAX_LORAS]; /* adapters: when last used there; 0: not there */
-    uint64_t lora_uses;
-    struct slice *batch;
-    uint32_t n_batch, cap_batch;
-    uint32_t step_tokens;
-    bool busy; /* a step is under way */
-    uint64_t end_us;
-    double end_frac_us; /* remainder, so that steps do not drift by rounding */
-    double slow;
-    struct engine_stats count; /* counters, and gauges as last published */
-};
 
 struct engine *engine_new(const struct engine_params *p)
 {
@@ -67,10 +19,13 @@ struct engine *engine_new(const struct engine_params *p)
     kv_init(&e->kv, e->p.n_blocks);
     list_init(&e->waiting);
     list_init(&e->running);
+    CHECK(!e->p.quiet || e->p.exact_tail);
+    if (e->p.exact_tail)
+        exact_init(e);
     return e;
 }
 
-static void seq_free(struct engine_seq *s)
+void seq_free(struct engine_seq *s)
 {
     free(s->tok);
     free(s->block);
@@ -86,6 +41,8 @@ void engine_free(struct engine *e)
     seq_free(CONTAINER_OF(it, struct engine_seq, link));
     LIST_EACH_SAFE(it, tmp, &e->running)
     seq_free(CONTAINER_OF(it, struct engine_seq, link));
+    if (e->p.exact_tail)
+        exact_fini(e);
     kv_free(&e->kv);
     free(e->batch);
     free(e);
@@ -96,39 +53,62 @@ static uint32_t blocks_for(const struct engine *e, uint64_t tokens)
     return (uint32_t)((tokens + e->p.block_size - 1) / e->p.block_size);
 }
 
+static bool can_fit(const struct engine *e, uint64_t tokens)
+{
+    return e->p.exact_tail ? tokens <= e->capacity : blocks_for(e, tokens) <= e->p.n_blocks;
+}
+
+static void copy_tokens(struct engine_seq *s, const struct engine_req *rq)
+{
+    s->cap_tok = rq->n_tokens + MIN(rq->out_len, 256u);
+    s->tok = xmalloc(s->cap_tok * sizeof(*s->tok));
+    memcpy(s->tok, rq->tokens, rq->n_tokens * sizeof(*s->tok));
+}
+
 struct engine_seq *engine_submit(struct engine *e, const struct engine_req *rq, uint64_t now_us)
 {
     if (rq->n_tokens == 0 || rq->out_len == 0 || rq->lora >= ENGINE_MAX_LORAS ||
-        blocks_for(e, (uint64_t)rq->n_tokens + rq->out_len) > e->p.n_blocks)
+        !can_fit(e, (uint64_t)rq->n_tokens + rq->out_len))
         return NULL;
     struct engine_seq *s = xcalloc(1, sizeof(*s));
     s->rq = *rq;
     s->rq.tokens = NULL;
-    s->cap_tok = rq->n_tokens + MIN(rq->out_len, 256u);
-    s->tok = xmalloc(s->cap_tok * sizeof(*s->tok));
-    memcpy(s->tok, rq->tokens, rq->n_tokens * sizeof(*s->tok));
+    s->rq.given = MIN(rq->given, rq->n_tokens - 1); /* the last one is computed here */
+    s->key_seed = hash_mix(rq->salt, 0x51ed + rq->lora);
+    if (rq->tokens && !e->p.exact_tail)
+        copy_tokens(s, rq);
     s->n_tok = rq->n_tokens;
     s->batch = NOT_IN_BATCH;
     s->arrived_us = now_us;
     list_push_back(&e->waiting, &s->link);
     e->n_waiting++;
     e->lora_waiting[rq->lora]++;
+    if (e->p.exact_tail)
+        exact_submitted(e, s, now_us);
     return s;
 }
 
 /* Chained hash of block i: its tokens and everything before, the adapter and the salt. */
 static uint64_t chain_hash(const struct engine *e, struct engine_seq *s, uint32_t i)
 {
+    if (!s->tok)
+        return block_key(s->rq.ids[i], s->key_seed);
     while (s->n_chain <= i) {
         if (s->n_chain == s->cap_chain) {
             s->cap_chain = MAX(s->cap_chain * 2, 16u);
             s->chain = xrealloc(s->chain, s->cap_chain * sizeof(*s->chain));
         }
-        uint64_t prev = s->n_chain ? s->chain[s->n_chain - 1] : hash_mix(s->rq.salt, 0x51ed + s->rq.lora);
+        uint64_t prev = s->n_chain ? s->chain[s->n_chain - 1] : s->key_seed;
         const uint32_t *t = s->tok + (size_t)s->n_chain * e->p.block_size;
         s->chain[s->n_chain++] = hash_bytes(t, e->p.block_size * sizeof(*t), prev);
     }
     return s->chain[i];
+}
+
+/* Blocks that have a hash among the first n. */
+static uint32_t hashable(const struct engine_seq *s, uint32_t n)
+{
+    return s->tok ? n : MIN(n, s->rq.n_ids);
 }
 
 static void push_block(struct engine_seq *s, uint32_t block)
@@ -162,11 +142,11 @@ static void publish_blocks(struct engine *e, struct engine_seq *s, uint32_t from
 {
     if (!e->p.prefix_caching)
         return;
-    for (uint32_t i = from / e->p.block_size; i < tokens / e->p.block_size; i++)
+    for (uint32_t i = from / e->p.block_size, n = hashable(s, tokens / e->p.block_size); i < n; i++)
         kv_hash(&e->kv, s->block[i], chain_hash(e, s, i));
 }
 
-static void enter_running(struct engine *e, struct engine_seq *s)
+void seq_enter(struct engine *e, struct engine_seq *s)
 {
     list_remove(&s->link);
     list_push_back(&e->running, &s->link);
@@ -179,7 +159,7 @@ static void enter_running(struct engine *e, struct engine_seq *s)
 }
 
 /* Takes a sequence out of whatever list it stands in; it keeps its tokens and loses its blocks. */
-static void leave(struct engine *e, struct engine_seq *s)
+void seq_leave(struct engine *e, struct engine_seq *s)
 {
     list_remove(&s->link);
     if (s->running) {
@@ -191,29 +171,38 @@ static void leave(struct engine *e, struct engine_seq *s)
         e->n_waiting--;
         e->lora_waiting[s->rq.lora]--;
     }
-    release_blocks(e, s);
+    if (e->p.exact_tail)
+        exact_release(e, s);
+    else
+        release_blocks(e, s);
     s->computed = 0;
 }
 
-static void preempt(struct engine *e, struct engine_seq *s)
+void seq_preempt(struct engine *e, struct engine_seq *s)
 {
-    leave(e, s);
+    seq_leave(e, s);
     s->preempted++;
+    s->rq.given = 0; /* what came with it is gone, too */
     e->count.preemptions++;
     list_push_front(&e->waiting, &s->link);
     e->n_waiting++;
     e->lora_waiting[s->rq.lora]++;
 }
 
-static void schedule_slice(struct engine *e, struct engine_seq *s, uint32_t n)
+void batch_add(struct engine *e, struct engine_seq *s, uint32_t n)
 {
     if (e->n_batch == e->cap_batch) {
         e->cap_batch = MAX(e->cap_batch * 2, 64u);
         e->batch = xrealloc(e->batch, e->cap_batch * sizeof(*e->batch));
     }
-    publish_blocks(e, s, s->computed, s->computed + n);
     s->batch = e->n_batch;
     e->batch[e->n_batch++] = (struct slice){s, n};
+}
+
+static void schedule_slice(struct engine *e, struct engine_seq *s, uint32_t from, uint32_t n)
+{
+    publish_blocks(e, s, from, s->computed + n);
+    batch_add(e, s, n);
 }
 
 /* Running sequences in order. Returns the budget left; *preempted tells whether somebody had to go. */
@@ -227,13 +216,13 @@ static uint32_t schedule_running(struct engine *e, uint32_t budget, bool *preemp
             struct engine_seq *last = CONTAINER_OF(e->running.prev, struct engine_seq, link);
             self = last == s;
             *preempted = true;
-            preempt(e, last);
+            seq_preempt(e, last);
             if (self)
                 break;
         }
         if (self)
             break; /* it was the last */
-        schedule_slice(e, s, n);
+        schedule_slice(e, s, s->computed, n);
         budget -= n;
         it = it->next;
     }
@@ -243,7 +232,7 @@ static uint32_t schedule_running(struct engine *e, uint32_t budget, bool *preemp
 /* Blocks of the prompt that are cached, taken (their count goes up). At least one token is left to compute. */
 static void take_cached(struct engine *e, struct engine_seq *s)
 {
-    uint32_t max = e->p.prefix_caching ? (s->n_tok - 1) / e->p.block_size : 0;
+    uint32_t max = e->p.prefix_caching ? hashable(s, (s->n_tok - 1) / e->p.block_size) : 0;
     for (uint32_t i = 0; i < max; i++) {
         uint32_t b = kv_lookup(&e->kv, chain_hash(e, s, i));
         if (b == KV_NONE)
@@ -251,7 +240,24 @@ static void take_cached(struct engine *e, struct engine_seq *s)
         kv_ref(&e->kv, b);
         push_block(s, b);
     }
-    s->computed = s->n_block * e->p.block_size;
+    s->computed = MAX(s->n_block * e->p.block_size, s->rq.given);
+}
+
+void seq_admitted(struct engine *e, struct engine_seq *s, uint32_t cached, uint64_t now_us)
+{
+    if (s->admitted)
+        return;
+    s->admitted = true;
+    s->scheduled_us = now_us;
+    s->cached = cached;
+    e->count.prefix_query_tokens += s->n_tok;
+    e->count.prefix_hit_tokens += cached;
+}
+
+bool seq_defer(struct engine *e, struct engine_seq *s)
+{
+    s->deferred = s->rq.lora && e->lora_running[s->rq.lora] == 0 && e->n_lora_running >= e->p.max_loras;
+    return s->deferred;
 }
 
 static bool admit(struct engine *e, struct engine_seq *s, uint64_t now_us)
@@ -262,14 +268,8 @@ static bool admit(struct engine *e, struct engine_seq *s, uint64_t now_us)
         s->computed = 0;
         return false;
     }
-    enter_running(e, s);
-    if (!s->admitted) {
-        s->admitted = true;
-        s->scheduled_us = now_us;
-        s->cached = s->computed;
-        e->count.prefix_query_tokens += s->n_tok;
-        e->count.prefix_hit_tokens += s->computed;
-    }
+    seq_enter(e, s);
+    seq_admitted(e, s, s->n_block * e->p.block_size, now_us);
     return true;
 }
 
@@ -280,14 +280,13 @@ static void schedule_waiting(struct engine *e, uint32_t budget, uint64_t now_us)
         struct engine_seq *s = CONTAINER_OF(it, struct engine_seq, link);
         if (budget == 0 || e->n_running >= e->p.max_num_seqs)
             break;
-        s->deferred = s->rq.lora && e->lora_running[s->rq.lora] == 0 && e->n_lora_running >= e->p.max_loras;
-        if (s->deferred)
+        if (seq_defer(e, s))
             continue;
         if (!admit(e, s, now_us))
             break;
         uint32_t n = MIN(s->n_tok - s->computed, budget);
         CHECK(grow(e, s, s->computed + n));
-        schedule_slice(e, s, n);
+        schedule_slice(e, s, 0, n);
         budget -= n;
     }
 }
@@ -327,7 +326,7 @@ static double bring_lora(struct engine *e, uint32_t lora)
     return s + e->p.lora_load_s;
 }
 
-static double lora_seconds(struct engine *e)
+double lora_seconds(struct engine *e)
 {
     double s = 0;
     e->lora_uses++;
@@ -387,9 +386,9 @@ static double batch_seconds(struct engine *e)
     return step_seconds(&e->p.time, decode, chunks, prefill, context, pairs);
 }
 
-static double jitter(struct engine *e)
+double step_jitter(struct engine *e)
 {
-    if (!e->p.jitter)
+    if (!e->p.jitter || e->p.quiet)
         return 1;
     double f = exp(0.03 * rng_normal(&e->rng));
     return rng_unit(&e->rng) < 0.01 ? f * 1.5 : f;
@@ -404,7 +403,7 @@ static void start_step(struct engine *e, uint64_t now_us)
         schedule_waiting(e, budget, now_us);
     if (e->n_batch == 0)
         return;
-    double us = (batch_seconds(e) + lora_seconds(e)) * 1e6 * jitter(e) * e->slow + e->end_frac_us;
+    double us = (batch_seconds(e) + lora_seconds(e)) * 1e6 * step_jitter(e) * e->slow + e->end_frac_us;
     us = MAX(us, 1.0);
     e->end_us = now_us + (uint64_t)us;
     e->end_frac_us = us - floor(us);
@@ -418,6 +417,15 @@ static void start_step(struct engine *e, uint64_t now_us)
     memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
 }
 
+/* A step with whatever there is to do. from_us: the same moment with its fraction. */
+static void begin(struct engine *e, uint64_t now_us, double from_us)
+{
+    if (e->p.exact_tail)
+        exact_start(e, now_us, from_us);
+    else
+        start_step(e, now_us);
+}
+
 static void publish_gauges(struct engine *e)
 {
     e->count.running = e->n_running;
@@ -429,11 +437,30 @@ static void publish_gauges(struct engine *e)
 
 static void append_token(struct engine_seq *s, uint32_t token)
 {
-    if (s->n_tok == s->cap_tok) {
+    s->n_tok++;
+    if (!s->tok)
+        return;
+    if (s->n_tok > s->cap_tok) {
         s->cap_tok *= 2;
         s->tok = xrealloc(s->tok, s->cap_tok * sizeof(*s->tok));
     }
-    s->tok[s->n_tok++] = token;
+    s->tok[s->n_tok - 1] = token;
+}
+
+struct engine_event seq_event(const struct engine *e, struct engine_seq *s, uint32_t index)
+{
+    return (struct engine_event){.user = s->rq.user,
+                                 .seq = s,
+                                 .index = index,
+                                 .token = s->rq.token_at
+                                              ? s->rq.token_at(s->rq.user, index)
+                                              : (uint32_t)hash_mix(s->rq.salt ^ s->rq.n_tokens, index),
+                                 .finished = index + 1 == s->rq.out_len,
+                                 .cached_tokens = s->cached,
+                                 .at_us = e->end_us,
+                                 .arrived_us = s->arrived_us,
+                                 .scheduled_us = s->scheduled_us,
+                                 .preempted = s->preempted};
 }
 
 /* The slice's tokens are computed. When that was all there is, the next token of the answer exists. */
@@ -445,23 +472,11 @@ static void end_slice(struct engine *e, struct engine_seq *s, uint32_t n, engine
         return;
     if (s->n_out == 0)
         e->count.prompt_tokens += s->rq.n_tokens;
-    uint32_t index = s->n_out++;
-    uint32_t token =
-        s->rq.token_at ? s->rq.token_at(s->rq.user, index) : (uint32_t)hash_mix(s->rq.salt ^ s->rq.n_tokens, index);
-    append_token(s, token);
+    struct engine_event ev = seq_event(e, s, s->n_out++);
+    append_token(s, ev.token);
     e->count.generation_tokens++;
-    struct engine_event ev = {.user = s->rq.user,
-                              .seq = s,
-                              .index = index,
-                              .token = token,
-                              .finished = s->n_out == s->rq.out_len,
-                              .cached_tokens = s->cached,
-                              .at_us = e->end_us,
-                              .arrived_us = s->arrived_us,
-                              .scheduled_us = s->scheduled_us,
-                              .preempted = s->preempted};
     if (ev.finished)
-        leave(e, s);
+        seq_leave(e, s);
     if (fn)
         fn(ctx, &ev);
     if (ev.finished)
@@ -480,12 +495,18 @@ static void end_step(struct engine *e, engine_event_fn *fn, void *ctx)
 
 void engine_cancel(struct engine *e, struct engine_seq *s)
 {
+    if (e->p.exact_tail)
+        exact_cancelling(e, s);
     if (s->batch != NOT_IN_BATCH)
         e->batch[s->batch].s = NULL;
-    leave(e, s);
+    seq_leave(e, s);
     seq_free(s);
     if (e->n_running + e->n_waiting)
         return;
+    if (e->p.exact_tail) {
+        exact_publish(e);
+        return;
+    }
     e->count.waiting = e->count.deferred = 0; /* no step will come to report it */
     memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
     publish_gauges(e);
@@ -494,31 +515,50 @@ void engine_cancel(struct engine *e, struct engine_seq *s)
 uint64_t engine_next(struct engine *e, uint64_t now_us)
 {
     if (!e->busy && e->n_running + e->n_waiting)
-        start_step(e, now_us);
+        begin(e, now_us, (double)now_us);
     return e->busy ? e->end_us : UINT64_MAX;
 }
 
 void engine_advance(struct engine *e, uint64_t now_us, engine_event_fn *fn, void *ctx)
 {
     while (e->busy && e->end_us <= now_us) {
-        uint64_t end = e->end_us;
-        end_step(e, fn, ctx);
-        (void)engine_next(e, end);
+        if (e->p.exact_tail)
+            exact_end(e, fn, ctx);
+        else
+            end_step(e, fn, ctx);
+        if (!e->busy && e->n_running + e->n_waiting)
+            begin(e, e->end_us, e->end_exact_us);
     }
+    e->advanced_us = MAX(e->advanced_us, now_us);
 }
 
 void engine_set_slow(struct engine *e, double factor)
 {
+    if (e->p.exact_tail)
+        exact_settle(e);
     e->slow = factor > 0 ? factor : 1;
+}
+
+void engine_set_prefix_caching(struct engine *e, bool on)
+{
+    e->p.prefix_caching = on;
+    if (!on)
+        engine_reset_prefix_cache(e);
 }
 
 void engine_reset_prefix_cache(struct engine *e)
 {
     kv_reset(&e->kv);
+    if (e->p.exact_tail)
+        exact_forget(e);
 }
 
 void engine_stats(const struct engine *e, bool live, struct engine_stats *out)
 {
+    if (e->p.exact_tail) {
+        exact_stats(e, live, e->advanced_us, out);
+        return;
+    }
     *out = e->count;
     out->n_blocks = e->kv.n;
     if (!live) {
@@ -530,6 +570,23 @@ void engine_stats(const struct engine *e, bool live, struct engine_stats *out)
     out->waiting = e->n_waiting;
     out->free_blocks = e->kv.n_free;
     out->kv_usage_frac = 1 - (double)e->kv.n_free / e->kv.n;
+}
+
+void engine_published(const struct engine *e, uint64_t now_us, struct engine_stats *out)
+{
+    if (e->p.exact_tail)
+        exact_stats(e, false, now_us, out);
+    else
+        engine_stats(e, false, out);
+}
+
+uint32_t engine_held(const struct engine *e, const uint64_t *ids, uint32_t n_ids, uint32_t n_tokens)
+{
+    uint32_t n = 0, max = n_tokens ? MIN(n_ids, (n_tokens - 1) / e->p.block_size) : 0;
+    uint64_t seed = hash_mix(0, 0x51ed);
+    while (n < max && kv_lookup(&e->kv, block_key(ids[n], seed)) != KV_NONE)
+        n++;
+    return n;
 }
 
 void engine_lora(const struct engine *e, uint32_t lora, uint32_t *running, uint32_t *waiting)

@@ -28,8 +28,9 @@ struct engine_params {
     bool jitter; /* lognormal, sigma 0.03; 1 % of steps take 1.5 times as long */
     /* For long replays. quiet: of a request only its first and its last token are reported (one event when they are the same), and a run of steps in
      * which sequences only decode passes in one go, with the result it would have had step by step, up to rounding of a microsecond a step; a request
-     * that comes ends the run at the end of the step under way. Excludes jitter. exact_tail: only blocks of engine_req.ids are cached and shared;
-     * all other tokens of a sequence count one by one, not in blocks. */
+     * that comes ends the run at the end of the step under way. Needs exact_tail; excludes jitter. exact_tail: only blocks of engine_req.ids are cached
+     * and shared; all other tokens of a sequence count one by one, not in blocks; tokens are not looked at. Each step serves those that decode first,
+     * then chunks; the context of a sequence that decodes is its prompt and its output so far. */
     bool quiet, exact_tail;
     uint64_t seed;
 };
@@ -67,7 +68,7 @@ void engine_free(struct engine *e);
 /* NULL when the request can never fit (prompt and output exceed the KV cache). */
 struct engine_seq *engine_submit(struct engine *e, const struct engine_req *rq, uint64_t now_us);
 /* Leaves at once, its blocks are free. Allowed inside the callback, also for the event's own sequence unless it is
- * finished. */
+ * finished. quiet: this and engine_set_slow happen at the time of the latest engine_advance, so call that before. */
 void engine_cancel(struct engine *e, struct engine_seq *s);
 /* End of the step under way, starting one at now_us when there is work and none runs; UINT64_MAX when idle. */
 uint64_t engine_next(struct engine *e, uint64_t now_us);
@@ -75,6 +76,7 @@ uint64_t engine_next(struct engine *e, uint64_t now_us);
 void engine_advance(struct engine *e, uint64_t now_us, engine_event_fn *fn, void *ctx);
 void engine_set_slow(struct engine *e, double factor); /* steps that start from now on take factor times as long */
 void engine_reset_prefix_cache(struct engine *e);
+void engine_set_prefix_caching(struct engine *e, bool on); /* off also forgets what is cached */
 
 struct engine_stats {
     uint32_t running, waiting, deferred; /* deferred: of the waiting, those held back for want of an adapter slot */
@@ -92,14 +94,16 @@ struct engine_stats {
 void engine_stats(const struct engine *e, bool live, struct engine_stats *out);
 /* The same as published at `now_us`, also in the middle of a run of decode steps (quiet). */
 void engine_published(const struct engine *e, uint64_t now_us, struct engine_stats *out);
-/* Blocks at the start of a prompt of these ids that are cached or in use now; at most (n_tokens - 1) / block_size. */
+/* Blocks at the start of a prompt of these ids (base model, no salt) that are cached or in use now; at most (n_tokens - 1) / block_size. */
 uint32_t engine_held(const struct engine *e, const uint64_t *ids, uint32_t n_ids, uint32_t n_tokens);
 /* What an oracle sees: what a prompt would meet here now. Nothing of the future: no output lengths. Tokens are those still to be computed, after the step under
- * way; blocks that those ahead of it will have computed count as cached. */
+ * way; blocks that those ahead of it will have computed count as cached. Base model, no salt; exact_tail only. Cheap while nothing
+ * changes: what lies ahead is kept until then. */
 struct engine_forecast {
     double rest_s;                  /* until the step under way ends; of a run of decode steps half a step */
     double ahead_tokens, ahead_pairs; /* prefill of those admitted and waiting; pairs: sum(k (context - k / 2)) */
     double waiting_tokens;          /* of those, not yet admitted: their KV is still to be taken */
+    double waiting_prompts;         /* their whole prompts, cached or not */
     double new_tokens;              /* of this prompt, not cached */
     double used_tokens, context_tokens; /* KV in use; context of decoding sequences */
     uint32_t decoding, running;

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void free_link(struct kv *kv, uint32_t i)
+static void free_link(struct kv *kv, uint32_t i, uint32_t head)
 {
     struct kv_block *b = kv->b;
-    uint32_t head = kv->n, tail = b[head].prev;
+    uint32_t tail = b[head].prev;
     b[i].prev = tail;
     b[i].next = head;
     b[tail].next = i;
@@ -28,13 +28,15 @@ void kv_init(struct kv *kv, uint32_t n_blocks)
     uint32_t cap = 16;
     while (cap < n_blocks * 2 && cap < 1u << 31)
         cap *= 2;
-    *kv = (struct kv){.b = xcalloc((size_t)n_blocks + 1, sizeof(*kv->b)),
+    *kv = (struct kv){.b = xcalloc((size_t)n_blocks + 2, sizeof(*kv->b)),
                       .n = n_blocks,
                       .tab = xcalloc(cap, sizeof(*kv->tab)),
                       .mask = cap - 1};
-    kv->b[n_blocks].prev = kv->b[n_blocks].next = n_blocks;
+    for (uint32_t head = n_blocks; head < n_blocks + 2; head++)
+        kv->b[head].prev = kv->b[head].next = head;
     for (uint32_t i = 0; i < n_blocks; i++)
-        free_link(kv, i);
+        free_link(kv, i, n_blocks + 1);
+    kv->n_empty = n_blocks;
 }
 
 void kv_free(struct kv *kv)
@@ -81,10 +83,12 @@ static void unhash(struct kv *kv, uint32_t block)
 
 uint32_t kv_alloc(struct kv *kv)
 {
-    uint32_t i = kv->b[kv->n].next;
+    bool empty = kv->n_empty > 0;
+    uint32_t i = kv->b[empty ? kv->n + 1 : kv->n].next;
     if (i == kv->n)
         return KV_NONE;
     free_unlink(kv, i);
+    kv->n_empty -= empty;
     unhash(kv, i);
     kv->b[i].ref = 1;
     return i;
@@ -100,7 +104,21 @@ void kv_unref(struct kv *kv, uint32_t block)
 {
     CHECK(kv->b[block].ref > 0);
     if (--kv->b[block].ref == 0)
-        free_link(kv, block);
+        free_link(kv, block, kv->n);
+}
+
+void kv_drop(struct kv *kv, uint32_t block)
+{
+    unhash(kv, block);
+    free_unlink(kv, block);
+    free_link(kv, block, kv->n + 1);
+    kv->n_empty++;
+}
+
+void kv_trim(struct kv *kv, uint32_t keep)
+{
+    while (kv->n_free - kv->n_empty > keep)
+        kv_drop(kv, kv->b[kv->n].next);
 }
 
 void kv_hash(struct kv *kv, uint32_t block, uint64_t hash)
