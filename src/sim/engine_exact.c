@@ -301,9 +301,10 @@ static struct chunks schedule(struct engine *e, uint64_t now_us)
 /* Decode steps until the first sequence ends or memory is short. */
 static uint32_t run_length(const struct engine *e)
 {
-    if (!e->p.quiet)
+    const struct heap_node *first = heap_min(&e->ends);
+    if (!e->p.quiet || !first)
         return 1;
-    uint64_t k = heap_min(&e->ends)->key - e->n_steps, room = (e->capacity - e->used) / e->n_decoding;
+    uint64_t k = first->key - e->n_steps, room = (e->capacity - e->used) / e->n_decoding;
     return (uint32_t)MAX(MIN(k, room), 1u);
 }
 
