@@ -14,7 +14,7 @@
 #define WEIGHT_MAX   1e6
 #define MAX_FLOW     256 /* bytes of a flow's name */
 
-enum value_type { V_WORD, V_BOOL, V_SWITCH, V_INT, V_FRAC, V_FLOAT, V_DURATION, V_NAME, V_WEIGHTS, V_TRUST };
+enum value_type { V_WORD, V_BOOL, V_SWITCH, V_INT, V_FRAC, V_FLOAT, V_DURATION, V_NAME, V_WEIGHTS, V_TRUST, V_POLICY };
 enum store_as { TO_NOTHING, TO_INT, TO_U32, TO_U64, TO_DOUBLE, TO_BOOL, TO_WEIGHTS };
 struct annotation {
     const char *key;
@@ -44,6 +44,8 @@ static const char *const depth_words[] = {"documented", "deep", NULL};         /
 
 static const struct annotation table[] = {
     {XK8S "routing-strategy", V_WORD, "DEFAULT", SET_EFFECTIVE, 0, 0, strategy_words, TO_INT, SCHED(policy), NULL},
+    {OWN "policy", V_POLICY, "", SET_EFFECTIVE, 0, 0, NULL, TO_INT, SCHED(policy),
+     NULL}, /* after the one it overrides */
     {ENV "prefix-cache-hash-block-size", V_INT, "64", SET_EFFECTIVE, 1, 65536, NULL, TO_U32, SCHED(block_bytes), NULL},
     {ENV "prefix-cache-max-prefix-blocks", V_INT, "128", SET_EFFECTIVE, 1, 65536, NULL, TO_U32, SCHED(max_blocks),
      NULL},
@@ -226,6 +228,19 @@ static bool parse_trust(struct str s, struct value *v, char *why, size_t cap)
     return true;
 }
 
+static bool parse_policy(struct str s, struct value *v, char *why, size_t cap)
+{
+    enum sched_policy p;
+    if (sched_policy_parse(s, &p)) {
+        v->i = (int64_t)p;
+        return true;
+    }
+    size_t n = (size_t)snprintf(why, cap, "is none of");
+    for (p = 0; p < N_SCHED_POLICIES; p++)
+        n += (size_t)snprintf(why + MIN(n, cap), cap - MIN(n, cap), "%s %s", p ? "," : "", sched_policy_name(p));
+    return false;
+}
+
 /* False with the end of the sentence `"x" ...` in why. */
 static bool parse(const struct annotation *t, struct str s, struct value *v, char *why, size_t cap)
 {
@@ -260,6 +275,8 @@ static bool parse(const struct annotation *t, struct str s, struct value *v, cha
         return parse_weights(s, v, why, cap);
     case V_TRUST:
         return parse_trust(s, v, why, cap);
+    case V_POLICY:
+        return parse_policy(s, v, why, cap);
     }
     return false;
 }
@@ -438,6 +455,23 @@ static void limit_depth(const struct apply *x)
     depth->note = STR("because prefix-cache-max-prefix-blocks is set");
 }
 
+/* Any policy may be asked for by name; without that the documents' two are chosen between as they say. */
+static void override_policy(const struct apply *x)
+{
+    struct conf_setting *own = find_setting(x->b, OWN "policy"),
+                        *documented = find_setting(x->b, XK8S "routing-strategy");
+    char text[160];
+    if (!own || !documented || !own->value.n)
+        return;
+    own->value = str_c(sched_policy_name(x->b->sched.policy));
+    if (documented->state != SET_EFFECTIVE)
+        return;
+    documented->state = SET_NO_EFFECT;
+    documented->note = STR("no effect, because " OWN "policy is given");
+    snprintf(text, sizeof text, "the policy is %s, not what " XK8S "routing-strategy says", own->value.p);
+    note(x, CONF_INFO, own->key, text);
+}
+
 /* The older switch counts where `queueing` is not given. */
 static void switch_queueing(const struct apply *x)
 {
@@ -504,6 +538,7 @@ void annotations_apply(const struct object *pool, const struct conf_backend *pre
         limits(&x, &b->settings[i]);
     }
     limit_depth(&x);
+    override_policy(&x);
     switch_queueing(&x);
     for (uint32_t i = 0; i < pool->meta.annotations.n; i++)
         if (ours(pool->meta.annotations.v[i].key) && !in_table(pool->meta.annotations.v[i].key))

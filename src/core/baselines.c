@@ -107,14 +107,14 @@ typedef double score_fn(struct sched *s, const struct pick *k, const struct boun
 /* The least score; by chance among equals. */
 static uint32_t least(struct sched *s, const struct pick *k, score_fn *score)
 {
-    struct bounds b = {.least_waiting = INFINITY, .hashes = policy_hashes(s, k->r->hashes)};
+    struct bounds b = {.least_waiting = HUGE_VAL, .hashes = policy_hashes(s, k->r->hashes)};
     for (uint32_t i = 0; i < s->n_slots; i++) {
         if (!candidate(s, i))
             continue;
         b.least_waiting = MIN(b.least_waiting, s->eps[i].load.waiting);
         b.most_waiting = MAX(b.most_waiting, s->eps[i].load.waiting);
     }
-    double best = INFINITY;
+    double best = HUGE_VAL;
     uint32_t slot = NO_SLOT, n = 0;
     for (uint32_t i = 0; i < s->n_slots; i++) {
         if (!candidate(s, i))
@@ -367,7 +367,7 @@ static uint32_t lightest_holder(struct sched *s, const struct pick *k, uint32_t 
 static uint32_t preble(struct sched *s, const struct pick *k)
 {
     uint32_t len = longest(s, k), light = NO_SLOT, holder;
-    double lo = INFINITY, hi = 0;
+    double lo = HUGE_VAL, hi = 0;
     if (!len || (double)prefix_bytes(k->r->hashes, len) <= PREBLE_SHARE * k->w.stream_bytes)
         return least(s, k, preble_cost);
     for (uint32_t i = 0; i < s->n_slots; i++) {

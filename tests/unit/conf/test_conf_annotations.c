@@ -35,6 +35,7 @@ static void defaults(void **state)
         {ENV "sd-kv-cache-util-threshold", "0.8"},
         {"penstock.dev/unknown-model", "serve"},
         {"penstock.dev/prefix-depth", "deep"},
+        {OWN "policy", ""},
         {OWN "queue-order", "fifo"},
         {OWN "queue-discard", "lowest-class"},
         {OWN "total-queue-requests", "100000"},
@@ -156,6 +157,10 @@ static void bad_values(void **state)
         {OWN "trust-request-headers", "", "all", "is neither all nor none nor a list of objective, fairness, ttl"},
         {OWN "trust-request-headers", "objective,", "all", "is neither all nor none"},
         {OWN "trust-request-headers", "all,ttl", "all", "is neither all nor none"},
+        {OWN "policy", "fastest", "",
+         "\"fastest\" is none of default, prefix-cache, round-robin, random, least-request,"},
+        {OWN "policy", "", "", "lmetric, least-work, preble; the default stays in effect"},
+        {OWN "policy", "least request", "", "is none of"},
         {OWN "trust-request-headers", "Fairness", "all", "is neither all nor none"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -333,6 +338,42 @@ static void many_flow_weights(void **state)
     }
 }
 
+/* Any policy by name overrides the documented annotation, and says so. */
+static void any_policy(void **state)
+{
+    static const char *const names[] = {
+        "default",        "prefix-cache",   "round-robin", "random", "least-request", "session-hash", "reference",
+        "reference-deep", "reference-load", "cache-aware", "dynamo", "lmetric",       "least-work",   "preble"};
+    struct world *w = *state;
+    const struct conf_backend *b;
+    char text[200];
+    assert_int_equal(ARRAY_LEN(names), N_SCHED_POLICIES);
+    for (uint32_t i = 0; i < ARRAY_LEN(names); i++) {
+        snprintf(text, sizeof text, OWN "policy: %s", names[i]);
+        b = load(w, text);
+        assert_int_equal(b->sched.policy, i);
+        assert_int_equal(w->rep.n, 0);
+        assert_str(setting_of(b, OWN "policy")->value, names[i]);
+        assert_int_equal(setting_of(b, OWN "policy")->state, SET_EFFECTIVE);
+    }
+    b = load(w, OWN "policy: Least_Request, " XK8S "routing-strategy: PREFIX_CACHE");
+    assert_int_equal(b->sched.policy, SCHED_LEAST_REQUEST);
+    assert_str(setting_of(b, OWN "policy")->value, "least-request");
+    assert_int_equal(setting_of(b, "routing-strategy")->state, SET_NO_EFFECT);
+    assert_str(setting_of(b, "routing-strategy")->note, "no effect, because penstock.dev/policy is given");
+    assert_note(w, "the policy is least-request, not what inference.networking.x-k8s.io/routing-strategy says");
+    b = load(w, OWN "policy: fastest, " XK8S "routing-strategy: PREFIX_CACHE"); /* the last good value stays */
+    assert_int_equal(b->sched.policy, SCHED_LEAST_REQUEST);
+    assert_note(w, "least-request stays in effect");
+    b = load(w, XK8S "routing-strategy: PREFIX_CACHE");
+    assert_int_equal(b->sched.policy, SCHED_PREFIX_CACHE);
+    assert_str(setting_of(b, OWN "policy")->value, "");
+    assert_int_equal(setting_of(b, "routing-strategy")->state, SET_EFFECTIVE);
+    b = load(w, OWN "policy: fastest, " XK8S "routing-strategy: PREFIX_CACHE"); /* none was in effect */
+    assert_int_equal(b->sched.policy, SCHED_PREFIX_CACHE);
+    assert_int_equal(setting_of(b, "routing-strategy")->state, SET_EFFECTIVE);
+}
+
 static void last_good_value_stays(void **state)
 {
     struct world *w = *state;
@@ -432,6 +473,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(effective, world_up, world_down),
         cmocka_unit_test_setup_teardown(bad_values, world_up, world_down),
         cmocka_unit_test_setup_teardown(durations, world_up, world_down),
+        cmocka_unit_test_setup_teardown(any_policy, world_up, world_down),
         cmocka_unit_test_setup_teardown(last_good_value_stays, world_up, world_down),
         cmocka_unit_test_setup_teardown(flow_control, world_up, world_down),
         cmocka_unit_test_setup_teardown(switching_queueing, world_up, world_down),
