@@ -56,9 +56,10 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
         if (k >= FLIGHT)
             sched_finish(s, q, OUT_OK, NULL, now);
         double t1 = now_s();
-        ph[k % FLIGHT] =
-            (struct prefix_hashes){
-                .h = h + (size_t)(k % FLIGHT) * PREFIX_MAX, .n = n_hashes, .n_fine = MIN(n_hashes, 128u), .block_bytes = 64};
+        ph[k % FLIGHT] = (struct prefix_hashes){.h = h + (size_t)(k % FLIGHT) * PREFIX_MAX,
+                                                .n = n_hashes,
+                                                .n_fine = MIN(n_hashes, 128u),
+                                                .block_bytes = 64};
         *q = (struct sched_req){.id = k,
                                 .prompt_bytes = 500 + rng_below(&r, 4000),
                                 .n_outputs = 1,

@@ -1,5 +1,6 @@
 /* admin/admin.c - the pages of the admin server. */
 #include "admin/admin.h"
+#include "admin/decisions.h"
 #include "admin/endpoints.h"
 
 #include "base/log.h"
@@ -10,42 +11,50 @@
 
 #define ADMIN_MAX_PAGE (64u << 20) /* bound on a page: 4 000 endpoints with all their series are about 10 MB */
 
+#define TEXT "text/plain; charset=utf-8"
+
 struct admin {
     struct httpd *httpd;
     struct gateway *gateway;
     struct metrics *metrics;
 };
 
+struct ask { /* a request for a page, and its answer beside the body */
+    const struct h1_head *head;
+    const char *content_type; /* the page's, unless it says otherwise */
+    const char *headers;      /* or NULL */
+};
 struct page {
     const char *path, *content_type;
     /* Fills out; returns the status. */
-    unsigned (*fill)(struct admin *a, struct buf *out);
+    unsigned (*fill)(struct admin *a, struct ask *ask, struct buf *out);
 };
 
-static unsigned page_metrics(struct admin *a, struct buf *out)
+static unsigned page_metrics(struct admin *a, struct ask *ask UNUSED, struct buf *out)
 {
     return metrics_expose(a->metrics, out) ? 200 : 500;
 }
 
-static unsigned page_healthz(struct admin *a, struct buf *out)
+static unsigned page_healthz(struct admin *a, struct ask *ask UNUSED, struct buf *out)
 {
     (void)a;
     buf_add_str(out, STR("ok\n"));
     return 200;
 }
 
-static unsigned page_readyz(struct admin *a, struct buf *out)
+static unsigned page_readyz(struct admin *a, struct ask *ask UNUSED, struct buf *out)
 {
     if (gateway_ready(a->gateway)) {
         buf_add_str(out, STR("ready\n"));
         return 200;
     }
-    buf_add_str(out, ports_ready(gateway_ports(a->gateway)) ? STR("not ready: listeners are not open, or the gateway drains\n")
-                                                             : STR("not ready: waiting for a first scrape of every pool\n"));
+    buf_add_str(out, ports_ready(gateway_ports(a->gateway))
+                         ? STR("not ready: listeners are not open, or the gateway drains\n")
+                         : STR("not ready: waiting for a first scrape of every pool\n"));
     return 503;
 }
 
-static unsigned page_config(struct admin *a, struct buf *out)
+static unsigned page_config(struct admin *a, struct ask *ask UNUSED, struct buf *out)
 {
     struct conf *c = gateway_conf(a->gateway);
     if (!c) {
@@ -57,24 +66,53 @@ static unsigned page_config(struct admin *a, struct buf *out)
     return 200;
 }
 
-static unsigned page_endpoints(struct admin *a, struct buf *out)
+static unsigned page_endpoints(struct admin *a, struct ask *ask UNUSED, struct buf *out)
 {
     endpoints_json(gateway_ports(a->gateway), out);
     return 200;
 }
 
-static unsigned page_index(struct admin *a, struct buf *out);
+/* Browsers name the form they want to read; everything else gets JSON. */
+static bool wants_html(const struct h1_head *head)
+{
+    const struct h1_header *h = h1_find(head, H_ACCEPT);
+    return h && str_find(h->value, STR("text/html")) >= 0;
+}
+
+static unsigned page_decisions(struct admin *a, struct ask *ask, struct buf *out)
+{
+    struct decisions_query q;
+    struct errbuf err;
+    ask->headers = "Vary: Accept\r\n";
+    if (decisions_query_parse(&q, ask->head->query, &err)) {
+        ask->content_type = TEXT;
+        buf_addf(out, "%s\n", err.msg);
+        return 400;
+    }
+    if (q.json || (!q.html && !wants_html(ask->head))) {
+        decisions_json(gateway_ports(a->gateway), &q, out);
+        return 200;
+    }
+    ask->content_type = "text/html; charset=utf-8";
+    ask->headers = "Vary: Accept\r\nX-Content-Type-Options: nosniff\r\n"
+                   "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; form-action 'self'\r\n";
+    decisions_html(gateway_ports(a->gateway), &q, out);
+    return 200;
+}
+
+static unsigned page_index(struct admin *a, struct ask *ask, struct buf *out);
 
 static const struct page pages[] = {
-    {"/", "text/plain; charset=utf-8", page_index},
+    {"/", TEXT, page_index},
     {"/metrics", "text/plain; version=0.0.4; charset=utf-8", page_metrics},
-    {"/healthz", "text/plain; charset=utf-8", page_healthz},
-    {"/readyz", "text/plain; charset=utf-8", page_readyz},
+    {"/healthz", TEXT, page_healthz},
+    {"/readyz", TEXT, page_readyz},
     {"/config", "application/json", page_config},
     {"/debug/endpoints", "application/json", page_endpoints},
+    {"/debug/decisions", "application/json", page_decisions},
 };
 
-static unsigned page_index(struct admin *a, struct buf *out)
+static unsigned page_index(struct admin *a, struct ask *ask UNUSED, struct buf *out)
 {
     (void)a;
     buf_add_str(out, STR("penstock " PENSTOCK_VERSION "\n"));
@@ -87,7 +125,7 @@ static void handle(void *ctx, struct httpd_req *rq)
 {
     struct admin *a = ctx;
     if (rq->head->method != H1_GET && rq->head->method != H1_HEAD) {
-        httpd_respond(rq, 405, "text/plain; charset=utf-8", "Allow: GET, HEAD\r\n", STR("only GET and HEAD\n"));
+        httpd_respond(rq, 405, TEXT, "Allow: GET, HEAD\r\n", STR("only GET and HEAD\n"));
         return;
     }
     for (size_t i = 0; i < ARRAY_LEN(pages); i++) {
@@ -95,15 +133,16 @@ static void handle(void *ctx, struct httpd_req *rq)
             continue;
         struct buf out;
         buf_init(&out, ADMIN_MAX_PAGE);
-        unsigned status = pages[i].fill(a, &out);
+        struct ask ask = {.head = rq->head, .content_type = pages[i].content_type};
+        unsigned status = pages[i].fill(a, &ask, &out);
         if (out.overflow)
-            httpd_respond(rq, 500, "text/plain; charset=utf-8", NULL, STR("the page is larger than 64 MB\n"));
+            httpd_respond(rq, 500, TEXT, NULL, STR("the page is larger than 64 MB\n"));
         else
-            httpd_respond(rq, status, pages[i].content_type, NULL, buf_str(&out));
+            httpd_respond(rq, status, ask.content_type, ask.headers, buf_str(&out));
         buf_free(&out);
         return;
     }
-    httpd_respond(rq, 404, "text/plain; charset=utf-8", NULL, STR("no such page; / lists them\n"));
+    httpd_respond(rq, 404, TEXT, NULL, STR("no such page; / lists them\n"));
 }
 
 static bool is_loopback(const struct addr *at)
@@ -113,7 +152,8 @@ static bool is_loopback(const struct addr *at)
     return str_starts(str_c(text), STR("127.")) || str_starts(str_c(text), STR("[::1]"));
 }
 
-struct admin *admin_open(struct loop *l, const struct addr *at, struct gateway *g, struct metrics *m, struct errbuf *err)
+struct admin *admin_open(struct loop *l, const struct addr *at, struct gateway *g, struct metrics *m,
+                         struct errbuf *err)
 {
     char text[ADDR_TEXT];
     if (addr_port(at) && addr_in_use(at)) { /* never shared silently with another process */

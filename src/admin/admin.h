@@ -1,10 +1,12 @@
-/* admin/admin.h - the admin server: metrics, health, effective configuration, endpoints.
+/* admin/admin.h - the admin server: metrics, health, effective configuration, endpoints, decisions.
  *
  *   GET /metrics          Prometheus text 0.0.4
  *   GET /healthz          200 while the process works
  *   GET /readyz           200 once listeners are open and every pool had a first scrape, and not draining; else 503 with the reason
  *   GET /config           effective configuration as JSON, with every annotation (conf_json)
  *   GET /debug/endpoints  pools and endpoints with load, ledger, health, as JSON
+ *   GET /debug/decisions  the latest decisions of every pool with their reasons and what came of them, as JSON; as a page for browsers.
+ *                         ?request=ID, ?pool=, ?endpoint=, ?n=, ?format=json|html
  *   GET /                 the list of these
  * It serves on the control loop's thread and only reads. No authentication: the default address is loopback; anything else is warned
  * about at start. */

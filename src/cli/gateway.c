@@ -10,11 +10,12 @@
 
 #define SOURCE        "--endpoint"
 #define MAX_ENDPOINTS 1000
+#define MAX_DECISIONS 100000
 
 struct options {
     struct cli_list files, endpoints;
-    const char *listen, *policy, *admin, *log_format, *log_level, *bind;
-    uint64_t workers, seed;
+    const char *listen, *policy, *admin, *log_format, *log_level, *bind, *record;
+    uint64_t workers, seed, decisions;
     double time_scale;
 };
 
@@ -161,6 +162,8 @@ static int take_options(const struct cli_command *cmd, const struct options *o, 
         return cli_usage_error(cmd, "nothing to serve: give manifests with -f or servers with --endpoint");
     if (!o->workers || o->workers > 256)
         return cli_usage_error(cmd, "--workers is a number from 1 to 256");
+    if (o->decisions > MAX_DECISIONS)
+        return cli_usage_error(cmd, "--decisions is a number from 0 to %d", MAX_DECISIONS);
     struct addr at;
     if (!addr_parse(str_c(o->bind), 0, &at))
         return cli_usage_error(cmd, "--bind is an IP address, not \"%s\"", o->bind);
@@ -172,11 +175,13 @@ static int take_options(const struct cli_command *cmd, const struct options *o, 
         return cli_usage_error(cmd, "--time-scale is a number from 0.001 to 10000");
     ro->gw.workers = (unsigned)o->workers;
     ro->gw.seed = o->seed;
+    ro->gw.ports.decisions = (uint32_t)o->decisions;
     ro->gw.time_scale = o->time_scale;
     ro->gw.bind = str_c(o->bind);
     ro->admin = str_c(o->admin);
     ro->paths = o->files.v;
     ro->n_paths = o->files.n;
+    ro->record = o->record;
     return CLI_GO;
 }
 
@@ -212,6 +217,7 @@ int cli_gateway(int argc, char **argv)
                         .bind = "0.0.0.0",
                         .workers = ro.gw.workers,
                         .seed = 1,
+                        .decisions = ro.gw.ports.decisions,
                         .time_scale = 1};
     const struct cli_opt opts[] = {
         {"file", 'f', "FILE|DIR", "manifests, YAML or JSON, watched for changes; may be given several times", CLI_LIST,
@@ -230,6 +236,8 @@ int cli_gateway(int argc, char **argv)
         {"seed", 0, "N", "seed of every random choice (default 1)", CLI_U64, &o.seed},
         {"time-scale", 0, "X", "run the clock X times as fast, timeouts included (default 1)", CLI_DOUBLE,
          &o.time_scale},
+        {"record", 0, "FILE", "write live traffic to FILE, without its text, for `penstock replay`; FILE must be new", CLI_STR,
+         &o.record},
         {"connect-timeout", 0, "DURATION", "connecting to an endpoint (default 2s)", CLI_DURATION,
          &ro.gw.connect_timeout_us},
         {"first-byte-timeout", 0, "DURATION", "first byte of an answer; 0s: only the request's own limit", CLI_DURATION,
@@ -244,6 +252,11 @@ int cli_gateway(int argc, char **argv)
          &ro.gw.drain_us},
         {"scrape-interval", 0, "DURATION", "how often a server's metrics are read (default 1s)", CLI_DURATION,
          &ro.gw.ports.scrape_interval_us},
+        {"decisions", 0, "N", "latest decisions per pool to keep for /debug/decisions; 0: none (default 1000)", CLI_U64,
+         &o.decisions},
+        {"degrade-lag", 0, "DURATION",
+         "match prefixes less when a worker is busy all the time and so far behind; 0s: never (default 5ms)",
+         CLI_DURATION, &ro.gw.degrade_lag_us},
         {0},
     };
     const struct cli_command cmd = {"gateway -f FILE|DIR... | --endpoint http://HOST:PORT... [OPTION...]",

@@ -28,6 +28,17 @@ uint64_t loop_clock_us(struct loop *l);   /* read afresh */
 uint64_t clock_us(double time_scale);     /* the same clock without a loop: equal scale, equal origin in one process; thread-safe */
 void loop_post(struct loop *l, struct mail *m); /* thread-safe: m->run(m) on the loop's thread */
 
+/* How far the loop is behind, in real seconds whatever its scale. A round is the time from one look at the kernel's list of ready events until
+ * all of that list have been handled: who becomes ready meanwhile waits for its rest and for a place in the next.
+ * busy: rounds; idle: blocked with nothing to do; lag: what an event that comes at any moment of the window waits on average,
+ * sum(round^2) / (busy + idle). Being pushed off the CPU by another process while there is work counts as busy: what matters is that work waits. Being woken
+ * late counts as idle: less work would not have helped. */
+struct loop_load {
+    double busy_s, idle_s, lag_s;
+};
+/* What has gathered since the last call that returned true; false and nothing taken when that is less than min_s. */
+bool loop_take_load(struct loop *l, double min_s, struct loop_load *out);
+
 struct timer { /* embed; zero-initialise; fn is called once on the loop's thread when due */
     struct heap_node node;
     void (*fn)(struct timer *t);

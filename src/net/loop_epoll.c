@@ -208,11 +208,36 @@ static int wait_events(struct loop *l, struct epoll_event *evs)
     return epoll_wait(l->ep, evs, LOOP_EVENTS, ms);
 }
 
+static void end_round(struct loop *l, uint64_t now_ns)
+{
+    double s = (double)(now_ns - l->round_ns) * 1e-9;
+    l->busy_s += s;
+    l->busy_sq += s * s;
+}
+
+bool loop_take_load(struct loop *l, double min_s, struct loop_load *out)
+{
+    double all_s = l->busy_s + l->idle_s;
+    if (!(all_s >= min_s) || all_s <= 0)
+        return false;
+    *out = (struct loop_load){l->busy_s, l->idle_s, l->busy_sq / all_s};
+    l->busy_s = l->idle_s = l->busy_sq = 0;
+    return true;
+}
+
 static void turn(struct loop *l)
 {
     struct epoll_event evs[LOOP_EVENTS];
+    uint64_t from_ns = mono_ns();
+    if (!l->more)
+        end_round(l, from_ns);
     int n = wait_events(l, evs);
     CHECK(n >= 0 || errno == EINTR);
+    if (!l->more) {
+        l->round_ns = mono_ns();
+        l->idle_s += (double)(l->round_ns - from_ns) * 1e-9;
+    }
+    l->more = n == LOOP_EVENTS;
     loop_clock_us(l);
     for (int i = 0; i < n; i++) {
         struct watch *w = evs[i].data.ptr;
@@ -226,6 +251,7 @@ static void turn(struct loop *l)
 
 void loop_run(struct loop *l)
 {
+    l->round_ns = mono_ns();
     while (!atomic_load(&l->stop))
         turn(l);
     atomic_store(&l->stop, false);

@@ -25,6 +25,9 @@ struct loop {
     struct mailbox box;
     _Atomic bool stop;
     bool no_pwait2;         /* the kernel has only millisecond timeouts */
+    bool more;              /* the last look has not seen everything that is ready */
+    uint64_t round_ns;      /* begin of the round */
+    double busy_s, idle_s, busy_sq; /* gathered: rounds, waits, squares of rounds */
     struct list conns;      /* open connections ... */
     struct list ready;      /* ... those of them with a result to deliver at the end of this turn ... */
     struct list dead;       /* ... and closed ones, freed at the end of this turn */

@@ -1,7 +1,7 @@
 /* access.c - one line per request: "Request Handled" for pools at info, "Request Proxied" for Services at debug. Never
  * prompts or answers.
  *
- * costs: what each endpoint would have cost at the moment of the (last) pick, in seconds. */
+ * costs: what each endpoint would have cost at the moment of the (last) pick, in seconds; of the picks that are explained (decided.c). */
 #include "proxy/impl.h"
 
 /* Seconds with four decimals, without the cost of printf. */
@@ -136,6 +136,8 @@ static void log_handled(struct request *rq, const struct api_usage *u, uint64_t 
             log_u64(&l, "cached_tokens", u->cached_tokens);
     }
     log_outcome(&l, rq, now_us);
+    if (rq->degraded)
+        log_u64(&l, "degraded", rq->degraded);
     if (costs->n)
         log_raw(&l, "costs", buf_str(costs));
     log_end(&l);

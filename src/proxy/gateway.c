@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#define TELL_LEVEL_US 5000000 /* between two log lines about the level */
+
 void gateway_opts_init(struct gateway_opts *o)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -28,11 +30,13 @@ void gateway_opts_init(struct gateway_opts *o)
         .retry_budget = 0.2,
         .upstream_idle = 512,
         .upstream_idle_us = 4000000,
+        .degrade_lag_us = 5000,
         .ports = {.time_scale = 1,
                   .seed = 1,
                   .scrape_interval_us = 1000000,
                   .scrape_timeout_us = 1000000,
-                  .probe_ejected_us = 250000},
+                  .probe_ejected_us = 250000,
+                  .decisions = 1000},
     };
 }
 
@@ -66,6 +70,7 @@ struct gateway *gateway_start(const struct gateway_opts *o, struct metrics *m, s
     g->pm = proxy_metrics_new(g);
     g->flow = flow_families_new(m);
     g->workers = xcalloc(g->n_workers, sizeof *g->workers);
+    g->levels = xcalloc(g->n_workers, sizeof *g->levels);
     for (unsigned i = 0; i < g->n_workers; i++)
         g->workers[i] = worker_start(g, i);
     return g;
@@ -148,6 +153,39 @@ bool gateway_ready(struct gateway *g)
     return ready && ports_ready(g->ports);
 }
 
+unsigned gateway_level(struct gateway *g)
+{
+    unsigned level = 0;
+    for (unsigned i = 0; i < g->n_workers; i++)
+        level = MAX(level, atomic_load_explicit(&g->levels[i], memory_order_relaxed));
+    return level;
+}
+
+/* Changes that come faster than the log takes them are told by the last of them. */
+void gateway_tell_level(struct gateway *g)
+{
+    static const char *const what[] = {
+        "the gateway keeps up again: prompts are hashed as the pools say",
+        "the gateway is at the limit of its CPU: prompts are hashed less deep",
+        "the gateway is at the limit of its CPU: endpoints are chosen by load alone",
+    };
+    unsigned level = gateway_level(g);
+    uint64_t now_us = clock_us(1);
+    struct logline l;
+    pthread_mutex_lock(&g->lock);
+    bool tell = level != g->told_level && (!g->told_us || now_us >= g->told_us + TELL_LEVEL_US);
+    if (tell) {
+        g->told_level = level;
+        g->told_us = now_us;
+    }
+    pthread_mutex_unlock(&g->lock);
+    if (!tell || !log_begin(&l, LOG_WARN, "Degraded"))
+        return;
+    log_u64(&l, "level", level);
+    log_cstr(&l, "text", what[level]);
+    log_end(&l);
+}
+
 void gateway_drain(struct gateway *g)
 {
     pthread_mutex_lock(&g->lock);
@@ -205,5 +243,6 @@ void gateway_free(struct gateway *g)
     pthread_cond_destroy(&g->changed);
     pthread_mutex_destroy(&g->lock);
     free(g->workers);
+    free(g->levels);
     free(g);
 }

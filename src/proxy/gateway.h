@@ -33,6 +33,8 @@ struct gateway_opts { /* gateway_opts_init gives the defaults; docs/reference.md
     double retry_budget;           /* 0.2: retries per request over 10 s, plus 10 per second */
     unsigned upstream_idle;        /* 512 idle connections per endpoint and worker */
     uint64_t upstream_idle_us;     /* 4 s */
+    uint64_t degrade_lag_us;       /* 5 ms: a worker that is busy all the time and so far behind leaves out part of the prefix match; 0 = never
+                                    * (strain.h) */
     struct ports_opts ports;
 };
 void gateway_opts_init(struct gateway_opts *o);

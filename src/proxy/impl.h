@@ -18,6 +18,7 @@
 #include "http/sse.h"
 #include "proxy/gateway.h"
 #include "proxy/retry.h"
+#include "proxy/strain.h"
 #include <pthread.h>
 
 #define RECV_INTO_MIN (16 * 1024) /* bodies with more than this to come are read straight into their buffer */
@@ -102,6 +103,9 @@ struct gateway {
     struct mail *drain_mail;
     atomic_size_t body_bytes; /* held by all requests */
     atomic_uint n_clients;    /* open connections, all workers */
+    atomic_uint *levels;      /* of the workers (strain.h): each writes its own, all read */
+    unsigned told_level;      /* of strain, in the log; with the next under lock */
+    uint64_t told_us;
 };
 
 struct body_cache { /* buffers of finished bodies, for the next ones: fresh pages cost more than the copy into them */
@@ -132,6 +136,12 @@ struct worker {
     struct map models;      /* "model\ntarget" -> struct model_metrics */
     struct map flows;       /* labels -> struct flow_series */
     struct map fairness_ids; /* those that are labels */
+    struct strain strain;
+    struct {                 /* decided.c: which picks are explained */
+        uint64_t since_us;
+        uint32_t picks, before; /* in this second of the loop's clock, in the last */
+        uint32_t skipped;
+    } explain;
     bool draining, drained;
     uint64_t date_s;
     char date[32];
@@ -152,6 +162,8 @@ static inline void worker_enter(struct worker *w)
 void worker_leave(struct worker *w);
 void worker_check_drained(struct worker *w);
 uint64_t worker_now_us(const struct worker *w);
+unsigned gateway_level(struct gateway *g); /* highest of its workers (strain.h); any thread */
+void gateway_tell_level(struct gateway *g); /* to the log, when it has changed */
 const char *worker_date(struct worker *w); /* value of a Date header */
 void gateway_worker_applied(struct gateway *g, const struct errbuf *err);
 void gateway_worker_drained(struct gateway *g);
@@ -250,7 +262,11 @@ struct request {
     unsigned retry_after_s; /* of our own answer; 0: by its code */
     bool accounted; /* ledger, metrics and log have it */
     struct prefix_hashes hashes;
-    struct sched_explain *explain;
+    struct sched_explain *explain; /* NULL: not of this request */
+    unsigned explain_every; /* it is one of so many that are explained */
+    uint64_t decision;      /* ticket of the newest pick that has not ended (sched/decisions.h); 0 none */
+    uint64_t decided_wall_us;
+    unsigned degraded;      /* level at which its prompt was hashed (strain.h) */
     struct endpoint *ep;    /* of the newest attempt; own reference */
     uint64_t epoch;
     enum sched_reason reason;
@@ -332,6 +348,14 @@ struct str headers_replace_prefix(struct arena *a, struct str path, struct str p
 struct str headers_location(struct request *rq, const struct conf_redirect *rd);
 
 void errors_write(struct client *c, enum api_kind kind, bool to_head, bool keep, unsigned status, const char *code, struct str message); /* errors.c */
+/* decided.c: what /debug/decisions shows. explain_due: whether this request's decision is to be explained: each one up to EXPLAIN_ALL_PER_S in a
+ * second of a worker, beyond it, and when the worker is behind, one of EXPLAIN_EVERY; sets explain_every. */
+#define EXPLAIN_ALL_PER_S 1000
+#define EXPLAIN_EVERY 16
+bool explain_due(struct request *rq);
+void decided_picked(struct request *rq);
+void decided_refused(struct request *rq);
+void decided_over(struct request *rq, const struct api_usage *u, uint64_t now_us);
 void access_log(struct request *rq, const struct api_usage *u, uint64_t now_us); /* access.c */
 
 /* --- metrics (metrics.c) ------------------------------------------------------------------------------------- */
@@ -365,6 +389,7 @@ void metrics_retry(struct request *rq);
 void metrics_upstream_failure(struct request *rq, enum sched_outcome how);
 void metrics_done(struct request *rq, const struct api_usage *usage, uint64_t now_us);
 void metrics_rejected(struct worker *w, const char *code);
+void metrics_degraded(struct request *rq); /* its prompt was hashed less than the pool's settings say */
 
 /* flow_metrics.c */
 enum flow_outcome {

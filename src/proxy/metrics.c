@@ -31,6 +31,7 @@ struct proxy_metrics {
         *m_ntpot, *m_ttft;
     struct metric_family *rewrites, *requests, *retries, *failures, *ttft, *duration, *rejected;
     struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *added, *clients;
+    struct metric *degraded_level, *degraded[2];
     struct live *live;
 };
 
@@ -101,9 +102,26 @@ static void own_families(struct proxy_metrics *pm, struct metrics *m)
         COUNTER("inference_extension_scheduler_attempts_total", "Picks by result.", LABELS("status"), 0);
     pm->attempts_ok = metric_series(attempts, (struct str[]){STR("success")});
     pm->attempts_failed = metric_series(attempts, (struct str[]){STR("failure")});
+    struct metric_family *degraded =
+        COUNTER("penstock_degraded_requests_total",
+                "Requests whose prompt was hashed less deep (1) or not at all (2), as the worker was behind.",
+                LABELS("level"), 0);
+    pm->degraded[0] = metric_series(degraded, (struct str[]){STR("1")});
+    pm->degraded[1] = metric_series(degraded, (struct str[]){STR("2")});
+    pm->degraded_level =
+        single(GAUGE("penstock_degraded_level",
+                     "0: prompts are hashed as the pools say, 1: less deep, 2: not at all. The highest "
+                     "of the workers.",
+                     none, 0));
     struct metric_family *info =
         GAUGE("inference_extension_info", "Build of this program.", LABELS("commit", "build_ref"), 0);
     metric_set(metric_series(info, (struct str[]){STR(""), STR(PENSTOCK_VERSION)}), 1);
+}
+
+static void show_level(void *ctx)
+{
+    struct proxy_metrics *pm = ctx;
+    metric_set(pm->degraded_level, gateway_level(pm->g));
 }
 
 /* --- life ---------------------------------------------------------------------------------------------------- */
@@ -116,6 +134,7 @@ struct proxy_metrics *proxy_metrics_new(struct gateway *g)
     rewrite_family(pm, g->metrics);
     own_families(pm, g->metrics);
     pm->live = live_new(g);
+    metrics_collector(g->metrics, show_level, pm);
     return pm;
 }
 
@@ -314,6 +333,11 @@ void metrics_upstream_failure(struct request *rq, enum sched_outcome how)
 void metrics_rejected(struct worker *w, const char *code)
 {
     metric_add(metric_series(w->g->pm->rejected, (struct str[]){str_c(code)}), w->index, 1);
+}
+
+void metrics_degraded(struct request *rq)
+{
+    metric_add(rq->w->g->pm->degraded[rq->degraded - 1], rq->w->index, 1);
 }
 
 static void count_status(struct request *rq)

@@ -47,6 +47,7 @@ static void rejected(struct request *rq)
     uint64_t now_us = worker_now_us(rq->w);
     bool nobody = rq->pick.core.d.reject == REJECT_NO_ENDPOINT;
     if (rq->fail_status && nobody) { /* a retry found nobody: the first failure is the answer */
+        decided_refused(rq);
         request_fail(rq, rq->fail_status, rq->fail_code, "No endpoint could answer the request (%u tried).",
                      rq->attempts);
         return;
@@ -56,6 +57,7 @@ static void rejected(struct request *rq)
         client_arm(rq->c);
         return;
     }
+    decided_refused(rq);
     flow_refuse(rq);
 }
 
@@ -70,6 +72,7 @@ void request_picked(struct request *rq)
     rq->matched_bytes = d->matched_bytes;
     rq->stream_bytes = d->stream_bytes;
     rq->attempts++;
+    decided_picked(rq);
     request_connect(rq);
 }
 

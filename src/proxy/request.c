@@ -389,6 +389,7 @@ static void account(struct request *rq, const struct api_usage *usage)
     request_finish_pick(rq, OUT_CANCELLED);
     uint64_t now_us = loop_clock_us(rq->w->loop);
     metrics_done(rq, usage, now_us);
+    decided_over(rq, usage, now_us);
     access_log(rq, usage, now_us);
 }
 

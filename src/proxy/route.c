@@ -148,9 +148,17 @@ static void hash_prefix(struct routing *r)
     const struct sched_params *sp = &r->to->sched;
     if (!rq->parsed || !rq->is_model_kind || !sched_policy_hashes(sp->policy))
         return;
+    uint32_t blocks = sp->max_blocks;
+    rq->degraded = rq->w->strain.level;
+    if (rq->degraded) {
+        metrics_degraded(rq);
+        blocks = MIN(blocks, (uint32_t)STRAIN_BLOCKS);
+    }
+    if (rq->degraded > 1)
+        return;
     uint64_t seed = prefix_seed(rq->target, STR_NULL, r->body.cache_salt);
-    prefix_hash(r->body.stream_bytes, seed, sp->block_bytes, sp->max_blocks, sp->deep, &rq->hashes, rq->w->hashes,
-                PREFIX_MAX);
+    prefix_hash(r->body.stream_bytes, seed, sp->block_bytes, blocks, sp->deep && !rq->degraded, &rq->hashes,
+                rq->w->hashes, PREFIX_MAX);
     uint64_t *h = arena_alloc(&rq->arena, rq->hashes.n * sizeof *h);
     memcpy(h, rq->w->hashes, rq->hashes.n * sizeof *h);
     rq->hashes.h = h;
@@ -219,7 +227,7 @@ static void to_pool(struct routing *r)
         return;
     hash_prefix(r);
     fill_pick(r);
-    if (log_on(LOG_INFO))
+    if (explain_due(rq))
         rq->explain = arena_zalloc(&rq->arena, sizeof *rq->explain);
     build_parts(r);
     request_pick(rq);

@@ -230,6 +230,19 @@ void worker_drain(struct worker *w)
     post_order(w, run_drain, NULL);
 }
 
+/* --- strain -------------------------------------------------------------------------------------------------- */
+
+static void look_at_strain(struct worker *w)
+{
+    struct loop_load ld;
+    if (!loop_take_load(w->loop, STRAIN_WINDOW_S, &ld))
+        return;
+    double all_s = ld.busy_s + ld.idle_s, limit_s = (double)w->g->o.degrade_lag_us / 1e6;
+    unsigned level = strain_step(&w->strain, limit_s, all_s, ld.busy_s / all_s, ld.lag_s);
+    atomic_store_explicit(&w->g->levels[w->index], level, memory_order_relaxed);
+    gateway_tell_level(w->g);
+}
+
 /* --- waiting requests ---------------------------------------------------------------------------------------- */
 
 static void sweep(struct timer *t)
@@ -245,6 +258,7 @@ static void sweep(struct timer *t)
         if (atomic_load_explicit(&rq->ep->epoch, memory_order_acquire) != rq->epoch)
             request_move_elsewhere(rq);
     }
+    look_at_strain(w);
     body_trim(w, worker_now_us(w));
     timer_set(w->loop, &w->sweep, worker_now_us(w) + SWEEP_US);
     worker_leave(w);

@@ -29,6 +29,7 @@ struct port {
     struct ports *owner;
     char *key, *name, *ns;
     bool pool;
+    uint32_t record_no; /* its number in the record, when there is one */
     _Atomic int dialect; /* enum prom_dialect */
     pthread_mutex_t lock;
     struct sched *sched;
@@ -44,6 +45,7 @@ struct port {
     uint32_t n_model_set;
     uint64_t all_models_us; /* when all lists were last asked for out of turn; under lock */
     struct recall recall;
+    struct decisions *decisions; /* or NULL; has its own locks */
 };
 
 struct scrape;

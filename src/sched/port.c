@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "sched/record.h"
 
 #include <stdlib.h>
 
@@ -49,6 +50,7 @@ void port_unref(struct port *p)
         return;
     sched_free(p->sched);
     recall_free(&p->recall);
+    decisions_free(p->decisions);
     pthread_mutex_destroy(&p->lock);
     free(p->model_set);
     free(p->key);
@@ -77,6 +79,11 @@ bool port_is_pool(const struct port *p)
     return p->pool;
 }
 
+struct decisions *port_decisions(struct port *p)
+{
+    return p->decisions;
+}
+
 bool port_warming(struct port *p)
 {
     pthread_mutex_lock(&p->lock);
@@ -101,6 +108,17 @@ static void note_pick(struct port_req *r)
     r->epoch = atomic_load_explicit(&e->epoch, memory_order_acquire);
 }
 
+/* A verb about an endpoint for the record, all of it but what only this verb has. */
+static struct journal noted(const struct port *p, enum journal_type what, struct ep_ref ep, uint64_t now_us)
+{
+    return (struct journal){.type = what, .pool = p->record_no, .now_us = now_us, .ep = ep};
+}
+
+static struct record *recorder(const struct port *p)
+{
+    return p->owner->o.record;
+}
+
 /* Any verb may have decided about requests that wait, of any worker. Under the lock: whoever finds a request no longer
  * queued knows that its answer is in the mail. */
 static void post_decided(struct port *p)
@@ -108,6 +126,8 @@ static void post_decided(struct port *p)
     struct sched_req *d;
     while ((d = sched_next_decided(p->sched))) {
         struct port_req *r = CONTAINER_OF(d, struct port_req, core);
+        if (recorder(p))
+            record_decided(recorder(p), p->record_no, d);
         r->queued = false;
         p->n_queued--;
         if (d->d.reject == REJECT_NONE)
@@ -115,6 +135,54 @@ static void post_decided(struct port *p)
         r->mail.run = deliver_late;
         loop_post(r->loop, &r->mail);
     }
+}
+
+static void note_added(struct port *p, const struct ep *e, uint64_t now_us)
+{
+    struct journal j = noted(p, JOURNAL_EP_ADD, e->pub.ref, now_us);
+    j.u.add.name = str_c(e->pub.name);
+    j.u.add.wait_probe = p->pool;
+    record_note(recorder(p), &j);
+}
+
+static void note_load(struct port *p, const struct ep *e, const struct ep_load *load, uint64_t now_us)
+{
+    struct journal j = noted(p, JOURNAL_EP_LOAD, e->pub.ref, now_us);
+    j.u.load = *load;
+    record_note(recorder(p), &j);
+}
+
+static void note_probe(struct port *p, const struct ep *e, bool ok, uint64_t asked_us, uint64_t now_us)
+{
+    struct journal j = noted(p, JOURNAL_EP_PROBE, e->pub.ref, now_us);
+    j.u.probe.ok = ok;
+    j.u.probe.asked_us = asked_us;
+    record_note(recorder(p), &j);
+}
+
+static void note_models(struct port *p, const struct ep *e, const struct sched_model *v, uint32_t n, uint64_t now_us)
+{
+    struct journal j = noted(p, JOURNAL_EP_MODELS, e->pub.ref, now_us);
+    j.u.models.v = v;
+    j.u.models.n = n;
+    record_note(recorder(p), &j);
+}
+
+static void note_plain(struct port *p, enum journal_type what, struct ep_ref ep, uint64_t now_us)
+{
+    struct journal j = noted(p, what, ep, now_us);
+    record_note(recorder(p), &j);
+}
+
+static void set_params(struct port *p, const struct sched_params *params)
+{
+    uint64_t now_us = port_now_us(p);
+    sched_set_params(p->sched, params, now_us);
+    if (!recorder(p))
+        return;
+    struct journal j = noted(p, JOURNAL_PARAMS, (struct ep_ref){0}, now_us);
+    j.u.params = *params;
+    record_note(recorder(p), &j);
 }
 
 /* The way out of the lock after a verb. */
@@ -149,7 +217,10 @@ void port_add_endpoint(struct port *p, const struct conf_endpoint *ce)
     addr_format(&e->pub.addr, e->pub.address, sizeof e->pub.address);
     e->pub.port = port_ref(p);
     pthread_mutex_lock(&p->lock);
-    e->pub.ref = sched_ep_add(p->sched, &e->pub, p->pool, port_now_us(p));
+    uint64_t now_us = port_now_us(p);
+    e->pub.ref = sched_ep_add(p->sched, &e->pub, p->pool, now_us);
+    if (recorder(p))
+        note_added(p, e, now_us);
     list_push_back(&p->eps, &e->link);
     p->n_unprobed += p->pool;
     e->probed = !p->pool;
@@ -184,7 +255,10 @@ static void rebuild_model_set(struct port *p)
 void port_remove_endpoint(struct port *p, struct ep *e)
 {
     pthread_mutex_lock(&p->lock);
-    sched_ep_remove(p->sched, e->pub.ref, port_now_us(p));
+    uint64_t now_us = port_now_us(p);
+    sched_ep_remove(p->sched, e->pub.ref, now_us);
+    if (recorder(p))
+        note_plain(p, JOURNAL_EP_REMOVE, e->pub.ref, now_us);
     list_remove(&e->link);
     if (!e->probed)
         p->n_unprobed--;
@@ -206,9 +280,15 @@ void port_probe_ok(struct port *p, struct ep *e, const struct ep_load *load, uin
 {
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
-    if (load)
+    if (load) {
         sched_ep_load(p->sched, e->pub.ref, load, now_us);
+        if (recorder(p))
+            note_load(p, e, load, now_us);
+        post_decided(p);
+    }
     sched_ep_probe(p->sched, e->pub.ref, true, asked_us, now_us);
+    if (recorder(p))
+        note_probe(p, e, true, asked_us, now_us);
     note_probed(p, e);
     leave(p);
 }
@@ -216,10 +296,16 @@ void port_probe_ok(struct port *p, struct ep *e, const struct ep_load *load, uin
 void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
 {
     pthread_mutex_lock(&p->lock);
-    uint64_t alive_us = atomic_load_explicit(&e->pub.alive_us, memory_order_relaxed);
-    if (alive_us > asked_us) /* busy: it answers others */
+    uint64_t alive_us = atomic_load_explicit(&e->pub.alive_us, memory_order_relaxed), now_us = port_now_us(p);
+    if (alive_us > asked_us) { /* busy: it answers others */
         sched_ep_alive(p->sched, e->pub.ref, alive_us);
-    bool ejected = sched_ep_probe(p->sched, e->pub.ref, false, asked_us, port_now_us(p));
+        if (recorder(p))
+            note_plain(p, JOURNAL_EP_ALIVE, e->pub.ref, alive_us);
+        post_decided(p);
+    }
+    bool ejected = sched_ep_probe(p->sched, e->pub.ref, false, asked_us, now_us);
+    if (recorder(p))
+        note_probe(p, e, false, asked_us, now_us);
     note_probed(p, e);
     if (ejected)
         atomic_fetch_add_explicit(&e->pub.epoch, 1, memory_order_release);
@@ -240,7 +326,10 @@ void port_set_models(struct port *p, struct ep *e, char **ids, const bool *adapt
     e->models = ids;
     e->n_models = n;
     e->models_known = n > 0;
-    sched_ep_models(p->sched, e->pub.ref, models, n, port_now_us(p));
+    uint64_t now_us = port_now_us(p);
+    sched_ep_models(p->sched, e->pub.ref, models, n, now_us);
+    if (recorder(p))
+        note_models(p, e, models, n, now_us);
     if (list_linked(&e->link))
         rebuild_model_set(p);
     leave(p);
@@ -273,7 +362,11 @@ enum sched_answer port_submit(struct port *p, struct port_req *r)
     r->picked = r->queued = false;
     pthread_mutex_lock(&p->lock);
     forget_unknown_model(p, &r->core);
-    enum sched_answer a = sched_submit(p->sched, &r->core, port_now_us(p));
+    uint64_t now_us = port_now_us(p);
+    bool again = r->core.q.seq != 0;
+    enum sched_answer a = sched_submit(p->sched, &r->core, now_us);
+    if (recorder(p))
+        record_submit(recorder(p), p->record_no, now_us, &r->core, a, again);
     if (a == SCHED_PICKED) {
         note_pick(r);
     } else if (a == SCHED_QUEUED) {
@@ -293,7 +386,10 @@ bool port_cancel(struct port *p, struct port_req *r)
     pthread_mutex_lock(&p->lock);
     bool was_queued = r->queued;
     if (was_queued) {
-        sched_cancel(p->sched, &r->core, port_now_us(p));
+        uint64_t now_us = port_now_us(p);
+        sched_cancel(p->sched, &r->core, now_us);
+        if (recorder(p))
+            record_req(recorder(p), p->record_no, now_us, JOURNAL_CANCEL, &r->core);
         r->queued = false;
         p->n_queued--;
     }
@@ -304,7 +400,10 @@ bool port_cancel(struct port *p, struct port_req *r)
 void port_first_token(struct port *p, struct port_req *r)
 {
     pthread_mutex_lock(&p->lock);
-    sched_first_token(p->sched, &r->core, port_now_us(p));
+    uint64_t now_us = port_now_us(p);
+    sched_first_token(p->sched, &r->core, now_us);
+    if (recorder(p))
+        record_req(recorder(p), p->record_no, now_us, JOURNAL_FIRST_TOKEN, &r->core);
     leave(p);
 }
 
@@ -319,7 +418,10 @@ void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, con
     if (is_failure(how) && r->ep)
         atomic_store_explicit(&ep_of(r->ep)->last_failure, how, memory_order_relaxed);
     pthread_mutex_lock(&p->lock);
-    sched_finish(p->sched, &r->core, how, u, port_now_us(p));
+    uint64_t now_us = port_now_us(p);
+    sched_finish(p->sched, &r->core, how, u, now_us);
+    if (recorder(p))
+        record_finish(recorder(p), p->record_no, now_us, &r->core, how, u);
     r->picked = false;
     leave(p);
     endpoint_unref(r->ep);
@@ -329,7 +431,7 @@ void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, con
 void port_set_params(struct port *p, const struct sched_params *params)
 {
     pthread_mutex_lock(&p->lock);
-    sched_set_params(p->sched, params, port_now_us(p));
+    set_params(p, params);
     p->params = *params;
     p->params.flow_weights = NULL; /* the snapshot's */
     p->params.n_flow_weights = 0;
@@ -340,6 +442,8 @@ uint64_t port_tick(struct port *p, uint64_t now_us, bool *waited_for)
 {
     pthread_mutex_lock(&p->lock);
     uint64_t next_us = sched_tick(p->sched, now_us);
+    if (recorder(p))
+        note_plain(p, JOURNAL_TICK, (struct ep_ref){0}, now_us);
     post_decided(p);
     *waited_for = p->rushed = p->n_queued > 0;
     pthread_mutex_unlock(&p->lock);
@@ -369,7 +473,7 @@ bool port_close_queue(struct port *p)
     bool empty = p->n_queued == 0;
     if (empty) {
         p->params.queueing = false;
-        sched_set_params(p->sched, &p->params, port_now_us(p));
+        set_params(p, &p->params);
     }
     leave(p);
     return empty;

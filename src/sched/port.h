@@ -11,6 +11,7 @@
 #include "conf/types.h"
 #include "core/sched.h"
 #include "net/loop.h"
+#include "sched/decisions.h"
 
 #define EP_NAME 128 /* longer pod names are cut */
 
@@ -49,6 +50,8 @@ struct ports_opts {
     uint64_t scrape_timeout_us;  /* 1 s */
     uint64_t probe_ejected_us;   /* 250 ms: how often an ejected or new endpoint is probed */
     struct metrics *metrics;     /* or NULL */
+    struct record *record;       /* sched/record.h: takes down what the pools are told and decide; NULL: nothing. Lives until after ports_free */
+    uint32_t decisions;          /* latest decisions that each pool keeps for /debug/decisions; 0: none */
 };
 struct ports *ports_new(const struct ports_opts *o); /* starts the scraping thread */
 void ports_free(struct ports *ps);                   /* stops it; no request may be in flight */
@@ -67,6 +70,7 @@ const char *port_key(const struct port *p);  /* conf_backend.key */
 const char *port_name(const struct port *p); /* pool or Service name */
 const char *port_ns(const struct port *p);
 bool port_is_pool(const struct port *p);
+struct decisions *port_decisions(struct port *p); /* NULL: none are kept, or a Service; lives as long as the port */
 bool port_warming(struct port *p); /* some endpoint has not had its first probe yet: "no endpoint" may be over in a moment */
 /* Pod names of n endpoints; "gone" for one that was removed. */
 void port_ep_names(struct port *p, const struct ep_ref *refs, uint32_t n, char (*names)[EP_NAME]);

@@ -2,6 +2,7 @@
 #include "sched/impl.h"
 
 #include "base/hash.h"
+#include "sched/record.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,8 +70,13 @@ static struct port *port_new(struct ports *ps, const struct conf_backend *b)
     p->ns = str_dup(b->ns);
     p->pool = b->kind == BACKEND_POOL;
     pthread_mutex_init(&p->lock, NULL);
-    p->sched = sched_new(&params, hash_bytes(b->key.p, b->key.n, ps->o.seed));
+    uint64_t seed = hash_bytes(b->key.p, b->key.n, ps->o.seed);
+    p->sched = sched_new(&params, seed);
+    if (ps->o.record)
+        p->record_no = record_pool(ps->o.record, b->name, b->ns, !p->pool, seed, &params);
     list_init(&p->eps);
+    if (p->pool && ps->o.decisions)
+        p->decisions = decisions_new(ps->o.decisions);
     port_set_params(p, &params);
     return p;
 }
