@@ -242,13 +242,13 @@ static uint32_t reference_example(enum sched_policy policy, double q0, double q1
 {
     struct prompt held, q;
     start(policy, 3);
+    p.bytes_per_token = 8; /* ten blocks are within 4096 tokens */
+    sched_set_params(s, &p, now);
     put(&held, 0, 1, 9, 9);
     done(&held);
     load(0, q0, 0.6);
     load(1, q1, 0.2);
     load(2, q2, 0.3);
-    p.bytes_per_token = 8; /* ten blocks are within 4096 tokens */
-    sched_set_params(s, &p, now);
     static struct prompt burst[12];
     for (int i = 0; i < 12; i++) /* only what was scraped counts */
         put(&burst[i], 0, 3, 0, 1);
@@ -267,6 +267,7 @@ static void test_reference_scores(void **state)
     for (size_t i = 0; i < ARRAY_LEN(with_prefix); i++) {
         assert_int_equal(reference_example(with_prefix[i], 0, 1, 4), 0); /* 5.5, 3.1, 1.4 */
         assert_int_equal(reference_example(with_prefix[i], 1, 0, 0), 1); /* 3.5, 3.6, 3.4 */
+        assert_int_equal(reference_example(with_prefix[i], 1, 1, 0), 0); /* 3.5, 1.6, 3.4 */
     }
     assert_int_equal(reference_example(SCHED_REFERENCE_LOAD, 0, 1, 4), 1); /* 2.8, 3.1, 1.4 */
     assert_int_equal(reference_example(SCHED_REFERENCE_LOAD, 0, 3, 4), 0); /* 2.8, 2.1, 1.4 */
@@ -366,6 +367,33 @@ static void test_cache_aware_balance(void **state)
     sched_free(s);
 }
 
+static void test_cache_aware_ratio(void **state)
+{
+    (void)state;
+    static struct prompt hold[600];
+    struct prompt q;
+    uint32_t n = 0;
+    start(SCHED_CACHE_AWARE, 2);
+    put(&q, 0, 1, 10, 10);
+    done(&q);
+    put(&hold[n++], 1, 2, 0, 1);
+    for (int i = 0; i < 66; i++)
+        put(&hold[n++], 0, 2, 0, 1);
+    uint32_t where = ask(1, 10, 11);
+    assert_int_equal(where, 1); /* 66 to 1: too far apart; the prompt is there now, too */
+    put(&q, 0, 1, 10, 10);
+    done(&q);
+    for (int i = 0; i < 140; i++) {
+        put(&hold[n++], 0, 2, 0, 1);
+        put(&hold[n++], 1, 2, 0, 1);
+    }
+    where = ask(1, 10, 11);
+    assert_int_equal(where, 0); /* 206 to 141: less than half more */
+    while (n)
+        done(&hold[--n]);
+    sched_free(s);
+}
+
 static void test_cache_aware_order(void **state)
 {
     (void)state;
@@ -440,9 +468,8 @@ static void test_dynamo_counts_shared_blocks_once(void **state)
         first(&hold[i]);
     assert_true(active_blocks(0) > 9.5 && active_blocks(0) < 10.5);
     assert_true(active_blocks(1) > 10.5 && active_blocks(1) < 11.5);
-    struct prompt q;
-    assert_int_equal(send(&q, 3, 0, 5), 0); /* 5 + 10 + 5 against 5 + 11 + 5 */
-    done(&q);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(3, 0, 5), 0); /* 5 + 10 + 5 against 5 + 11 + 5 */
     finish(&hold[0]);
     assert_true(active_blocks(0) > 9.5); /* the other still has them */
     finish(&hold[1]);
@@ -516,22 +543,46 @@ static void test_dynamo_tail(void **state)
 static void test_preble_exploits_more_than_half(void **state)
 {
     (void)state;
-    static struct prompt hold;
     struct prompt q;
-    start(SCHED_PREBLE, 2);
-    put(&q, 0, 1, 6, 6);
-    done(&q);
-    put(&hold, 1, 3, 0, 6); /* about as much work at the other */
-    done(&hold);
-    assert_int_equal(ask(1, 6, 11), 0);
-    sched_free(s);
-    start(SCHED_PREBLE, 2);
-    put(&q, 0, 1, 6, 6);
-    done(&q);
-    put(&q, 0, 3, 0, 2);
-    done(&q);
-    assert_int_equal(ask(1, 6, 12), 1); /* half is not more than half; the other has done nothing */
-    sched_free(s);
+    for (uint32_t of = 11; of <= 12; of++) {
+        start(SCHED_PREBLE, 2);
+        put(&q, 0, 1, 6, 6);
+        done(&q);
+        put(&q, 0, 3, 0, 2); /* by its cost alone the idle one would be the better */
+        done(&q);
+        uint32_t where = ask(1, 6, of);
+        assert_int_equal(where, of == 11 ? 0 : 1); /* half is not more than half */
+        sched_free(s);
+    }
+}
+
+/* Exploring: work, eviction and prefill each decide where the others are equal. */
+static void test_preble_explores_by_cost(void **state)
+{
+    (void)state;
+    static struct prompt hold[4];
+    struct prompt q;
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        start_seeded(SCHED_PREBLE, 2, seed);
+        put(&hold[0], 1, 2, 0, 8); /* more prefill, but it decodes one; */
+        for (int i = 1; i < 4; i++)
+            put(&hold[i], 0, 2, 0, 1); /* this one three */
+        assert_int_equal(ask(3, 0, 4), 1);
+        for (int i = 0; i < 4; i++)
+            done(&hold[i]);
+        sched_free(s);
+        start_seeded(SCHED_PREBLE, 2, seed);
+        load(0, 0, 0.999);
+        assert_int_equal(ask(3, 0, 4), 1);
+        sched_free(s);
+        start_seeded(SCHED_PREBLE, 2, seed);
+        put(&q, 1, 1, 4, 4);
+        done(&q);
+        put(&q, 0, 2, 0, 4);
+        done(&q);
+        assert_int_equal(ask(1, 4, 10), 1);
+        sched_free(s);
+    }
 }
 
 static void test_preble_remembers_three_minutes(void **state)
@@ -795,9 +846,13 @@ static void test_switch_takes_effect(void **state)
     done(&hold); /* nor taken off */
     assert_true(active_blocks(0) > 7.5);
     set_policy(SCHED_RANDOM);
-    done(&q);
-    assert_true(active_blocks(0) < 0.5);
     set_policy(SCHED_DYNAMO);
+    assert_true(active_blocks(0) < 0.5);
+    put(&hold, 0, 1, 8, 8);
+    done(&q); /* counted, but in another life */
+    assert_true(active_blocks(0) > 7.5);
+    assert_int_equal(active_n(s->active), 8);
+    done(&hold);
     assert_true(active_blocks(0) < 0.5);
     sched_free(s);
 }
@@ -869,6 +924,7 @@ int main(void)
         cmocka_unit_test(test_reference_ties_by_chance),
         cmocka_unit_test(test_cache_aware_share),
         cmocka_unit_test(test_cache_aware_balance),
+        cmocka_unit_test(test_cache_aware_ratio),
         cmocka_unit_test(test_cache_aware_order),
         cmocka_unit_test(test_least_work_and_lmetric),
         cmocka_unit_test(test_dynamo_counts_shared_blocks_once),
@@ -876,6 +932,7 @@ int main(void)
         cmocka_unit_test(test_dynamo_pending),
         cmocka_unit_test(test_dynamo_tail),
         cmocka_unit_test(test_preble_exploits_more_than_half),
+        cmocka_unit_test(test_preble_explores_by_cost),
         cmocka_unit_test(test_preble_remembers_three_minutes),
         cmocka_unit_test(test_preble_lightest_holder_and_rebalance),
         cmocka_unit_test(test_held),
