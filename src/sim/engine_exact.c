@@ -252,7 +252,6 @@ struct chunks {
 static uint32_t add_chunk(struct engine *e, struct engine_seq *s, uint32_t budget, struct chunks *c)
 {
     uint32_t k = MIN(budget, s->n_tok - s->computed);
-    publish(e, s, s->computed + k);
     batch_add(e, s, k);
     c->prefill += k;
     c->computed += s->computed;
@@ -274,7 +273,9 @@ static void admit_waiting(struct engine *e, uint32_t budget, uint64_t now_us, st
         e->blocked = !admit(e, s, now_us);
         if (e->blocked)
             break;
-        budget -= add_chunk(e, s, budget, c);
+        uint32_t k = add_chunk(e, s, budget, c);
+        publish(e, s, s->computed + k); /* the next in the queue finds them */
+        budget -= k;
     }
 }
 
@@ -294,7 +295,11 @@ static struct chunks schedule(struct engine *e, uint64_t now_us)
         }
     for (struct list *it = e->filling.next; it != &e->filling && budget > 0; it = it->next)
         budget -= add_chunk(e, CONTAINER_OF(it, struct engine_seq, filling), budget, &c);
+    uint32_t admitted = e->n_batch;
     admit_waiting(e, budget, now_us, &c);
+    for (uint32_t i = 0; i < admitted; i++) /* theirs are found from the next step on */
+        if (e->batch[i].n)
+            publish(e, e->batch[i].s, e->batch[i].s->computed + e->batch[i].n);
     return c;
 }
 

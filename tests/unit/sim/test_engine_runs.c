@@ -221,10 +221,187 @@ static void runs_pass_as_step_by_step(void **state)
     }
 }
 
+/* ---- by hand ---- */
+
+static void number(struct rec *r, uint64_t first)
+{
+    *r = (struct rec){0};
+    for (uint32_t i = 0; i < MAX_IDS; i++)
+        r->ids[i] = first + i;
+}
+
+/* Whole blocks of the prompt are held from the step on that computes them; of what runs, waits and comes the forecast
+ * counts each block once. */
+static void held_and_forecast(void **state)
+{
+    (void)state;
+    struct engine_params p = params(20, true); /* 1280 tokens */
+    struct engine *e = engine_new(&p);
+    struct rec a, b, c;
+    struct engine_forecast f;
+    number(&a, 1);
+    number(&b, 1);
+    number(&c, 1);
+    submit(e, &a, 1000, 50, 0, 0, 0);
+    uint64_t end = engine_next(e, 0); /* 512 of 1000 tokens are being computed */
+    assert_int_equal(engine_held(e, a.ids, 15, 1000), 8);
+    assert_int_equal(engine_held(e, a.ids, 15, 128), 1); /* one token at least is left to compute */
+    assert_int_equal(engine_held(e, a.ids + 20, 15, 1000), 0);
+    b.ids[15] = 99; /* 15 blocks as a's, then its own */
+    submit(e, &b, 1100, 50, 0, 0, 10);
+    c.ids[1] = 77;
+    engine_forecast(e, c.ids, 15, 1000, 10, &f);
+    assert_true(fabs(f.rest_s - (double)(end - 10) / 1e6) < 2e-6);
+    assert_true(f.ahead_tokens == 488 + 1100 - 15 * 64);
+    assert_true(f.ahead_pairs == 488 * (1000 - 244.0) + 140 * (1100 - 70.0));
+    assert_true(f.waiting_tokens == 140 && f.waiting_prompts == 1100);
+    assert_true(f.new_tokens == 1000 - 64 && f.used_tokens == 1000 && f.context_tokens == 0);
+    assert_true(f.decoding == 0 && f.running == 1);
+    number(&c, 1);
+    c.ids[15] = 99;
+    engine_forecast(e, c.ids, 17, 1100, 10, &f); /* b will have computed its block 15 */
+    assert_true(f.new_tokens == 1100 - 17 * 64);
+    assert_true(f.waiting_tokens == 140);
+    (void)drive(e, 10, UINT64_MAX, true);
+    assert_true(a.done && b.done);
+    assert_int_equal(b.cached, 15 * 64);
+    all_free(e);
+    assert_int_equal(engine_held(e, b.ids, 17, 1100), 17);
+    engine_set_prefix_caching(e, false);
+    assert_int_equal(engine_held(e, b.ids, 17, 1100), 0);
+    engine_free(e);
+}
+
+/* Two prompts of 600 tokens and what they produce, in 1280 tokens: the later goes when the 81st token has no room. */
+static void memory_is_counted_by_tokens(void **state)
+{
+    (void)state;
+    struct engine_params p = params(20, true);
+    struct engine *e = engine_new(&p);
+    struct rec a, b;
+    struct engine_stats s;
+    number(&a, 1);
+    number(&b, 100);
+    submit(e, &a, 600, 40, 0, 0, 0);
+    submit(e, &b, 600, 40, 0, 0, 0);
+    (void)drive(e, 0, UINT64_MAX, true);
+    assert_int_equal(a.preempted + b.preempted, 0); /* 80 tokens fit exactly */
+    submit(e, &a, 600, 60, 0, 0, 1000000000);
+    submit(e, &b, 600, 60, 0, 0, 1000000000);
+    (void)drive(e, 1000000000, UINT64_MAX, true);
+    assert_int_equal(a.preempted, 0);
+    assert_true(b.preempted >= 1);
+    engine_stats(e, true, &s);
+    assert_int_equal(s.preemptions, b.preempted);
+    assert_null(engine_submit(
+        e, &(struct engine_req){.ids = a.ids, .n_ids = 19, .n_tokens = 1279, .out_len = 2, .user = &a}, 0));
+    all_free(e);
+    engine_free(e);
+}
+
+/* KV that comes with a request takes its room and no time: one token is computed. Also with blocks (not exact_tail). */
+static void given(void **state)
+{
+    (void)state;
+    for (int exact = 0; exact < 2; exact++) {
+        struct engine_params p = params(40, exact);
+        p.exact_tail = exact;
+        struct engine *e = engine_new(&p);
+        struct rec a, b;
+        struct engine_stats s;
+        number(&a, 1);
+        number(&b, 1);
+        submit(e, &a, 2000, 2, 2000, 0, 0);
+        (void)drive(e, 0, UINT64_MAX, exact);
+        double us = 1e6 * step_seconds(&p.time, 0, 1, 1, 1999, 1999.5);
+        assert_true(a.done && fabs((double)a.first_us - us) <= 1);
+        engine_stats(e, true, &s);
+        assert_int_equal(s.computed_tokens, 1);
+        assert_int_equal(a.cached, 0);
+        submit(e, &b, 2000, 2, 0, 0, a.end_us); /* its blocks are cached now */
+        (void)drive(e, a.end_us, UINT64_MAX, exact);
+        assert_int_equal(b.cached, 31 * 64);
+        engine_free(e);
+    }
+}
+
+/* The simulator of the routing anchors on the same load (tests/vectors/engine/make.py): the same tokens cached, every
+ * first token within 20 us (what the times of arrival lose by rounding), the means within 1 %. */
+static void one_server(void **state)
+{
+    (void)state;
+    enum { N = 250, SIZE = 512 };
+    struct profile pr;
+    assert_int_equal(profile_find(&(struct profile_query){.name = STR("h100-qwen3-32b")}, &pr, NULL), 0);
+    struct engine *e = engine_new(&(struct engine_params){.time = pr.time,
+                                                          .block_size = SIZE,
+                                                          .n_blocks = 120,
+                                                          .max_num_seqs = pr.max_num_seqs,
+                                                          .max_batched_tokens = pr.max_batched_tokens,
+                                                          .prefix_caching = true,
+                                                          .exact_tail = true,
+                                                          .quiet = true});
+    struct {
+        uint64_t at, first, end, hit, ids[64];
+        struct rec r;
+    } *v = calloc(N, sizeof(*v));
+    FILE *f = fopen(VECTORS "/engine/one_server.txt", "r");
+    assert_non_null(f);
+    uint64_t now = 0;
+    for (uint32_t i = 0; i < N; i++) {
+        unsigned long long x[8];
+        assert_int_equal(fscanf(f, "%llu %llu %llu %llu %llu %llu %llu %llu", &x[0], &x[1], &x[2], &x[3], &x[4], &x[5],
+                                &x[6], &x[7]),
+                         8);
+        v[i].at = x[0];
+        v[i].hit = x[5];
+        v[i].first = x[6];
+        v[i].end = x[7];
+        for (uint32_t k = 0; k < x[1] / SIZE; k++)
+            v[i].ids[k] = k < x[4] ? 1000 * x[3] + k : 1000000 * (i + 1ull) + k;
+        (void)drive(e, now, v[i].at, true);
+        now = v[i].at;
+        assert_non_null(engine_submit(e,
+                                      &(struct engine_req){.ids = v[i].ids,
+                                                           .n_ids = (uint32_t)x[1] / SIZE,
+                                                           .n_tokens = (uint32_t)x[1],
+                                                           .out_len = (uint32_t)x[2],
+                                                           .user = &v[i].r},
+                                      now));
+    }
+    (void)fclose(f);
+    (void)drive(e, now, UINT64_MAX, true);
+    double first[2] = {0}, last[2] = {0}, hit[2] = {0};
+    uint32_t off = 0;
+    for (uint32_t i = 0; i < N; i++) {
+        first[0] += (double)(v[i].first - v[i].at);
+        first[1] += (double)(v[i].r.first_us - v[i].at);
+        last[0] += (double)(v[i].end - v[i].at);
+        last[1] += (double)(v[i].r.end_us - v[i].at);
+        hit[0] += (double)v[i].hit;
+        hit[1] += v[i].r.cached;
+        assert_int_equal(v[i].r.cached, v[i].hit);
+        double d = fabs((double)v[i].r.first_us - (double)v[i].first);
+        off += d > 20;
+    }
+    if (fabs(first[0] - first[1]) > .01 * first[0] || fabs(last[0] - last[1]) > .01 * last[0] ||
+        fabs(hit[0] - hit[1]) > .01 * hit[0] || off > 0)
+        fail_msg("first token after %.4f s, there %.4f s; last %.4f, there %.4f; cached %.1f, there %.1f; %u are off",
+                 first[1] / N / 1e6, first[0] / N / 1e6, last[1] / N / 1e6, last[0] / N / 1e6, hit[1] / N, hit[0] / N,
+                 off);
+    all_free(e);
+    engine_free(e);
+    free(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(runs_pass_as_step_by_step),
+        cmocka_unit_test(held_and_forecast),
+        cmocka_unit_test(memory_is_counted_by_tokens),
+        cmocka_unit_test(given),
+        cmocka_unit_test(one_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
