@@ -350,6 +350,7 @@ enum sched_answer flow_submit(struct sched *s, struct sched_req *r)
         queue_charge(s->queue, &r->q, charge_of(r));
         return SCHED_PICKED;
     }
+    (void)model_column(s, r->model); /* the model is asked for, whether somebody wants an explanation or not */
     if (r->explain)
         pick_explain_refused(s, r);
     return enqueue(s, r);
