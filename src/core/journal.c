@@ -43,7 +43,8 @@ static const char *policy_name(unsigned v)
 
 static const char *reason_name(unsigned v)
 {
-    return v <= REASON_DRAINED ? sched_reason_name((enum sched_reason)v) : NULL;
+    const char *name = sched_reason_name((enum sched_reason)v); /* "?" past the last */
+    return *name == '?' ? NULL : name;
 }
 
 static const char *reject_name(unsigned v)
@@ -513,6 +514,7 @@ static const struct field submit_fields[] = {
     NAMED("answer", u.submit.answer, answer),
     ANSWER(u.submit.decided),
     {.name = "priority", .kind = INT, .at = AT(u.submit.priority)},
+    {.name = "id", .kind = HEX, .at = AT(u.submit.id)},
     {.name = "flow", .kind = HEX, .at = AT(u.submit.flow)},
     {.name = "ttl_us", .kind = U64, .at = AT(u.submit.ttl_us)},
     {.name = "prompt_bytes", .kind = U64, .at = AT(u.submit.prompt_bytes)},
@@ -891,6 +893,7 @@ void journal_submitted(struct journal *j, const struct sched_req *r, enum sched_
                                  .n_media = r->n_media,
                                  .n_outputs = r->n_outputs,
                                  .n_tried = r->n_tried,
+                                 .id = r->id,
                                  .flow = r->flow,
                                  .ttl_us = r->ttl_us,
                                  .prompt_bytes = r->prompt_bytes,
@@ -908,6 +911,7 @@ void journal_submitted(struct journal *j, const struct sched_req *r, enum sched_
 void journal_fill(struct sched_req *r, const struct journal_submit *s, struct prefix_hashes *ph, uint64_t *h)
 {
     r->priority = s->priority;
+    r->id = s->id;
     r->flow = s->flow;
     r->ttl_us = s->ttl_us;
     r->prompt_bytes = s->prompt_bytes;

@@ -7,7 +7,7 @@
  * are microseconds of the scheduler's clock; doubles are written so that they read back exactly. No text of any prompt, no address. docs/reference.md
  * lists the members.
  *
- * A request is known by "req": the number sched_submit gave it (sched_req.q.seq), which a retry keeps. Decisions do not depend on sched_req.id.
+ * A request is known by "req": the number sched_submit gave it (sched_req.q.seq), which a retry keeps. "id" is sched_req.id.
  *
  * Pure; not thread-safe. Bounds: PREFIX_MAX hashes, SCHED_MAX_FLOW_WEIGHTS weights, JOURNAL_MAX_MODELS models, JOURNAL_NAME bytes of a name. */
 #ifndef CORE_JOURNAL_H
@@ -61,7 +61,7 @@ struct journal_submit {
     bool light, streamed;
     int priority;
     uint32_t n_media, n_outputs, n_tried;
-    uint64_t flow, ttl_us, prompt_bytes, prompt_token_ids, max_tokens, model;
+    uint64_t id, flow, ttl_us, prompt_bytes, prompt_token_ids, max_tokens, model;
     struct ep_ref pinned, tried[SCHED_MAX_TRIED];
     struct prefix_hashes hashes; /* h is borrowed */
 };

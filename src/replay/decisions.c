@@ -62,8 +62,7 @@ static void leave_pool(struct pool *p)
 {
     MAP_EACH (slot, &p->requests) {
         struct request *q = slot->val;
-        if (q->stage == STAGE_QUEUED)
-            sched_cancel(p->s, &q->core, 0);
+        sched_cancel(p->s, &q->core, 0); /* if it waits */
     }
     while (sched_next_decided(p->s))
         ;
@@ -161,7 +160,6 @@ static int play_submit(struct check *c, struct pool *p)
         return damaged(c, "the request is under way already");
     q->h = xrealloc(q->h, MAX(s->hashes.n, 1u) * sizeof *q->h);
     journal_fill(&q->core, s, &q->hashes, q->h);
-    q->core.id = c->j.req;
     enum sched_answer a = sched_submit(p->s, &q->core, c->j.now_us);
     if (q->core.q.seq != c->j.req)
         stop(c, DECISIONS_DIFFER, "The request has number %llu in the record, and %llu in the replay.",

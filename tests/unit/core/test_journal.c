@@ -94,6 +94,7 @@ static void any_submit(struct journal_submit *s)
     s->priority = (int)any32();
     s->n_media = any32();
     s->n_outputs = any32();
+    s->id = any();
     s->flow = any();
     s->ttl_us = any();
     s->prompt_bytes = any();
@@ -331,7 +332,8 @@ static void test_request(void **state)
         memset(s, 0, sizeof *s);
         any_submit(s);
     }
-    struct sched_req q = {.priority = s->priority, .flow = s->flow, .ttl_us = s->ttl_us, .hashes = &s->hashes};
+    struct sched_req q = {
+        .id = s->id, .priority = s->priority, .flow = s->flow, .ttl_us = s->ttl_us, .hashes = &s->hashes};
     q.prompt_bytes = s->prompt_bytes;
     q.prompt_token_ids = s->prompt_token_ids;
     q.n_media = s->n_media;
