@@ -1,6 +1,8 @@
 /* run.c - the runtime shared by gateway and sandbox: set-up, reload, signals, drain. */
 #include "proxy/run.h"
 
+#include "sched/record.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -16,6 +18,7 @@ struct run {
     struct run_opts o;
     struct loop *loop;
     struct metrics *metrics;
+    struct record *record;
     struct conf_store *store;
     struct gateway *gw;
     struct conf *conf;
@@ -67,6 +70,7 @@ void run_process_setup(void)
 {
     struct rlimit r;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a write error */
     if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
         r.rlim_cur = r.rlim_max;
         setrlimit(RLIMIT_NOFILE, &r);
@@ -266,8 +270,19 @@ static int start_admin(struct run *r, struct errbuf *err)
     return rc;
 }
 
+static int start_record(struct run *r, struct errbuf *err)
+{
+    struct record_opts o = {.time_scale = r->o.gw.time_scale, .metrics = r->metrics};
+    if (!r->o.record)
+        return 0;
+    r->o.gw.ports.record = r->record = record_open(r->o.record, &o, err);
+    return r->record ? 0 : -1;
+}
+
 static int start(struct run *r, struct errbuf *err)
 {
+    if (start_record(r, err))
+        return -1;
     r->gw = gateway_start(&r->o.gw, r->metrics, err);
     if (!r->gw)
         return -1;
@@ -325,6 +340,7 @@ void run_free(struct run *r)
     if (r->admin_open && r->o.admin_close)
         r->o.admin_close(r);
     gateway_free(r->gw);
+    record_close(r->record);
     release_signals();
     conf_unref(r->conf);
     conf_report_free(&r->report);

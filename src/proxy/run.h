@@ -21,6 +21,7 @@ struct run_opts {
     struct str admin;               /* "127.0.0.1:9090"; "off" or empty: no admin server */
     enum log_level log_level;
     enum log_format log_format;
+    const char *record;             /* file that live traffic is recorded to (sched/record.h), or NULL. run_new fails when it cannot be created */
     bool strict_start;              /* run_new fails when the first configuration has errors or no listener */
     /* Admin layer (it is above this one): called by run_new once the gateway runs, and by run_free. NULL: none. -1 with a sentence fails the start. */
     int (*admin_open)(struct run *r, const struct addr *at, struct errbuf *err);
