@@ -463,8 +463,8 @@ static void test_changed(void **state)
     replaced(&other, text, at, n, "");
     differs_at(buf_str(&other), line_of(text, at));
     /* an input was another: seen later, wherever it tells */
-    at = nth(text, STR("\"seed\":\""), 0) + 8;
-    replaced(&other, text, at, 4, "ffff");
+    at = nth(text, STR("\"policy\":\"prefix-cache\""), 0);
+    replaced(&other, text, at, 23, "\"policy\":\"random\"");
     differs_at(buf_str(&other), 0);
     buf_free(&other);
     end(w);
