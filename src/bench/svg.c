@@ -120,7 +120,7 @@ double svg_y(const struct svg_panel *p, double v)
 
 typedef void tick_fn(struct svg_panel *p, double v, bool text);
 
-static void x_tick(struct svg_panel *p, double v, bool text)
+void svg_x_tick(struct svg_panel *p, double v, bool text)
 {
     double x = svg_x(p, v);
     buf_addf(p->out, "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", x, p->y, x,
@@ -165,7 +165,7 @@ static void ticks(struct svg_panel *p, const struct svg_axis *a, double most, ti
 
 void svg_x_axis(struct svg_panel *p)
 {
-    ticks(p, &p->ax, 6, x_tick);
+    ticks(p, &p->ax, 6, svg_x_tick);
 }
 
 void svg_y_axis(struct svg_panel *p)

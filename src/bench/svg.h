@@ -43,6 +43,7 @@ void svg_axis_ms(struct svg_axis *a, double lo, double hi); /* values are millis
 double svg_x(const struct svg_panel *p, double v); /* clamped to the panel */
 double svg_y(const struct svg_panel *p, double v);
 void svg_x_axis(struct svg_panel *p);
+void svg_x_tick(struct svg_panel *p, double v, bool text); /* one of its lines, with or without the value */
 void svg_y_axis(struct svg_panel *p);
 void svg_y_shares(struct svg_panel *p); /* 0 to 1, as per cent */
 void svg_head(struct svg_panel *p, const char *title);

@@ -15,11 +15,7 @@
 
 /* ---- which requests count ---- */
 
-struct span { /* of arrivals: [from, until) */
-    double from, until;
-};
-
-static struct span open_span(const struct world_result *r)
+static struct report_span open_span(const struct world_result *r)
 {
     double *at = xcalloc(MAX(r->n, 1u), sizeof(*at));
     uint32_t n = 0;
@@ -27,12 +23,17 @@ static struct span open_span(const struct world_result *r)
         if (r->v[i].at_s >= 0)
             at[n++] = r->v[i].at_s;
     bench_sort(at, n);
-    struct span s = {n ? at[(uint32_t)(n * WARM_SHARE)] : 0, HUGE_VAL};
+    struct report_span s = {n ? at[(uint32_t)(n * WARM_SHARE)] : 0, HUGE_VAL};
     free(at);
     return s;
 }
 
-static bool arrived_in(const struct world_request *q, struct span s)
+struct report_span report_span_of(const struct world_result *r, bool closed, double stop_s)
+{
+    return closed ? (struct report_span){CLOSED_FROM * stop_s, CLOSED_UNTIL * stop_s} : open_span(r);
+}
+
+bool report_counts(const struct world_request *q, struct report_span s)
 {
     return q->at_s >= 0 && q->at_s >= s.from && q->at_s < s.until;
 }
@@ -63,14 +64,14 @@ static void spread_of(double *v, uint32_t n, double *mean, double *p50, double *
     *p99 = n ? bench_percentile(v, n, 99) : (double)NAN;
 }
 
-static void times(const struct world_result *r, struct span s, struct report *out)
+static void times(const struct world_result *r, struct report_span s, struct report *out)
 {
     double *ttft = xcalloc(MAX(r->n, 1u), sizeof(*ttft)), *tpot = xcalloc(MAX(r->n, 1u), sizeof(*tpot));
     double e2e = 0, queued = 0, cached = 0, input = 0;
     uint32_t n = 0, n_tpot = 0, in_time = 0;
     for (uint32_t i = 0; i < r->n; i++) {
         const struct world_request *q = &r->v[i];
-        if (!arrived_in(q, s) || q->end != WORLD_OK)
+        if (!report_counts(q, s) || q->end != WORLD_OK)
             continue;
         ttft[n] = q->first_s - q->at_s;
         in_time += ttft[n++] <= SLO_S;
@@ -93,14 +94,14 @@ static void times(const struct world_result *r, struct span s, struct report *ou
 }
 
 /* Goodput: what was attained, over the time in which it arrived. */
-static void fates(const struct world_result *r, struct span s, struct report *out)
+static void fates(const struct world_result *r, struct report_span s, struct report *out)
 {
     uint32_t all = 0, attained = 0;
     double last = s.from;
     out->refused = out->failed = 0;
     for (uint32_t i = 0; i < r->n; i++) {
         const struct world_request *q = &r->v[i];
-        if (!arrived_in(q, s))
+        if (!report_counts(q, s))
             continue;
         all++;
         last = MAX(last, q->at_s);
@@ -155,7 +156,7 @@ void report_make(const struct world_result *r, bool closed, double stop_s, struc
 {
     uint32_t n;
     double *end = ends_of(r, &n);
-    struct span s = closed ? (struct span){CLOSED_FROM * stop_s, CLOSED_UNTIL * stop_s} : open_span(r);
+    struct report_span s = report_span_of(r, closed, stop_s);
     times(r, s, out);
     fates(r, s, out);
     if (closed)

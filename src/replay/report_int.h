@@ -17,6 +17,11 @@ extern const size_t report_n_figures;
 const struct report_figure *report_figure_of(const char *key); /* CHECKs that there is one */
 double report_value(const struct report *r, const struct report_figure *f); /* not scaled */
 
+struct report_span { /* of arrivals that count: [from, until) */
+    double from, until;
+};
+struct report_span report_span_of(const struct world_result *r, bool closed, double stop_s);
+bool report_counts(const struct world_request *q, struct report_span s);
 bool report_attained(const struct world_request *q);
 
 /* Runs that differ only in the seed are a group. Writes the group of each run; groups are numbered in the order of their first runs. Returns how many. */

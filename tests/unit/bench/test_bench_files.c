@@ -1,5 +1,6 @@
 /* Comparison tables and plots, through real files in a directory of their own. */
 #include "bench_fixture.h"
+#include "../base/markup.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -118,55 +119,6 @@ static void comparing_what_is_not_there(void **state)
 }
 
 /* ---- plots ---- */
-
-/* Elements nest, attributes are quoted, markup in text is escaped. Returns the number of elements called `name`. */
-static unsigned check_xml(const char *p, const char *name)
-{
-    const char *open[32];
-    size_t depth = 0;
-    unsigned found = 0, roots = 0;
-    while (*p) {
-        if (*p != '<') {
-            assert_true(depth > 0 || *p == '\n');
-            assert_true(*p != '>' &&
-                        (*p != '&' || !strncmp(p, "&amp;", 5) || !strncmp(p, "&lt;", 4) || !strncmp(p, "&gt;", 4)));
-            p++;
-            continue;
-        }
-        bool closing = p[1] == '/';
-        const char *tag = p + 1 + closing, *end = tag;
-        for (bool quoted = false; *end && (quoted || *end != '>'); end++) {
-            quoted ^= *end == '"';
-            assert_true(*end != '<');
-        }
-        assert_int_equal(*end, '>');
-        size_t n = strcspn(tag, " >/");
-        if (closing) {
-            assert_true(depth > 0);
-            depth--;
-            assert_true(!strncmp(open[depth], tag, n) && strchr(" >", open[depth][n]));
-        } else {
-            roots += depth == 0;
-            found += n == strlen(name) && !strncmp(tag, name, n);
-            if (end[-1] != '/') {
-                assert_true(depth < ARRAY_LEN(open));
-                open[depth++] = tag;
-            }
-        }
-        p = end + 1;
-    }
-    assert_int_equal(depth, 0);
-    assert_int_equal(roots, 1);
-    return found;
-}
-
-static unsigned count(const char *text, const char *what)
-{
-    unsigned n = 0;
-    for (const char *p = text; (p = strstr(p, what)); p++)
-        n++;
-    return n;
-}
 
 static void draws_every_run(void **state)
 {
