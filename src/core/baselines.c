@@ -273,6 +273,8 @@ static double blocks_behind(const struct sched *s, const struct prefix_hashes *h
 static uint32_t active_hashes(const struct sched *s, const struct prefix_hashes *h, struct ep_ref ep)
 {
     uint32_t lo = 0, hi = h ? h->n : 0;
+    if (!hi || !active_has(s->active, h->h[0], ep.slot, ep.gen)) /* nearly everywhere */
+        return 0;
     while (lo < hi) {
         uint32_t mid = (lo + hi + 1) / 2;
         if (active_has(s->active, h->h[mid - 1], ep.slot, ep.gen))
