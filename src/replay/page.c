@@ -327,8 +327,9 @@ static void decisions(const struct page_set *s, struct buf *out)
         if (shown == 0)
             buf_add_str(out,
                         STR("<h3>Sampled decisions</h3>\n<p class=\"note\">What the picker knew at the moment, for "
-                            "each server; the chosen one is marked. Seconds of expected work; the total is what was "
-                            "compared, and of a baseline its own score.</p>\n"));
+                            "each server; the chosen one is marked. Costs are seconds of expected work as the "
+                            "product's own policies count them (a baseline decides by its own measure); the total "
+                            "weighs the prefill more than once, for those who come behind.</p>\n"));
         if (shown == MAX_SAMPLED) {
             more++;
             continue;

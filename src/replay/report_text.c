@@ -206,6 +206,7 @@ static const struct {
                {"tpot_p90", "p90"},
                {"hit", "hit %"},
                {"attained", "attained %"},
+               {"rps", "answers/s"},
                {"goodput", "goodput/s"},
                {"imbalance", "imbalance %"},
                {"preempts", "preempts"},

@@ -217,6 +217,7 @@ static void merges_seeds(void **state_)
                                .tpot_p90 = 0.03,
                                .hit = 0.5,
                                .attained = 1,
+                               .rps = 2.5,
                                .goodput = 3.25,
                                .imbalance = 0.01,
                                .preempts = 5,
@@ -235,16 +236,16 @@ static void merges_seeds(void **state_)
     assert_string_equal(buf_cstr(&out), "chat, 8 × h100\n"
                                         "policy                   req/s  runs    n      TTFT s           p50     p90  "
                                         "p99    TPOT ms        p90      hit %  "
-                                        "attained %   goodput/s  imbalance %  preempts  refused  failed\n"
+                                        "attained %   answers/s   goodput/s  imbalance %  preempts  refused  failed\n"
                                         "round-robin                  3     2  101  1.50 ±0.71  0.500 ±0.000  100 ±0   "
                                         " -  25.4 ±0.0  30.0 ±0.0  50.0 ±0.0  "
-                                        "    100 ±0  3.25 ±0.00   1.00 ±0.00         5        0       0\n"
+                                        "    100 ±0  2.50 ±0.00  3.25 ±0.00   1.00 ±0.00         5        0       0\n"
                                         "oracle                       3     1  101        12.3         0.500     100   "
                                         " -       25.4       30.0       50.0  "
-                                        "       100        3.25         1.00         5        0       0\n"
+                                        "       100        2.50        3.25         1.00         5        0       0\n"
                                         "round-robin, 4 gateways      3     1  103        3.00         0.500     100   "
                                         " -       25.4       30.0       50.0  "
-                                        "       100        3.25         1.00         5        0       0\n");
+                                        "       100        2.50        3.25         1.00         5        0       0\n");
     /* another setting: a table of its own */
     buf_clear(&out);
     v[2].servers = 16;
