@@ -19,7 +19,7 @@ ALLOWED = {
     "admin": ["base", "core", "http", "api", "net", "conf", "sched", "proxy"],
     "sim": ["base", "http", "api", "net"],
     "sandbox": ["base", "core", "http", "api", "net", "conf", "sched", "proxy", "admin", "sim"],
-    "bench": ["base", "http", "api", "net"],
+    "bench": ["base", "core", "http", "api", "net"],
     "replay": ["base", "core", "sim", "bench"],
     "cli": ORDER,
 }

@@ -66,6 +66,7 @@ struct dataset { /* zero-initialise; read only for others */
     size_t n_ids, cap_ids;
     uint32_t block_tokens; /* what an id stands for; the last of a prompt may stand for less */
     uint32_t left_out;     /* rows of requests that failed when they were recorded */
+    char note[256];        /* what else is to be known of the load: a sentence or two, or empty */
     struct buf file;       /* owns what raw points to */
 };
 /* Reads o->path (through `gzip -dc` when it ends in .gz) and makes the requests. dataset_free after failure too. */
@@ -117,6 +118,9 @@ bool dataset_trace(struct dataset *d, const struct dataset_opts *o, struct errbu
 bool dataset_csv_is(struct str first_line); /* the head of a table that dataset_csv reads */
 /* Fills *ms with the arrival of every request, in order (malloc'd, also when it fails). */
 bool dataset_csv(struct dataset *d, const struct dataset_opts *o, double **ms, struct errbuf *err);
+/* dataset_record.c: a record of live traffic (core/journal.h); ms as above. */
+bool dataset_record_is(struct str first_line);
+bool dataset_record(struct dataset *d, const struct dataset_opts *o, double **ms, struct errbuf *err);
 bool dataset_read(struct buf *out, const char *path, struct errbuf *err);
 struct data_line { /* of a JSON Lines text */
     struct str rest, line;

@@ -186,6 +186,8 @@ bool dataset_trace(struct dataset *d, const struct dataset_opts *o, struct errbu
     bool any = data_line_next(&first);
     if (any && dataset_csv_is(first.line)) {
         ok = dataset_csv(d, o, &rd.ms, err);
+    } else if (any && dataset_record_is(first.line)) {
+        ok = dataset_record(d, o, &rd.ms, err);
     } else if (any && !strchr("{[", first.line.p[0]) && memchr(first.line.p, ',', first.line.n)) {
         ok = err_set(err,
                      "%s:%u: a table without the columns TIMESTAMP, ContextTokens, GeneratedTokens or Timestamp, "
