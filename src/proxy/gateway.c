@@ -70,7 +70,7 @@ struct gateway *gateway_start(const struct gateway_opts *o, struct metrics *m, s
     g->pm = proxy_metrics_new(g);
     g->flow = flow_families_new(m);
     g->workers = xcalloc(g->n_workers, sizeof *g->workers);
-    g->levels = xcalloc(g->n_workers, sizeof *g->levels);
+    g->strains = xcalloc(g->n_workers, sizeof *g->strains);
     for (unsigned i = 0; i < g->n_workers; i++)
         g->workers[i] = worker_start(g, i);
     return g;
@@ -153,12 +153,16 @@ bool gateway_ready(struct gateway *g)
     return ready && ports_ready(g->ports);
 }
 
-unsigned gateway_level(struct gateway *g)
+struct strain_view gateway_strain(struct gateway *g)
 {
-    unsigned level = 0;
-    for (unsigned i = 0; i < g->n_workers; i++)
-        level = MAX(level, atomic_load_explicit(&g->levels[i], memory_order_relaxed));
-    return level;
+    struct strain_view v = {0};
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        struct worker_strain *w = &g->strains[i];
+        v.level = MAX(v.level, atomic_load_explicit(&w->level, memory_order_relaxed));
+        v.busy_permille = MAX(v.busy_permille, atomic_load_explicit(&w->busy_permille, memory_order_relaxed));
+        v.lag_us = MAX(v.lag_us, atomic_load_explicit(&w->lag_us, memory_order_relaxed));
+    }
+    return v;
 }
 
 /* Changes that come faster than the log takes them are told by the last of them. */
@@ -169,7 +173,7 @@ void gateway_tell_level(struct gateway *g)
         "the gateway is at the limit of its CPU: prompts are hashed less deep",
         "the gateway is at the limit of its CPU: endpoints are chosen by load alone",
     };
-    unsigned level = gateway_level(g);
+    unsigned level = gateway_strain(g).level;
     uint64_t now_us = clock_us(1);
     struct logline l;
     pthread_mutex_lock(&g->lock);
@@ -243,6 +247,6 @@ void gateway_free(struct gateway *g)
     pthread_cond_destroy(&g->changed);
     pthread_mutex_destroy(&g->lock);
     free(g->workers);
-    free(g->levels);
+    free(g->strains);
     free(g);
 }

@@ -83,6 +83,9 @@ void world_unref(struct world *w);
 
 /* --- gateway and workers ------------------------------------------------------------------------------------- */
 
+struct worker_strain { /* newest window (strain.h) */
+    atomic_uint level, busy_permille, lag_us;
+};
 struct gateway {
     struct gateway_opts o;
     struct metrics *metrics;
@@ -103,7 +106,7 @@ struct gateway {
     struct mail *drain_mail;
     atomic_size_t body_bytes; /* held by all requests */
     atomic_uint n_clients;    /* open connections, all workers */
-    atomic_uint *levels;      /* of the workers (strain.h): each writes its own, all read */
+    struct worker_strain *strains; /* of the workers: each writes its own, all read */
     unsigned told_level;      /* of strain, in the log; with the next under lock */
     uint64_t told_us;
 };
@@ -162,7 +165,10 @@ static inline void worker_enter(struct worker *w)
 void worker_leave(struct worker *w);
 void worker_check_drained(struct worker *w);
 uint64_t worker_now_us(const struct worker *w);
-unsigned gateway_level(struct gateway *g); /* highest of its workers (strain.h); any thread */
+struct strain_view {
+    unsigned level, busy_permille, lag_us;
+};
+struct strain_view gateway_strain(struct gateway *g); /* each the highest of its workers; any thread */
 void gateway_tell_level(struct gateway *g); /* to the log, when it has changed */
 const char *worker_date(struct worker *w); /* value of a Date header */
 void gateway_worker_applied(struct gateway *g, const struct errbuf *err);

@@ -31,7 +31,7 @@ struct proxy_metrics {
         *m_ntpot, *m_ttft;
     struct metric_family *rewrites, *requests, *retries, *failures, *ttft, *duration, *rejected;
     struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *added, *clients;
-    struct metric *degraded_level, *degraded[2];
+    struct metric *degraded_level, *worker_busy, *worker_lag, *degraded[2];
     struct live *live;
 };
 
@@ -102,6 +102,23 @@ static void own_families(struct proxy_metrics *pm, struct metrics *m)
         COUNTER("inference_extension_scheduler_attempts_total", "Picks by result.", LABELS("status"), 0);
     pm->attempts_ok = metric_series(attempts, (struct str[]){STR("success")});
     pm->attempts_failed = metric_series(attempts, (struct str[]){STR("failure")});
+    struct metric_family *info =
+        GAUGE("inference_extension_info", "Build of this program.", LABELS("commit", "build_ref"), 0);
+    metric_set(metric_series(info, (struct str[]){STR(""), STR(PENSTOCK_VERSION)}), 1);
+}
+
+static void show_strain(void *ctx)
+{
+    struct proxy_metrics *pm = ctx;
+    struct strain_view v = gateway_strain(pm->g);
+    metric_set(pm->degraded_level, v.level);
+    metric_set(pm->worker_busy, v.busy_permille / 1000.0);
+    metric_set(pm->worker_lag, v.lag_us / 1e6);
+}
+
+static void strain_families(struct proxy_metrics *pm, struct metrics *m)
+{
+    static const char *const none[] = {NULL};
     struct metric_family *degraded =
         COUNTER("penstock_degraded_requests_total",
                 "Requests whose prompt was hashed less deep (1) or not at all (2), as the worker was behind.",
@@ -113,15 +130,12 @@ static void own_families(struct proxy_metrics *pm, struct metrics *m)
                      "0: prompts are hashed as the pools say, 1: less deep, 2: not at all. The highest "
                      "of the workers.",
                      none, 0));
-    struct metric_family *info =
-        GAUGE("inference_extension_info", "Build of this program.", LABELS("commit", "build_ref"), 0);
-    metric_set(metric_series(info, (struct str[]){STR(""), STR(PENSTOCK_VERSION)}), 1);
-}
-
-static void show_level(void *ctx)
-{
-    struct proxy_metrics *pm = ctx;
-    metric_set(pm->degraded_level, gateway_level(pm->g));
+    pm->worker_busy = single(
+        GAUGE("penstock_worker_busy_ratio", "Share of the last 0.1 s in which the busiest worker had work.", none, 0));
+    pm->worker_lag = single(
+        GAUGE("penstock_worker_lag_seconds",
+              "How long an event waited for its worker in the last 0.1 s: mean of the slowest worker.", none, 0));
+    metrics_collector(m, show_strain, pm);
 }
 
 /* --- life ---------------------------------------------------------------------------------------------------- */
@@ -133,8 +147,8 @@ struct proxy_metrics *proxy_metrics_new(struct gateway *g)
     model_families(pm, g->metrics);
     rewrite_family(pm, g->metrics);
     own_families(pm, g->metrics);
+    strain_families(pm, g->metrics);
     pm->live = live_new(g);
-    metrics_collector(g->metrics, show_level, pm);
     return pm;
 }
 

@@ -239,7 +239,10 @@ static void look_at_strain(struct worker *w)
         return;
     double all_s = ld.busy_s + ld.idle_s, limit_s = (double)w->g->o.degrade_lag_us / 1e6;
     unsigned level = strain_step(&w->strain, limit_s, all_s, ld.busy_s / all_s, ld.lag_s);
-    atomic_store_explicit(&w->g->levels[w->index], level, memory_order_relaxed);
+    struct worker_strain *shown = &w->g->strains[w->index];
+    atomic_store_explicit(&shown->level, level, memory_order_relaxed);
+    atomic_store_explicit(&shown->busy_permille, (unsigned)(ld.busy_s / all_s * 1000), memory_order_relaxed);
+    atomic_store_explicit(&shown->lag_us, (unsigned)MIN(ld.lag_s * 1e6, 4e9), memory_order_relaxed);
     gateway_tell_level(w->g);
 }
 

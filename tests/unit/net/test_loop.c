@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 struct tick {
     struct timer t;
@@ -41,6 +42,50 @@ static void test_timers_fire_in_order_and_never_early(void **state UNUSED)
         assert_int_equal(k[i].rank, (i * 7919) % N);
     }
     loop_free(l);
+}
+
+struct busy {
+    struct timer t;
+    struct loop *l;
+    unsigned left;
+    uint64_t work_us, pause_us;
+};
+
+static void on_busy(struct timer *t)
+{
+    struct busy *b = CONTAINER_OF(t, struct busy, t);
+    usleep((useconds_t)b->work_us); /* a callback that takes its time, on the CPU or not */
+    if (--b->left)
+        timer_set(b->l, t, loop_clock_us(b->l) + b->pause_us);
+    else
+        loop_stop(b->l);
+}
+
+static struct loop_load load_of(unsigned turns, uint64_t work_us, uint64_t pause_us)
+{
+    struct loop *l = loop_new(1.0);
+    struct loop_load ld;
+    struct busy b = {.t.fn = on_busy, .l = l, .left = turns, .work_us = work_us, .pause_us = pause_us};
+    timer_set(l, &b.t, loop_clock_us(l));
+    run_within(l, 10000000);
+    assert_false(loop_take_load(l, 1000, &ld));
+    assert_true(loop_take_load(l, 0.1, &ld));
+    struct loop_load rest;
+    assert_false(loop_take_load(l, 0, &rest)); /* taken */
+    loop_free(l);
+    return ld;
+}
+
+/* A loop with work all the time; one with the same rounds and pauses between them. The last round is under way when it
+ * is looked at. */
+static void test_load(void **state UNUSED)
+{
+    struct loop_load all = load_of(11, 20000, 0), some = load_of(11, 20000, 100000), little = load_of(101, 100, 5000);
+    assert_true(all.busy_s >= 0.2 && all.busy_s > 9 * all.idle_s);
+    assert_true(all.lag_s >= 0.018); /* whoever comes waits for a round */
+    assert_true(some.busy_s >= 0.2 && some.idle_s >= 0.9);
+    assert_true(some.lag_s < all.lag_s && some.lag_s >= 20e-3 * 0.2 / (some.busy_s + some.idle_s) * 0.9);
+    assert_true(little.idle_s >= 0.4 && little.busy_s < little.idle_s && little.lag_s < all.lag_s / 2);
 }
 
 static void test_timer_stop_and_move(void **state UNUSED)
@@ -199,6 +244,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_timers_fire_in_order_and_never_early),
+        cmocka_unit_test(test_load),
         cmocka_unit_test(test_timer_stop_and_move),
         cmocka_unit_test(test_greedy_timer_leaves_room),
         cmocka_unit_test(test_sub_millisecond_precision),

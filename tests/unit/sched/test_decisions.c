@@ -86,7 +86,7 @@ static void test_fill(void **state UNUSED)
     struct decision d = {0};
     struct sched_explain x = {.n = 2, .n_endpoints = 30, .n_candidates = 7, .reason = REASON_PREFIX_HOLDER};
     x.cost[0] = (struct sched_cost){.ep = {3, 9}, .total_s = 0.25, .cached_tokens = 100, .matched_bytes = 400};
-    x.cost[1] = (struct sched_cost){.ep = {4, 9}, .skip = SKIP_EJECTED, .total_s = INFINITY};
+    x.cost[1] = (struct sched_cost){.ep = {4, 9}, .skip = SKIP_EJECTED, .total_s = (double)INFINITY};
     struct sched_decision is = {
         .reason = REASON_PREFIX_HOLDER, .cost_s = 0.25, .ttft_s = 0.1, .queued_us = 5, .n_candidates = 7};
     decision_fill(&d, &is, &x);
