@@ -22,6 +22,7 @@ static const struct command commands[] = {
     {"sandbox", "play a cluster on loopback addresses: simulated model servers and the gateway, from manifests", cli_sandbox},
     {"sim", "one simulated model server", cli_sim},
     {"bench", "measure a server or gateway under load, as `vllm bench serve` does", cli_bench},
+    {"replay", "replay a recorded load on simulated servers, under any policy, in virtual time", cli_replay},
     {"check", "validate manifests and explain what they do", cli_check},
     {"top", "live view of pools and pods of a running gateway", cli_top},
     {"version", "print the version", cli_version},

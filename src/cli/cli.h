@@ -44,6 +44,7 @@ int cli_usage_error(const struct cli_command *c, const char *fmt, ...) PRINTF_LI
 void cli_list_free(struct cli_list *l); /* empties it */
 
 int cli_bench(int argc, char **argv);
+int cli_replay(int argc, char **argv);
 int cli_gateway(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_sim(int argc, char **argv);

@@ -1,10 +1,12 @@
-/* replay/page_int.h - the page of a replay: what its document (page.c) and its charts (page_chart.c) share. Private to the folder. */
+/* replay/page_int.h - the page of a replay: what its document (page.c) and its charts (page_chart.c) share. Private to
+ * the folder. */
 #ifndef REPLAY_PAGE_INT_H
 #define REPLAY_PAGE_INT_H
 
 #include "replay/report_int.h"
 
-/* The runs of one setting (trace, profile, servers), as a grid of variants (policy, gateways) and loads (rate or users). */
+/* The runs of one setting (trace, profile, servers), as a grid of variants (policy, gateways) and loads (rate or
+ * users). */
 struct page_set {
     const struct report_run **run;
     const struct report **r; /* of run */

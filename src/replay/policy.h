@@ -1,8 +1,9 @@
-/* replay/policy.h - the policies that can be replayed, by name: those of the picker (core/sched.h), the same with knowledge no gateway has (exact
- * caches), and the oracle, which sees the engines themselves.
+/* replay/policy.h - the policies that can be replayed, by name: those of the picker (core/sched.h), the same with
+ * knowledge no gateway has (exact caches), and the oracle, which sees the engines themselves.
  *
- * Names are those of routing-anchors' simulator where it has the policy (random, round_robin, least_request, session_hash, gie_qkv, gie_prefix,
- * gie_prefix_full, gie_precise, sgl_cache_aware, dynamo, oracle), and the picker's own (sched_policy_name). */
+ * Names are those of routing-anchors' simulator where it has the policy (random, round_robin, least_request,
+ * session_hash, gie_qkv, gie_prefix, gie_prefix_full, gie_precise, sgl_cache_aware, dynamo, oracle), and the picker's
+ * own (sched_policy_name). */
 #ifndef REPLAY_POLICY_H
 #define REPLAY_POLICY_H
 
