@@ -24,10 +24,12 @@ static void take(struct str query, struct str name, char *out, size_t cap)
 
 int decisions_query_parse(struct decisions_query *q, struct str query, struct errbuf *err)
 {
-    char text[32];
+    char text[DECISIONS_QUERY_MAX];
     struct str v;
     uint64_t n;
     *q = (struct decisions_query){.n = DECISIONS_SHOWN};
+    if (query.n >= DECISIONS_QUERY_MAX) /* so no value is too long for its place */
+        return err_set(err, "The query has %zu bytes: it must be shorter than %d.", query.n, DECISIONS_QUERY_MAX);
     take(query, STR("request"), q->request, sizeof q->request);
     take(query, STR("pool"), q->pool, sizeof q->pool);
     take(query, STR("endpoint"), q->endpoint, sizeof q->endpoint);

@@ -7,9 +7,11 @@
 #include "sched/port.h"
 
 #define DECISIONS_SHOWN 100 /* per pool, where the query does not say */
+#define DECISIONS_QUERY_MAX 1024 /* a longer query is refused */
 
 struct decisions_query { /* empty: any */
-    char request[1024], pool[512], endpoint[256]; /* request id; name or key of the pool; pod name or address of the chosen endpoint */
+    char request[DECISIONS_QUERY_MAX], pool[DECISIONS_QUERY_MAX], endpoint[DECISIONS_QUERY_MAX]; /* request id; name or key of the pool; pod
+                                                                                  * name or address of the chosen endpoint */
     uint32_t n;                                   /* newest ones per pool */
     bool html, json;                              /* format= says so */
 };

@@ -87,6 +87,7 @@ def test_filters_and_bad_values(cluster):
     for bad in ("?n=0", "?n=x", "?n=-1", "?n=1000000", "?format=xml"):
         answer = http("GET", c.gw.admin + "/debug/decisions" + bad)
         assert answer.status == 400 and bad[1:].split("=")[1] in answer.text, bad
+    assert http("GET", c.gw.admin + "/debug/decisions?request=" + "x" * 2000).status == 400
     assert http("POST", c.gw.admin + "/debug/decisions", b"x").status == 405
     assert "/debug/decisions" in http("GET", c.gw.admin + "/").text
 
