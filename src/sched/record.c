@@ -442,8 +442,10 @@ struct record *record_open(const char *path, const struct record_opts *o, struct
     r->fd = fd;
     r->path = str_dup(str_c(path));
     r->cap = (o->buffer ? o->buffer : RECORD_BUFFER) / 2;
-    r->half[0].p = xmalloc(r->cap);
-    r->half[1].p = xmalloc(r->cap);
+    for (int i = 0; i < 2; i++) { /* touched now: no page faults under a pool's lock */
+        r->half[i].p = xmalloc(r->cap);
+        memset(r->half[i].p, 0, r->cap);
+    }
     buf_init(&r->text, WRITE_AT + MAX_LINE);
     pthread_mutex_init(&r->lock, NULL);
     init_wake(r);
