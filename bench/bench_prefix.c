@@ -33,11 +33,11 @@ static void bench_match(uint32_t n, uint32_t n_slots, uint32_t n_chains, uint32_
     double insert = now_s();
     for (uint32_t s = 0; s < n_slots; s++)
         for (uint32_t c = 0; c < n_chains; c++)
-            prefix_index_insert(ix, s, &(struct prefix_chain){h + (size_t)c * n, n, n, n}, &stamp);
+            prefix_index_insert(ix, s, &(struct prefix_chain){h + (size_t)c * n, n, n, n}, 0, &stamp);
     insert = (now_s() - insert) / (double)(n_slots * n_chains);
     for (uint32_t i = 0; i < noise; i += 64) {
         fill(&r, other, 64);
-        prefix_index_insert(ix, i % n_slots, &(struct prefix_chain){other, 64, 64, 64}, &stamp);
+        prefix_index_insert(ix, i % n_slots, &(struct prefix_chain){other, 64, 64, 64}, 0, &stamp);
     }
     double best = 1e9, sum = 0;
     uint64_t check = 0;
@@ -70,7 +70,7 @@ static void bench_memory(const char *what, uint32_t n_slots, bool shared)
         for (uint32_t s = 0; s < n_slots; s++, n++) {
             if (!shared || s == 0)
                 fill(&r, h, 64);
-            prefix_index_insert(ix, s, &(struct prefix_chain){h, 64, 64, 64}, &stamp);
+            prefix_index_insert(ix, s, &(struct prefix_chain){h, 64, 64, 64}, 0, &stamp);
         }
     t = now_s() - t;
     struct prefix_index_stats st;

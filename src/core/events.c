@@ -74,7 +74,7 @@ static void apply_insert(struct sched *s, const struct sched_event *ev, uint32_t
     if (!c.n)
         return;
     if (ev->type == EV_INSERT)
-        prefix_index_insert(s->index, slot, &c, &stamp);
+        prefix_index_insert(s->index, slot, &c, (uint32_t)(s->now_us / 100000), &stamp);
     else
         prefix_index_trim(s->index, slot, &c, ev->n_kept);
 }

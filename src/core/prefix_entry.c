@@ -63,6 +63,16 @@ void entries_find_many(const struct entry_store *st, const uint64_t *h, uint32_t
     }
 }
 
+void entries_expect(const struct entry_store *st, const uint64_t *h, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t m = mix(st, h[i]);
+        const struct entry_seg *g = &st->seg[m >> 58];
+        if (g->cap)
+            __builtin_prefetch(&g->v[home(m, g->cap)]);
+    }
+}
+
 static void seg_put(struct entry_seg *g, uint64_t slot)
 {
     uint32_t p = (uint32_t)(slot >> 32) & (g->cap - 1);

@@ -42,8 +42,9 @@ struct entry {
     } u;
 };
 
-#define ENTRY_SEGS 64 /* independent hash tables: growing one of them is a short pause, growing one big table is not   \
-                       */
+#define ENTRY_SEGS                                                                                                     \
+    64 /* independent hash tables: growing one of them is a short pause, growing one big table is not                  \
+        */
 #define ENTRY_CHUNK_BITS 10
 struct entry_seg {
     uint64_t *v; /* 32 bits of the mixed hash << 32 | id; 0 = free */
@@ -66,6 +67,8 @@ static inline struct entry *entries_at(const struct entry_store *st, uint32_t id
 uint32_t entries_find(const struct entry_store *st, uint64_t hash); /* ENTRY_NONE when absent */
 /* Looks up 16 (or fewer) hashes at once, hiding the memory latency. */
 void entries_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n, uint32_t *ids);
+/* Brings in from memory what looking up or adding these will need. */
+void entries_expect(const struct entry_store *st, const uint64_t *h, uint32_t n);
 uint32_t entries_add(struct entry_store *st, uint64_t hash, uint32_t parent,
                      bool coarse); /* must be absent; has no holder yet */
 void entries_reap(struct entry_store *st,

@@ -7,14 +7,14 @@
 #define WALK_BATCH 16u
 
 struct touch { /* one insert: the chain that ends in leaf, as far as it still carries the stamp */
-    uint32_t leaf, stamp;
+    uint32_t leaf, stamp, at_ds;
 };
 struct owner {
     uint64_t cap, blocks, memberships;
     struct touch *log; /* ring, oldest at head */
     uint32_t log_cap, log_head, log_n;
-    uint32_t stamp; /* of the latest touch */
-    bool open, due; /* due: over its cap or closed, waits for prefix_index_work */
+    uint32_t stamp, now_ds; /* of the latest touch */
+    bool open, due;         /* due: over its cap or closed, waits for prefix_index_work */
 };
 struct prefix_index {
     struct entry_store st;
@@ -23,6 +23,8 @@ struct prefix_index {
     uint32_t n_slots, n_words, n_due;
     struct prefix_match match;
     uint32_t chain_cap;
+    uint32_t *ids; /* of the chain in work */
+    uint32_t ids_cap;
     uint64_t evictions, log_bytes;
 };
 
@@ -47,6 +49,7 @@ void prefix_index_free(struct prefix_index *ix)
     free(ix->match.slots);
     free(ix->match.len);
     free(ix->match.chain);
+    free(ix->ids);
     free(ix);
 }
 
@@ -229,6 +232,12 @@ static bool touch_live(const struct prefix_index *ix, uint32_t slot, const struc
     return stamp && (*stamp & STAMP_MASK) == t->stamp;
 }
 
+static void drop_oldest(struct owner *o)
+{
+    o->log_head = (o->log_head + 1) % o->log_cap;
+    o->log_n--;
+}
+
 /* Forgets from the oldest touch, leaf first, until the owner fits; the record keeps the rest. Returns memberships
  * removed. */
 static uint32_t forget_touch(struct prefix_index *ix, uint32_t slot, struct touch *t, uint32_t budget)
@@ -237,8 +246,7 @@ static uint32_t forget_touch(struct prefix_index *ix, uint32_t slot, struct touc
     uint32_t n = 0;
     while (o->blocks > o->cap && n < budget) {
         if (!t->leaf || !touch_live(ix, slot, t)) { /* the ancestors carry other stamps: other records have them */
-            o->log_head = (o->log_head + 1) % o->log_cap;
-            o->log_n--;
+            drop_oldest(o);
             return n;
         }
         t->leaf = forget(ix, slot, t->leaf);
@@ -265,6 +273,61 @@ bool prefix_index_work(struct prefix_index *ix, uint32_t budget)
         if (ix->owners[i].due)
             budget -= MIN(budget, shrink(ix, i, budget));
     return !ix->n_due;
+}
+
+/* ---- what would be forgotten ---- */
+
+static const struct touch *record(const struct owner *o, uint32_t i)
+{
+    return &o->log[(o->log_head + i) % o->log_cap];
+}
+
+/* Blocks that the record still leads to, up to `enough`. *looked counts entries, up to PREFIX_LOOK_ENTRIES. */
+static uint64_t carried(const struct prefix_index *ix, uint32_t slot, const struct touch *t, uint64_t enough,
+                        uint32_t *looked)
+{
+    uint64_t blocks = 0;
+    for (uint32_t id = t->leaf; id && blocks < enough && *looked < PREFIX_LOOK_ENTRIES; (*looked)++) {
+        const struct entry *e = entries_at(&ix->st, id);
+        const uint32_t *stamp = holder_get(e, slot);
+        if (!stamp || (*stamp & STAMP_MASK) != t->stamp)
+            break;
+        blocks += weight(e);
+        id = e->parent;
+    }
+    return blocks;
+}
+
+/* Time of the record that the `need`-th oldest block belongs to. */
+static uint32_t time_of_block(const struct prefix_index *ix, uint32_t slot, uint64_t need)
+{
+    const struct owner *o = &ix->owners[slot];
+    uint64_t seen = 0;
+    uint32_t i = 0, looked = 0, n = MIN(o->log_n, PREFIX_LOOK_RECORDS);
+    for (; i < n && looked < PREFIX_LOOK_ENTRIES; i++) {
+        seen += carried(ix, slot, record(o, i), need - seen, &looked);
+        if (seen >= need)
+            return record(o, i)->at_ds;
+    }
+    if (i >= o->log_n) /* blocks that no record leads to: trimmed between, they go with the last one */
+        return o->now_ds;
+    uint64_t later = (need - seen) * (o->log_n - i) / (o->blocks - seen);
+    return record(o, MIN(i + (uint32_t)later, o->log_n - 1))->at_ds;
+}
+
+uint64_t prefix_index_oldest(struct prefix_index *ix, uint32_t slot, uint64_t blocks, uint32_t *last_ds)
+{
+    *last_ds = 0;
+    if (slot >= ix->n_slots || !ix->owners[slot].open)
+        return 0;
+    struct owner *o = &ix->owners[slot];
+    if (o->blocks + blocks <= o->cap)
+        return 0;
+    for (uint32_t k = 0; k < PREFIX_LOOK_RECORDS && o->log_n && !touch_live(ix, slot, record(o, 0)); k++)
+        drop_oldest(o);
+    uint64_t over = o->blocks + blocks - o->cap;
+    *last_ds = over < o->blocks ? time_of_block(ix, slot, over) : o->now_ds;
+    return over;
 }
 
 /* ---- insert ---- */
@@ -315,24 +378,42 @@ static void mark_end(struct prefix_index *ix, uint32_t slot, uint32_t id, uint64
     e->end_len = (uint8_t)length;
 }
 
+/* Ids that are known already, so that the table need not be asked; any of them may be wrong by now. */
+struct known {
+    const uint32_t *ids;
+    uint32_t n;
+};
+
+static uint32_t known_id(const struct prefix_index *ix, const struct known *k, uint32_t i, uint64_t hash)
+{
+    uint32_t id = i < k->n ? k->ids[i] : ENTRY_NONE;
+    if (!id)
+        return ENTRY_NONE;
+    const struct entry *e = entries_at(&ix->st, id);
+    return e->hash == hash && (e->n || e->children) ? id : ENTRY_NONE;
+}
+
 /* Touches the chain, adding what is missing. Returns the last entry; *added counts the new memberships. */
-static uint32_t touch_chain(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t stamp,
+static uint32_t touch_chain(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, struct known known,
                             uint32_t *added)
 {
     struct owner *o = &ix->owners[slot];
-    uint32_t prev = ENTRY_NONE, ids[WALK_BATCH];
+    uint32_t prev = ENTRY_NONE, asked = 0;
     for (uint32_t i = 0; i < c->n; i++) {
-        if (i % WALK_BATCH == 0)
-            entries_find_many(&ix->st, c->h + i, MIN(WALK_BATCH, c->n - i), ids);
-        uint32_t id = ids[i % WALK_BATCH];
-        if (!id)
-            id = entries_find(&ix->st, c->h[i]); /* a chain may repeat a hash only by collision */
+        uint32_t id = known_id(ix, &known, i, c->h[i]);
+        if (!id) {
+            if (i >= asked) {
+                entries_expect(&ix->st, c->h + i, MIN(WALK_BATCH, c->n - i));
+                asked = i + WALK_BATCH;
+            }
+            id = entries_find(&ix->st, c->h[i]);
+        }
         if (!id)
             id = entries_add(&ix->st, c->h[i], prev, i >= c->n_fine);
         struct entry *e = entries_at(&ix->st, id);
         if (e->parent != prev) /* two chains with one hash: keep the older, know less of the newer */
             return prev;
-        if (holder_touch(&ix->st, e, slot, stamp)) {
+        if (holder_touch(&ix->st, e, slot, o->stamp)) {
             (*added)++;
             o->memberships++;
             o->blocks += weight(e);
@@ -342,21 +423,87 @@ static uint32_t touch_chain(struct prefix_index *ix, uint32_t slot, const struct
     return prev;
 }
 
-uint32_t prefix_index_insert(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t *stamp)
+static uint32_t use_chain(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, struct known known,
+                          uint32_t now_ds, uint32_t *added)
 {
-    *stamp = 0;
-    if (slot >= ix->n_slots || !ix->owners[slot].open || !c->n)
-        return 0;
     struct owner *o = &ix->owners[slot];
     o->stamp = o->stamp == STAMP_MASK ? 1 : o->stamp + 1;
-    uint32_t added = 0, leaf = touch_chain(ix, slot, c, o->stamp, &added);
+    o->now_ds = MAX(o->now_ds, now_ds);
+    uint32_t leaf = touch_chain(ix, slot, c, known, added);
+    if (leaf)
+        log_push(ix, slot, (struct touch){leaf, o->stamp, o->now_ds});
+    return leaf;
+}
+
+/* A cap that fell a lot is reached over several inserts or ticks. */
+static void shrink_for(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c)
+{
+    shrink(ix, slot, MAX(2 * c->n, 1024u));
+}
+
+static bool takes(const struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c)
+{
+    return slot < ix->n_slots && ix->owners[slot].open && c->n;
+}
+
+uint32_t prefix_index_insert(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t now_ds,
+                             uint32_t *stamp)
+{
+    *stamp = 0;
+    if (!takes(ix, slot, c))
+        return 0;
+    struct known matched = {ix->match.chain, ix->match.chain_n}; /* most often this very chain was asked for just now */
+    uint32_t added = 0, leaf = use_chain(ix, slot, c, matched, now_ds, &added);
     if (!leaf)
         return 0;
-    *stamp = o->stamp;
+    *stamp = ix->owners[slot].stamp;
     mark_end(ix, slot, leaf, c->length);
-    log_push(ix, slot, (struct touch){leaf, o->stamp});
-    shrink(ix, slot, MAX(2 * c->n, 1024u)); /* a cap that fell a lot is reached over several inserts or ticks */
+    shrink_for(ix, slot, c);
     return added;
+}
+
+/* How much of the chain has entries: always its first part. *last: the last of them. */
+static uint32_t known_part(const struct prefix_index *ix, const struct prefix_chain *c, uint32_t *last)
+{
+    uint32_t lo = 0, hi = c->n, mid = c->n; /* the whole most often */
+    *last = ENTRY_NONE;
+    while (lo < hi) {
+        uint32_t id = entries_find(&ix->st, c->h[mid - 1]);
+        if (id) {
+            lo = mid;
+            *last = id;
+        } else {
+            hi = mid - 1;
+        }
+        mid = (lo + hi + 1) / 2;
+    }
+    return lo;
+}
+
+/* The ids of the chain as far as there are entries, from the last one up: neighbours in a chain are neighbours in
+ * memory, those in the table are not. */
+static struct known climb(struct prefix_index *ix, const struct prefix_chain *c)
+{
+    uint32_t id, n = known_part(ix, c, &id);
+    if (c->n > ix->ids_cap) {
+        ix->ids_cap = MAX(c->n, PREFIX_MAX);
+        ix->ids = xrealloc(ix->ids, ix->ids_cap * sizeof(ix->ids[0]));
+    }
+    for (uint32_t i = n; i-- > 0; id = entries_at(&ix->st, id)->parent) {
+        if (!id)
+            return (struct known){0}; /* one hash in two chains */
+        ix->ids[i] = id;
+    }
+    return (struct known){ix->ids, n};
+}
+
+void prefix_index_touch(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t now_ds)
+{
+    uint32_t added = 0;
+    if (!takes(ix, slot, c))
+        return;
+    use_chain(ix, slot, c, climb(ix, c), now_ds, &added);
+    shrink_for(ix, slot, c);
 }
 
 /* After entries below it were taken from the slot, `id` may be the last one of its stamp that no record leads to. */
@@ -364,7 +511,7 @@ static void cover(struct prefix_index *ix, uint32_t slot, uint32_t id)
 {
     const uint32_t *stamp = id ? holder_get(entries_at(&ix->st, id), slot) : NULL;
     if (stamp)
-        log_push(ix, slot, (struct touch){id, *stamp & STAMP_MASK});
+        log_push(ix, slot, (struct touch){id, *stamp & STAMP_MASK, ix->owners[slot].now_ds});
 }
 
 uint32_t prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added,

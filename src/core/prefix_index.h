@@ -8,6 +8,8 @@
  * upwards. A later touch of an entry touches its ancestors too, so no descendant is ever younger, and what an endpoint
  * holds stays a set of whole prefixes.
  *
+ * Each record has a time, too (tenths of a second, `now_ds`, of the caller's clock; never decreasing).
+ *
  * Sizes are in blocks: a coarse entry counts PREFIX_COARSE. Memory: entries reclaim themselves with the last holder; a
  * log has at most as many live records as the slot has memberships. A closed slot stops matching at once and is emptied
  * by prefix_index_work. */
@@ -51,13 +53,26 @@ struct prefix_chain { /* what is inserted: hashes as in struct prefix_hashes, an
 };
 /* Slot holds the whole chain now. Returns how many memberships are new: always the last ones of the chain. *stamp
  * identifies the touch. */
-uint32_t prefix_index_insert(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t *stamp);
+uint32_t prefix_index_insert(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t now_ds,
+                             uint32_t *stamp);
+/* Slot has used a chain that was inserted before once more (a request on it has ended): all of it is as young as if
+ * inserted now, and what was forgotten meanwhile is back, since the server kept it for as long as the request ran. What
+ * is known of prompts' ends stays as it is. Cheap where nothing is missing. */
+void prefix_index_touch(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t now_ds);
 /* Takes back the last `added` memberships of that insert, except those that others have touched since. Returns how much
  * of the chain is left. */
 uint32_t prefix_index_rollback(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t added,
                                uint32_t stamp);
 /* The slot holds only the first `keep` of the chain. */
 void prefix_index_trim(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t keep);
+
+/* What `blocks` more would push out of the slot: returns how many blocks, 0 when there is room (may be more than it
+ * holds); *last_ds: time of the latest touch among those that would go. Looks at a bounded number of records and
+ * entries (PREFIX_LOOK_*): exact within them, beyond them estimated as if all later records were of equal size. Not
+ * for a slot that is closed: 0. */
+#define PREFIX_LOOK_RECORDS 64u
+#define PREFIX_LOOK_ENTRIES 256u
+uint64_t prefix_index_oldest(struct prefix_index *ix, uint32_t slot, uint64_t blocks, uint32_t *last_ds);
 
 uint64_t prefix_index_blocks(const struct prefix_index *ix, uint32_t slot);
 struct prefix_index_stats {

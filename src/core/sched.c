@@ -122,7 +122,7 @@ void index_insert(struct sched *s, uint32_t slot, struct sched_req *r)
         return;
     }
     struct prefix_chain c = chain_of(r);
-    r->n_inserted = prefix_index_insert(s->index, slot, &c, &r->insert_stamp);
+    r->n_inserted = prefix_index_insert(s->index, slot, &c, (uint32_t)(s->now_us / 100000), &r->insert_stamp);
     event_emit(s, EV_INSERT, slot, r);
 }
 

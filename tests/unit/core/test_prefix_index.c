@@ -25,6 +25,8 @@ struct naive_slot {
     bool held[NODES];
     uint64_t touch[NODES]; /* which insert touched it last */
     uint64_t pos[NODES];   /* age: evicted by (pos, deepest first) */
+    uint32_t at[NODES];    /* time of that */
+    uint32_t now;
 };
 static struct naive_slot naive[SLOTS];
 static uint64_t hashes[NODES];
@@ -32,6 +34,7 @@ static uint8_t depth_of[NODES];
 static uint64_t clock_;
 static uint32_t next_child[OPS + 1][DEPTH]; /* by insert: its chain */
 static uint32_t chain_n[OPS + 1];
+static uint32_t oldest_asked, oldest_exact;
 
 static uint64_t weight(uint32_t v)
 {
@@ -64,22 +67,27 @@ static void naive_drop(struct naive_slot *s, uint32_t v)
     s->held[v] = false;
 }
 
-static void naive_shrink(struct naive_slot *s)
+static uint32_t naive_oldest(const struct naive_slot *s)
 {
-    while (s->blocks > s->cap) {
-        uint32_t best = NODES;
-        for (uint32_t v = 0; v < NODES; v++)
-            if (s->held[v] && (best == NODES || s->pos[v] < s->pos[best] ||
-                               (s->pos[v] == s->pos[best] && depth_of[v] > depth_of[best])))
-                best = v;
-        naive_drop(s, best);
-    }
+    uint32_t best = NODES;
+    for (uint32_t v = 0; v < NODES; v++)
+        if (s->held[v] &&
+            (best == NODES || s->pos[v] < s->pos[best] || (s->pos[v] == s->pos[best] && depth_of[v] > depth_of[best])))
+            best = v;
+    return best;
 }
 
-static uint32_t naive_insert(struct naive_slot *s, const uint32_t *nodes, uint32_t n, uint64_t op)
+static void naive_shrink(struct naive_slot *s)
+{
+    while (s->blocks > s->cap)
+        naive_drop(s, naive_oldest(s));
+}
+
+static uint32_t naive_insert(struct naive_slot *s, const uint32_t *nodes, uint32_t n, uint32_t now, uint64_t op)
 {
     uint32_t added = 0;
     ++clock_;
+    s->now = now;
     for (uint32_t i = 0; i < n; i++) {
         if (!s->held[nodes[i]]) {
             added++;
@@ -88,6 +96,7 @@ static uint32_t naive_insert(struct naive_slot *s, const uint32_t *nodes, uint32
         }
         s->touch[nodes[i]] = op;
         s->pos[nodes[i]] = clock_;
+        s->at[nodes[i]] = now;
         next_child[op][i] = nodes[i];
     }
     chain_n[op] = n;
@@ -105,8 +114,10 @@ static void naive_cover(struct naive_slot *s, const uint32_t *nodes, uint32_t ke
         return;
     ++clock_;
     for (uint32_t i = 0; i < keep; i++)
-        if (s->touch[nodes[i]] == op)
+        if (s->touch[nodes[i]] == op) {
             s->pos[nodes[i]] = clock_;
+            s->at[nodes[i]] = s->now;
+        }
 }
 
 static uint32_t naive_match(const struct naive_slot *s, const uint32_t *nodes, uint32_t n)
@@ -136,6 +147,27 @@ static void check_match(struct prefix_index *ix, const uint32_t *nodes, const ui
     }
     assert_int_equal(m->chain_n, longest);
     assert_int_equal(m->n, holders);
+}
+
+/* What `blocks` more would push out, and the latest time among that. */
+static void check_oldest(struct prefix_index *ix, uint32_t slot, uint64_t blocks)
+{
+    static struct naive_slot s;
+    uint32_t last_ds, want_ds = 0;
+    s = naive[slot];
+    uint64_t over = prefix_index_oldest(ix, slot, blocks, &last_ds);
+    uint64_t want = s.open && s.blocks + blocks > s.cap ? s.blocks + blocks - s.cap : 0;
+    assert_int_equal(over, want);
+    uint64_t least = s.blocks - MIN(want, s.blocks);
+    if (want >= s.blocks)
+        want_ds = want ? s.now : 0;
+    while (want && s.blocks > least) {
+        uint32_t v = naive_oldest(&s);
+        want_ds = MAX(want_ds, s.at[v]);
+        naive_drop(&s, v);
+    }
+    oldest_asked += want != 0;
+    oldest_exact += want && last_ds == want_ds; /* a slot may have more dead records than are looked at */
 }
 
 static void do_rollback(struct prefix_index *ix, struct undo *u)
@@ -219,11 +251,14 @@ static void random_operations(bool evict, bool trims)
         } else if (what < 150 && last.added && naive[last.slot].open) {
             do_rollback(ix, &last);
             last.added = 0;
+        } else if (what < 200) {
+            prefix_index_touch(ix, slot, &c, (uint32_t)(op / 10));
+            naive_insert(&naive[slot], nodes, n, (uint32_t)(op / 10), op);
         } else if (what < 600) {
-            uint32_t stamp, added = prefix_index_insert(ix, slot, &c, &stamp);
+            uint32_t now = (uint32_t)(op / 10), stamp, added = prefix_index_insert(ix, slot, &c, now, &stamp);
             bool hole =
                 naive_match(&naive[slot], nodes, n) + added < n; /* after a trim, what is below may still be there */
-            uint32_t want = naive_insert(&naive[slot], nodes, n, op);
+            uint32_t want = naive_insert(&naive[slot], nodes, n, now, op);
             if (exact)
                 assert_int_equal(added, want);
             if (rng_below(&r, 2)) {
@@ -231,6 +266,8 @@ static void random_operations(bool evict, bool trims)
                 memcpy(last.nodes, nodes, sizeof(nodes));
                 memcpy(last.h, h, sizeof(h));
             }
+        } else if (op % 16 == 1 && exact) {
+            check_oldest(ix, slot, rng_below(&r, 20));
         } else if (op % 4 == 0 && exact) {
             check_match(ix, nodes, h, n);
         }
@@ -252,7 +289,10 @@ static void random_operations(bool evict, bool trims)
 static void test_random_operations(void **state)
 {
     (void)state;
+    oldest_asked = oldest_exact = 0;
     random_operations(true, false);
+    assert_true(oldest_asked > 100);
+    assert_int_equal(oldest_exact, oldest_asked);
 }
 
 static void test_random_trims(void **state)
@@ -279,10 +319,104 @@ static void test_leaves_are_forgotten_first(void **state)
     fresh_chain(&r, b, 10);
     struct prefix_index *ix = prefix_index_new(1);
     prefix_index_open(ix, 0, 15);
-    prefix_index_insert(ix, 0, &(struct prefix_chain){a, 10, 10, 1}, &stamp);
-    prefix_index_insert(ix, 0, &(struct prefix_chain){b, 10, 10, 1}, &stamp);
+    prefix_index_insert(ix, 0, &(struct prefix_chain){a, 10, 10, 1}, 0, &stamp);
+    prefix_index_insert(ix, 0, &(struct prefix_chain){b, 10, 10, 1}, 0, &stamp);
     assert_int_equal(prefix_index_match(ix, b, 10)->chain_n, 10);
     assert_int_equal(prefix_index_match(ix, a, 10)->chain_n, 5); /* the root half is still good for something */
+    prefix_index_free(ix);
+}
+
+/* A request on `a` runs while others push its prompt out: at its end the prompt is there and the youngest. */
+static void test_touch_brings_back(void **state)
+{
+    (void)state;
+    struct rng r;
+    uint64_t a[10], b[10];
+    uint32_t stamp;
+    rng_init(&r, 1);
+    fresh_chain(&r, a, 10);
+    fresh_chain(&r, b, 10);
+    struct prefix_index *ix = prefix_index_new(1);
+    struct prefix_chain ca = {a, 10, 10, 1}, cb = {b, 10, 10, 1};
+    prefix_index_open(ix, 0, 15);
+    prefix_index_insert(ix, 0, &ca, 0, &stamp);
+    prefix_index_insert(ix, 0, &cb, 0, &stamp);
+    prefix_index_touch(ix, 0, &ca, 0);
+    assert_int_equal(prefix_index_match(ix, a, 10)->chain_n, 10);
+    assert_int_equal(prefix_index_match(ix, b, 10)->chain_n, 5);
+    prefix_index_insert(ix, 0, &cb, 0, &stamp);
+    prefix_index_set_cap(ix, 0, 3);
+    prefix_index_work(ix, 1000);
+    assert_int_equal(prefix_index_match(ix, a, 10)->chain_n, 0);
+    prefix_index_touch(ix, 0, &ca, 0); /* nothing left of it */
+    assert_int_equal(prefix_index_match(ix, a, 10)->chain_n, 3);
+    prefix_index_close(ix, 0);
+    prefix_index_touch(ix, 0, &ca, 0);
+    assert_true(prefix_index_empty(ix, 0) || !prefix_index_match(ix, a, 10)->n);
+    prefix_index_free(ix);
+}
+
+static void test_touch_marks_no_end(void **state)
+{
+    (void)state;
+    struct rng r;
+    uint64_t a[10];
+    uint32_t stamp;
+    rng_init(&r, 1);
+    fresh_chain(&r, a, 10);
+    struct prefix_index *ix = prefix_index_new(1);
+    prefix_index_open(ix, 0, 15);
+    prefix_index_insert(ix, 0, &(struct prefix_chain){a, 10, 10, 1}, 0, &stamp);
+    for (uint64_t length = 2; length < 5; length++) {
+        prefix_index_touch(ix, 0, &(struct prefix_chain){a, 10, 10, length}, 0);
+        prefix_index_touch(ix, 0, &(struct prefix_chain){a, 5, 5, length}, 0);
+    }
+    const struct prefix_match *m = prefix_index_match(ix, a, 10);
+    assert_true(prefix_index_terminal(ix, m->chain[9], 0));
+    assert_false(prefix_index_terminal(ix, m->chain[4], 0));
+    assert_int_equal(prefix_index_branches(ix, m->chain[9]), 0);
+    assert_int_equal(prefix_index_branches(ix, m->chain[4]), 1);
+    prefix_index_free(ix);
+}
+
+/* Prompts of 10 blocks at the times 1, 2, 3...; what goes next, near and far. */
+static void test_oldest(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    struct rng r;
+    uint64_t h[10], first[10];
+    uint32_t stamp, at;
+    rng_init(&r, 1);
+    struct prefix_index *ix = prefix_index_new(1);
+    prefix_index_open(ix, 0, N * 10 + 5);
+    assert_int_equal(prefix_index_oldest(ix, 0, 10, &at), 0);
+    for (uint32_t i = 1; i <= N; i++) {
+        fresh_chain(&r, h, 10);
+        prefix_index_insert(ix, 0, &(struct prefix_chain){h, 10, 10, 1}, i, &stamp);
+        if (i == 1)
+            memcpy(first, h, sizeof(h));
+    }
+    assert_int_equal(prefix_index_oldest(ix, 0, 5, &at), 0);
+    assert_int_equal(at, 0);
+    assert_int_equal(prefix_index_oldest(ix, 0, 6, &at), 1);
+    assert_int_equal(at, 1);
+    assert_int_equal(prefix_index_oldest(ix, 0, 15, &at), 10);
+    assert_int_equal(at, 1);
+    assert_int_equal(prefix_index_oldest(ix, 0, 16, &at), 11);
+    assert_int_equal(at, 2);
+    prefix_index_oldest(ix, 0, 5005, &at); /* beyond what is looked at */
+    assert_in_range(at, 499, 501);
+    assert_int_equal(prefix_index_oldest(ix, 0, 1000000, &at), 1000000 - 5);
+    assert_int_equal(at, N);
+    prefix_index_touch(ix, 0, &(struct prefix_chain){first, 10, 10, 1}, N + 1);
+    prefix_index_oldest(ix, 0, 6, &at); /* the second is the oldest now */
+    assert_int_equal(at, 2);
+    prefix_index_set_cap(ix, 0, N * 5);
+    assert_int_equal(prefix_index_oldest(ix, 0, 0, &at), N * 5);
+    prefix_index_close(ix, 0);
+    assert_int_equal(prefix_index_oldest(ix, 0, 6, &at), 0);
+    assert_int_equal(prefix_index_oldest(ix, 77777, 6, &at), 0);
     prefix_index_free(ix);
 }
 
@@ -300,7 +434,7 @@ static void test_memory_is_bounded_by_capacity(void **state)
             prefix_index_open(ix, i, big ? 50000 : 1000);
         for (uint32_t k = 0; k < 8000; k++) {
             fresh_chain(&r, h, 50);
-            prefix_index_insert(ix, k % 4, &(struct prefix_chain){h, 50, 50, 1}, &stamp);
+            prefix_index_insert(ix, k % 4, &(struct prefix_chain){h, 50, 50, 1}, 0, &stamp);
         }
         prefix_index_stats(ix, &st);
         assert_int_equal(st.memberships, big ? 4 * 50000 : 4 * 1000);
@@ -323,7 +457,7 @@ static void test_many_slots(void **state)
     struct prefix_index *ix = prefix_index_new(1);
     for (uint32_t i = 0; i < N; i++) {
         prefix_index_open(ix, i, 1000);
-        prefix_index_insert(ix, i, &(struct prefix_chain){h, i % 21, 20, 1}, &stamp);
+        prefix_index_insert(ix, i, &(struct prefix_chain){h, i % 21, 20, 1}, 0, &stamp);
     }
     const struct prefix_match *m = prefix_index_match(ix, h, 20);
     for (uint32_t i = 0; i < N; i++)
@@ -349,6 +483,9 @@ int main(void)
         cmocka_unit_test(test_random_operations),
         cmocka_unit_test(test_random_trims),
         cmocka_unit_test(test_leaves_are_forgotten_first),
+        cmocka_unit_test(test_touch_brings_back),
+        cmocka_unit_test(test_touch_marks_no_end),
+        cmocka_unit_test(test_oldest),
         cmocka_unit_test(test_memory_is_bounded_by_capacity),
         cmocka_unit_test(test_many_slots),
     };
