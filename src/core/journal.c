@@ -82,7 +82,8 @@ static const char *answer_name(unsigned v)
 
 static const char *order_name(unsigned v)
 {
-    static const char *const names[] = {[ORDER_FIFO] = "fifo", [ORDER_DEADLINE] = "deadline"};
+    static const char *const names[] = {
+        [ORDER_FIFO] = "fifo", [ORDER_DEADLINE] = "deadline", [ORDER_ADAPTIVE] = "adaptive"};
     return among(names, ARRAY_LEN(names), v);
 }
 
@@ -209,14 +210,15 @@ static const char *get_name(const struct field *f, struct json *json, unsigned *
     return "has a value that is not known";
 }
 
-/* The texts of a line go to slots in the order of their members. */
+/* A line has at most two texts. */
 static const char *get_text(struct place *p, struct str *out)
 {
     if (json_next(p->json) != JSON_STRING)
         return "must be a string";
     if (p->json->tok.n > JOURNAL_NAME)
         return "is too long";
-    size_t slot = (char *)out == (char *)&p->j->u.pool_new.ns && p->j->type == JOURNAL_POOL;
+    bool pool = p->j->type == JOURNAL_POOL, head = p->j->type == JOURNAL_HEAD;
+    size_t slot = (pool && out == &p->j->u.pool_new.ns) || (head && out == &p->j->u.head.program);
     *out = (struct str){p->jr->text[slot], json_unescape(p->json->tok, p->jr->text[slot])};
     return NULL;
 }
@@ -407,7 +409,7 @@ static const char *get_weights(const struct field *f, struct place *p)
     }
 
 static const struct field params_fields[] = {
-    /* of struct sched_params alone */
+/* of struct sched_params alone */
 #define P(kind_, m)                                                                                                    \
     {                                                                                                                  \
         .name = #m, .kind = kind_, .at = offsetof(struct sched_params, m)                                              \
@@ -416,41 +418,24 @@ static const struct field params_fields[] = {
     {                                                                                                                  \
         .name = #m, .kind = NAME, .at = offsetof(struct sched_params, m), .of = f##_name                               \
     }
-    PN(policy, policy),
-    P(U32, block_bytes),
-    P(U32, max_blocks),
-    P(BOOL, deep),
-    P(U64, lru_capacity),
-    P(DOUBLE, step_s),
-    P(DOUBLE, prefill_s),
-    P(DOUBLE, quad_s),
-    P(DOUBLE, decode_s),
-    P(DOUBLE, ctx_s),
-    P(U64, kv_tokens),
-    P(U32, step_tokens),
-    P(DOUBLE, bytes_per_token),
-    P(U32, mean_output),
-    P(DOUBLE, affinity),
-    P(DOUBLE, tie_band_s),
-    P(U32, queue_threshold),
-    P(DOUBLE, kv_threshold),
-    P(U64, stale_us),
-    P(BOOL, queueing),
-    PN(queue_order, order),
-    PN(queue_discard, discard),
-    P(U64, queue_bytes),
-    P(U32, queue_requests),
-    P(U64, queue_ttl_us),
-    PN(early_refusal, early),
-    P(U64, prefix_wait_us),
-    P(DOUBLE, lora_load_s),
-    P(DOUBLE, lora_wait_s),
-    P(DOUBLE, eject_share),
-    P(U64, eject_us),
-    P(U64, eject_max_us),
-    P(U64, slow_start_us),
-    P(BOOL, learn_speed),
-    {.name = "flow_weights", .kind = OWN, .at = 0, .put = put_weights, .get = get_weights},
+    PN(policy, policy),         P(U32, block_bytes),
+    P(U32, max_blocks),         P(BOOL, deep),
+    P(U64, lru_capacity),       P(DOUBLE, step_s),
+    P(DOUBLE, prefill_s),       P(DOUBLE, quad_s),
+    P(DOUBLE, decode_s),        P(DOUBLE, ctx_s),
+    P(U64, kv_tokens),          P(U32, step_tokens),
+    P(DOUBLE, bytes_per_token), P(U32, mean_output),
+    P(DOUBLE, affinity),        P(DOUBLE, tie_band_s),
+    P(U32, queue_threshold),    P(DOUBLE, kv_threshold),
+    P(U64, stale_us),           P(BOOL, queueing),
+    PN(queue_order, order),     P(U64, queue_late_us),
+    PN(queue_discard, discard), P(U64, queue_bytes),
+    P(U32, queue_requests),     P(U64, queue_ttl_us),
+    PN(early_refusal, early),   P(U64, prefix_wait_us),
+    P(DOUBLE, lora_load_s),     P(DOUBLE, lora_wait_s),
+    P(DOUBLE, eject_share),     P(U64, eject_us),
+    P(U64, eject_max_us),       P(U64, slow_start_us),
+    P(BOOL, learn_speed),       {.name = "flow_weights", .kind = OWN, .at = 0, .put = put_weights, .get = get_weights},
 };
 
 static void put_params(struct jsonw *w, const struct field *f, const struct journal *j);
@@ -459,6 +444,7 @@ static const char *get_params(const struct field *f, struct place *p);
 static const struct field head_fields[] = {
     {.name = "version", .kind = U32, .at = AT(u.head.version)},
     {.name = "started", .kind = TEXT, .at = AT(u.head.started)},
+    {.name = "program", .kind = TEXT, .at = AT(u.head.program)},
     {.name = "time_scale", .kind = DOUBLE, .at = AT(u.head.time_scale)},
 };
 static const struct field pool_fields[] = {

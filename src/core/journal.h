@@ -76,6 +76,7 @@ struct journal { /* one line; which of the union: by type */
             uint32_t version;
             double time_scale;
             struct str started; /* RFC 3339 */
+            struct str program; /* version of the recorder: another's picker may decide differently */
         } head;
         struct {
             struct str name, ns;

@@ -336,8 +336,10 @@ static int on_line(struct check *c, struct str line)
                        why.msg);
     if ((c->out->lines == 1) != (c->j.type == JOURNAL_HEAD))
         return damaged(c, c->out->lines == 1 ? "a record begins with {\"penstock\":\"record\"" : "a second head");
-    if (c->j.type == JOURNAL_HEAD)
+    if (c->j.type == JOURNAL_HEAD) {
+        snprintf(c->out->program, sizeof c->out->program, STR_FMT, STR_ARG(c->j.u.head.program));
         return 0;
+    }
     if (c->j.pool >= JOURNAL_MAX_POOLS)
         return damaged(c, "too many pools");
     if (c->j.type == JOURNAL_POOL)
@@ -418,6 +420,9 @@ void decisions_report(const struct decisions_result *r, struct buf *out)
             buf_addf(out, "; line %llu: %s", (unsigned long long)p->line, p->why);
         buf_addf(out, "\n");
     }
+    if (strcmp(r->program, PENSTOCK_VERSION) != 0)
+        buf_addf(out, "Recorded by version %s; this is " PENSTOCK_VERSION ", whose picker may decide differently.\n",
+                 *r->program ? r->program : "(not told)");
     if (r->cut)
         buf_addf(out, "The last line is not complete and was left out.\n");
     buf_addf(out, "%llu lines, %llu decisions equal", (unsigned long long)r->lines, (unsigned long long)r->equal);

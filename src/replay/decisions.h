@@ -26,6 +26,7 @@ struct decisions_result {         /* zero-initialise */
     uint32_t n_pools;
     uint64_t lines, equal;
     bool cut; /* the last line was not complete */
+    char program[32]; /* version that recorded it; another's picker may decide differently */
 };
 /* 0 when the whole record could be read, whatever was found. -1 with a sentence (line and what is wrong there) when it
  * is no record, or damaged. */

@@ -81,7 +81,8 @@ static unsigned spans(struct journal *j, struct span *v)
     switch (j->type) {
     case JOURNAL_HEAD:
         v[0] = (struct span){&j->u.head.started.p, j->u.head.started.n};
-        return 1;
+        v[1] = (struct span){&j->u.head.program.p, j->u.head.program.n};
+        return 2;
     case JOURNAL_POOL:
         v[0] = (struct span){&j->u.pool_new.name.p, j->u.pool_new.name.n};
         v[1] = (struct span){&j->u.pool_new.ns.p, j->u.pool_new.ns.n};
@@ -404,6 +405,7 @@ static int write_head(struct record *r, double time_scale, struct errbuf *err)
     j.u.head.version = JOURNAL_VERSION;
     j.u.head.time_scale = time_scale;
     j.u.head.started = str_c(started);
+    j.u.head.program = STR(PENSTOCK_VERSION);
     journal_put(&r->text, &j);
     if (write_all(r->fd, buf_str(&r->text)))
         return err_set(err, "%s cannot be written: %s.", r->path, strerror(errno));

@@ -161,6 +161,7 @@ static void any_line(struct journal *j, enum journal_type t)
     if (t == JOURNAL_HEAD) {
         j->u.head.version = JOURNAL_VERSION;
         j->u.head.started = STR("2026-11-21T12:00:00Z");
+        j->u.head.program = STR("1.2.3");
         j->u.head.time_scale = 0.1;
         return;
     }
@@ -248,6 +249,7 @@ static void same_line(struct journal *a, struct journal *b)
     switch (a->type) {
     case JOURNAL_HEAD:
         same_str(&a->u.head.started, &b->u.head.started);
+        same_str(&a->u.head.program, &b->u.head.program);
         break;
     case JOURNAL_POOL:
         same_str(&a->u.pool_new.name, &b->u.pool_new.name);
@@ -310,7 +312,10 @@ static void test_round_trip(void **state)
 static void test_all_params(void **state)
 {
     (void)state;
-    assert_int_equal(sizeof(struct sched_params), JOURNAL_PARAMS_SIZE);
+    if (sizeof(struct sched_params) != JOURNAL_PARAMS_SIZE)
+        fail_msg("struct sched_params has %zu bytes, not %d: add the new member to params_fields (core/journal.c) and "
+                 "any_params here, then correct JOURNAL_PARAMS_SIZE (core/journal.h)",
+                 sizeof(struct sched_params), JOURNAL_PARAMS_SIZE);
 }
 
 /* What the scheduler reads of a request is what the line brings back. */
