@@ -74,7 +74,7 @@ struct engine_seq *engine_submit(struct engine *e, const struct engine_req *rq, 
     s->rq = *rq;
     s->rq.tokens = NULL;
     s->rq.given = MIN(rq->given, rq->n_tokens - 1); /* the last one is computed here */
-    s->key_seed = hash_mix(rq->salt, 0x51ed + rq->lora);
+    s->key_seed = hash_mix(rq->salt, 0x51ed + (e->p.exact_tail ? 0 : rq->lora)); /* there the ids tell adapters apart */
     if (rq->tokens && !e->p.exact_tail)
         copy_tokens(s, rq);
     s->n_tok = rq->n_tokens;

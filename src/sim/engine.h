@@ -29,7 +29,7 @@ struct engine_params {
     /* For long replays. quiet: of a request only its first and its last token are reported (one event when they are the same), and a run of steps in
      * which sequences only decode passes in one go, with the result it would have had step by step, up to rounding of a microsecond a step; a request
      * that comes ends the run at the end of the step under way. Needs exact_tail; excludes jitter. exact_tail: only blocks of engine_req.ids are cached
-     * and shared; all other tokens of a sequence count one by one, not in blocks; tokens are not looked at. Each step serves those that decode first,
+     * and shared, whatever the adapter (give each its own ids); all other tokens of a sequence count one by one, not in blocks; tokens are not looked at. Each step serves those that decode first,
      * then chunks; the context of a sequence that decodes is its prompt and its output so far. */
     bool quiet, exact_tail;
     uint64_t seed;
@@ -94,7 +94,8 @@ struct engine_stats {
 void engine_stats(const struct engine *e, bool live, struct engine_stats *out);
 /* The same as published at `now_us`, also in the middle of a run of decode steps (quiet). */
 void engine_published(const struct engine *e, uint64_t now_us, struct engine_stats *out);
-/* Blocks at the start of a prompt of these ids (base model, no salt) that are cached or in use now; at most (n_tokens - 1) / block_size. */
+/* Blocks at the start of a prompt of these ids that are cached or in use now; at most (n_tokens - 1) / block_size. Base
+ * model and no salt; exact_tail: any adapter. */
 uint32_t engine_held(const struct engine *e, const uint64_t *ids, uint32_t n_ids, uint32_t n_tokens);
 /* What an oracle sees: what a prompt would meet here now. Nothing of the future: no output lengths. Tokens are those still to be computed, after the step under
  * way; blocks that those ahead of it will have computed count as cached. Base model, no salt; exact_tail only. Cheap while nothing

@@ -322,7 +322,8 @@ void exact_start(struct engine *e, uint64_t now_us, double from_us)
     double n = (double)e->n_decoding;
     double us = step_seconds(&e->p.time, n, (double)e->n_batch - (e->p.quiet ? 0 : n), c.prefill,
                              (double)e->context + c.computed, c.pairs);
-    us = MAX((us + lora_seconds(e)) * 1e6 * step_jitter(e) * e->slow, 1.0);
+    us = (us + lora_seconds(e)) * 1e6 * step_jitter(e) * e->slow;
+    us = MAX(us, 1.0); /* which names its argument twice */
     e->busy = e->n_decoding > 0 || !e->decode_only;
     if (e->busy && e->decode_only) {
         e->first_us = us;
