@@ -92,7 +92,7 @@ static void take_ids(struct world *w, struct live *l, const struct data_request 
     for (uint32_t i = 0; i < l->n_ids; i++)
         ids[i] = i < d->n_ids ? hash_mix(p->data->ids[d->ids_from + i], l->adapter) : hash_mix(~d->own_key ^ w->seq, i);
     for (uint32_t i = 0; i < l->n_ids; i++)
-        h[i] = hash_mix(ids[i], 0x9e37);
+        h[i] = hash_mix(ids[i], p->seed); /* where a rule goes by the hash alone, the seeds differ */
     l->ids = ids;
     l->hashes.n = l->hashes.n_fine = l->n_ids;
     l->hashes.block_bytes = (uint32_t)(p->block_tokens * PROMPT_BYTES_PER_TOKEN);
@@ -408,6 +408,20 @@ static void names(struct world *w)
     }
 }
 
+/* Servers of the same time join in an order of the seed: no rule that prefers the first of equals has its favourite. */
+static void join_all(struct world *w)
+{
+    uint32_t n = w->p->n_servers, *order = xmalloc(n * sizeof(*order));
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t j = (uint32_t)rng_below(&w->rng, i + 1);
+        order[i] = order[j];
+        order[j] = i;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        world_push(w, w->p->servers[order[i]].join_us, AT_JOIN, order[i], 0, NULL);
+    free(order);
+}
+
 static void open_world(struct world *w)
 {
     const struct world_params *p = w->p;
@@ -416,10 +430,9 @@ static void open_world(struct world *w)
     w->gateways = xcalloc(p->n_gateways, sizeof(*w->gateways));
     for (uint32_t i = 0; i < p->n_gateways; i++)
         gateway_open(w, i);
-    for (uint32_t k = 0; k < p->n_servers; k++) {
+    for (uint32_t k = 0; k < p->n_servers; k++)
         server_open(w, k);
-        world_push(w, p->servers[k].join_us, AT_JOIN, k, 0, NULL);
-    }
+    join_all(w);
     for (uint32_t i = 0; i < p->n_changes; i++)
         world_push(w, p->changes[i].at_us, AT_CHANGE, i, 0, NULL);
     world_push(w, 0, AT_GAUGE, 0, 0, NULL);
@@ -448,6 +461,30 @@ static void abandon(struct world *w)
                     gateway_abandon(&w->gateways[l->gateway], &l->leg[i]);
 }
 
+/* Requests, tokens and seconds that somebody still counts. */
+static double left_over(const struct world *w)
+{
+    double left = 0;
+    struct engine_stats st;
+    struct sched_stats ss;
+    struct ep_view v;
+    for (uint32_t k = 0; k < w->p->n_servers; k++) {
+        engine_stats(w->servers[k].engine, true, &st);
+        left += st.running + st.waiting + st.kv_usage_frac;
+    }
+    for (uint32_t i = 0; i < w->p->n_gateways; i++)
+        for (uint32_t role = 0; role < ROLES && w->gateways[i].s[role]; role++) {
+            const struct sched *s = w->gateways[i].s[role];
+            sched_stats(s, w->now, &ss);
+            left += (double)(ss.inflight + ss.queued + ss.queued_bytes);
+            for (uint32_t k = 0; k < sched_ep_slots(s); k++)
+                if (sched_ep_view(s, k, w->now, &v))
+                    left += v.inflight + v.unanswered + fabs(v.pending_prefill_s) + fabs(v.context_tokens) +
+                            fabs(v.decode_tokens);
+        }
+    return left;
+}
+
 static void close_world(struct world *w)
 {
     const struct world_params *p = w->p;
@@ -462,6 +499,7 @@ static void close_world(struct world *w)
     }
     o->n_decisions = w->n_decisions;
     abandon(w);
+    o->left = left_over(w);
     for (uint32_t i = 0; i < w->n_heap; i++)
         if (!names_live(w->heap[i].kind))
             gateway_drop(w->heap[i].kind, w->heap[i].p);
@@ -487,9 +525,7 @@ static void close_world(struct world *w)
 
 static bool over(const struct world *w)
 {
-    if (w->p->stop_us)
-        return w->now >= w->p->stop_us;
-    return w->n_done == w->n_all;
+    return !w->n_heap || (w->p->stop_us && w->heap[0].at_us >= w->p->stop_us) || w->n_done == w->n_all;
 }
 
 void world_run(const struct world_params *p, struct world_result *out)
@@ -510,11 +546,13 @@ void world_run(const struct world_params *p, struct world_result *out)
         closed_loop(&w);
     else
         open_loop(&w);
-    while (w.n_heap && !over(&w)) {
+    while (!over(&w)) {
         struct event e = pop(&w);
         w.now = e.at_us;
         play(&w, &e);
     }
+    if (w.n_done < w.n_all)
+        w.now = MAX(w.now, p->stop_us);
     close_world(&w);
 }
 

@@ -111,6 +111,7 @@ struct world_result {
     uint32_t n_servers;
     uint64_t preemptions, picks;
     double end_s, wall_s; /* wall_s: filled by the caller, who has a clock */
+    double left;          /* what engines and pickers still counted when everybody had left: 0 */
 };
 void world_run(const struct world_params *p, struct world_result *out);
 void world_result_free(struct world_result *r);
