@@ -69,7 +69,7 @@ static void bench(const char *what, uint32_t flows, uint32_t lanes, bool by_dead
                       .flows = flows,
                       .lanes = lanes};
     rng_init(&w.r, 1);
-    queue_set_order(w.q, by_deadline);
+    queue_set_order(w.q, by_deadline ? QUEUE_BY_DEADLINE : QUEUE_OLDEST_FIRST);
     for (uint32_t i = 0; i < QUEUED + IN_SERVICE; i++) {
         come(&w, &w.v[i].item);
         queue_push(w.q, &w.v[i].item);

@@ -13,7 +13,7 @@
 #define MAX_SEEDS 10000
 
 struct raw { /* as given */
-    const char *profile, *policy, *rate, *users, *sync;
+    const char *profile, *policy, *rate, *users, *sync, *order;
     struct cli_list change, sched;
     uint64_t n_servers, gateways, adapters, adapter_slots, prefill_servers, explain, network, scrape, scrape_late,
         scrape_cost;
@@ -211,6 +211,7 @@ static int take_setting(struct sched_params *p, struct str text, struct errbuf *
         {"kv_threshold", &p->kv_threshold, NULL, NULL, NULL},
         {"queueing", NULL, NULL, NULL, &p->queueing},
         {"queue_ttl_us", NULL, &p->queue_ttl_us, NULL, NULL},
+        {"queue_late_us", NULL, &p->queue_late_us, NULL, NULL},
         {"prefix_wait_us", NULL, &p->prefix_wait_us, NULL, NULL},
         {"learn_speed", NULL, NULL, NULL, &p->learn_speed},
         {"stale_us", NULL, &p->stale_us, NULL, NULL},
@@ -239,6 +240,17 @@ static int take_setting(struct sched_params *p, struct str text, struct errbuf *
         err_set(err, "--set \"" STR_FMT "\": there is no such setting; known: %s.", STR_ARG(text), buf_cstr(&names));
     buf_free(&names);
     return rc;
+}
+
+static int take_order(struct sched_params *p, const char *name, struct errbuf *err)
+{
+    static const char *const names[] = {"fifo", "deadline", "adaptive"}; /* enum sched_order */
+    for (size_t i = 0; name && i < ARRAY_LEN(names); i++)
+        if (!strcmp(name, names[i])) {
+            p->queue_order = (enum sched_order)i;
+            return 0;
+        }
+    return name ? err_set(err, "--queue-order \"%s\": fifo, deadline or adaptive.", name) : 0;
 }
 
 /* ---- lists ---- */
@@ -380,6 +392,8 @@ static int fill(struct replay_opts *o, const struct raw *raw, const struct cli_l
         if (take_change(o, str_c(raw->change.v[i]), err) < 0)
             return -1;
     w->sched.queueing = raw->queueing;
+    if (take_order(&w->sched, raw->order, err) < 0)
+        return -1;
     for (size_t i = 0; i < raw->sched.n; i++)
         if (take_setting(&w->sched, str_c(raw->sched.v[i]), err) < 0)
             return -1;
@@ -455,6 +469,7 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
         {"network", 0, "DURATION", "one way between gateway and server (0s)", CLI_DURATION, &raw.network},
         {"queueing", 0, NULL, "flow control: requests wait in the gateway while all servers are full", CLI_FLAG,
          &raw.queueing},
+        {"queue-order", 0, "ORDER", "with --queueing: fifo, deadline or adaptive (fifo)", CLI_STR, &raw.order},
         {"set", 0, "NAME=VALUE", "a setting or prior of the picker (core/sched.h), several times", CLI_LIST,
          &raw.sched},
         {"no-capacity", 0, NULL, "servers do not tell the size of their KV cache", CLI_FLAG, &raw.no_capacity},

@@ -32,7 +32,7 @@ static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL};  
 static const char *const runtime_words[] = {"vllm", "sglang", "trt-llm", NULL}; /* enum conf_runtime */
 static const char *const early_words[] = {"disabled", "own-deadline", "enabled", NULL}; /* enum sched_early */
 static const char *const switch_words[] = {"disabled", "enabled", "false", "true", "0", "1", NULL}; /* odd: on */
-static const char *const order_words[] = {"fifo", "deadline", NULL};           /* enum sched_order */
+static const char *const order_words[] = {"fifo", "deadline", "adaptive", NULL}; /* enum sched_order */
 static const char *const discard_words[] = {"lowest-class", "earliest", NULL}; /* enum sched_discard */
 static const char *const unknown_words[] = {"serve", "reject", NULL};          /* enum conf_unknown_model */
 static const char *const depth_words[] = {"documented", "deep", NULL};         /* sched_params.deep */
@@ -69,6 +69,7 @@ static const struct annotation table[] = {
      offsetof(struct conf_backend, unknown_model), NULL},
     {OWN "prefix-depth", V_WORD, "deep", SET_EFFECTIVE, 0, 0, depth_words, TO_BOOL, SCHED(deep), NULL},
     {OWN "queue-order", V_WORD, "fifo", SET_EFFECTIVE, 0, 0, order_words, TO_INT, SCHED(queue_order), NULL},
+    {OWN "queue-late", V_DURATION, "2s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(queue_late_us), NULL},
     {OWN "queue-discard", V_WORD, "lowest-class", SET_EFFECTIVE, 0, 0, discard_words, TO_INT, SCHED(queue_discard),
      NULL},
     {OWN "total-queue-requests", V_INT, "100000", SET_EFFECTIVE, 1, 10000000, NULL, TO_U32, SCHED(queue_requests),

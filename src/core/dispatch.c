@@ -93,14 +93,14 @@ static double rate_for(const struct sched *s, int priority)
     return rate_of(&s->drain);
 }
 
-/* Seconds until those before a newcomer are served, at the measured rates; false: not known. */
-static bool expected_wait(const struct sched *s, const struct sched_req *r, double *wait_s)
+/* Seconds until those before a newcomer are served, at the measured rates; false: not known. before: how many those are, of its priority and higher
+ * ones. */
+static bool expected_wait(const struct sched *s, const struct sched_req *r, uint64_t before, double *wait_s)
 {
     double all = rate_of(&s->drain);
     if (all <= 0)
         return false;
     uint64_t higher = r->priority < INT32_MAX ? queue_n_at_least(s->queue, r->priority + 1) : 0;
-    uint64_t before = queue_n_before(s->queue, r->priority, r->flow);
     *wait_s = (double)higher / all + (double)(before - higher) / rate_for(s, r->priority);
     return true;
 }
@@ -109,7 +109,9 @@ static bool expected_wait(const struct sched *s, const struct sched_req *r, doub
 double flow_retry_after(const struct sched *s, const struct sched_req *r)
 {
     double wait_s, done = rate_of(&s->done);
-    if (expected_wait(s, r, &wait_s))
+    uint64_t before = s->newest_first ? queue_n_at_least(s->queue, r->priority) /* not at once: it would be the newest */
+                                      : queue_n_before(s->queue, r->priority, r->flow);
+    if (expected_wait(s, r, before, &wait_s))
         return wait_s + 1 / rate_for(s, r->priority);
     return done > 0 ? 1 / done : 0;
 }
@@ -237,8 +239,37 @@ static void run_switched_off(struct sched *s)
     }
 }
 
+/* ---- order ---- */
+
+static bool waits_too_long(const struct sched *s)
+{
+    struct queue_item *it = queue_earliest(s->queue);
+    return it && waited_us(s, req_of(it)) > s->p.queue_late_us;
+}
+
+static void set_direction(struct sched *s, bool newest_first)
+{
+    if (s->newest_first == newest_first)
+        return;
+    s->newest_first = newest_first;
+    s->reversed_us = s->now_us;
+    queue_set_order(s->queue, newest_first ? QUEUE_NEWEST_FIRST : QUEUE_OLDEST_FIRST);
+}
+
+/* ORDER_ADAPTIVE: the direction for the room there is now. Each change costs O(n), so those that wait see few. */
+static void adapt_order(struct sched *s)
+{
+    if (s->p.queue_order != ORDER_ADAPTIVE)
+        return;
+    if (!queue_n(s->queue))
+        set_direction(s, false);
+    else if (!s->reversed_us || s->now_us - s->reversed_us >= s->p.queue_late_us / 2)
+        set_direction(s, waits_too_long(s));
+}
+
 void flow_run(struct sched *s)
 {
+    adapt_order(s);
     if (!queue_n(s->queue)) {
         s->room_gained = false;
         return;
@@ -250,6 +281,8 @@ void flow_run(struct sched *s)
         run_room(s);
     else
         run_switched_off(s);
+    if (!queue_n(s->queue))
+        set_direction(s, false);
 }
 
 /* ---- into the queue ---- */
@@ -304,7 +337,8 @@ static bool too_late(const struct sched *s, const struct sched_req *r)
 {
     double wait_s;
     bool asked = s->p.early_refusal == EARLY_ALL || (s->p.early_refusal == EARLY_OWN && r->ttl_us);
-    if (!asked || r->waited_us || r->n_tried || !expected_wait(s, r, &wait_s))
+    uint64_t before = asked ? queue_n_before(s->queue, r->priority, r->flow) : 0;
+    if (!asked || r->waited_us || r->n_tried || !expected_wait(s, r, before, &wait_s))
         return false;
     return wait_s / OPTIMISM * SEC > (double)(deadline_of(s, r) - s->now_us);
 }
@@ -422,7 +456,13 @@ void flow_params(struct sched *s, bool new_ttl)
     }
     queue_set_weights(s->queue, flows, weights, n);
     s->p.flow_weights = NULL; /* the queue has its copy */
-    queue_set_order(s->queue, s->p.queue_order == ORDER_DEADLINE);
+    if (s->p.queue_order != ORDER_ADAPTIVE) {
+        s->newest_first = false;
+        s->reversed_us = 0;
+    }
+    queue_set_order(s->queue, s->p.queue_order == ORDER_DEADLINE ? QUEUE_BY_DEADLINE
+                              : s->newest_first                  ? QUEUE_NEWEST_FIRST
+                                                                 : QUEUE_OLDEST_FIRST);
     if (new_ttl) /* with many that wait it takes its time */
         queue_each(s->queue, new_deadline, s);
     while (over(s, queue_n(s->queue), queue_bytes(s->queue)))

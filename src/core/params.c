@@ -26,6 +26,7 @@ void sched_params_init(struct sched_params *p)
         .stale_us = 5000000,
         .queue_bytes = 104857600,
         .queue_requests = 100000,
+        .queue_late_us = 2000000,
         .queue_ttl_us = 30000000,
         .early_refusal = EARLY_OWN,
         .lora_load_s = 0.2,

@@ -8,10 +8,10 @@
 
 static void lane_push(const struct queue *q, struct queue_item *it)
 {
-    if (q->by_deadline)
+    if (q->order == QUEUE_BY_DEADLINE)
         line_push(&it->l->items, &it->order, it->deadline_us, it->seq);
     else
-        line_push(&it->l->items, &it->order, it->seq, 0);
+        line_push(&it->l->items, &it->order, q->order == QUEUE_NEWEST_FIRST ? ~it->seq : it->seq, 0);
 }
 
 struct queue *queue_new(uint64_t seed)
@@ -220,7 +220,7 @@ void queue_set_deadline(struct queue *q, struct queue_item *it, uint64_t deadlin
     line_remove(&q->expiry, &it->expiry);
     it->deadline_us = deadline_us;
     expiry_push(q, it);
-    if (!q->by_deadline)
+    if (q->order != QUEUE_BY_DEADLINE)
         return;
     line_remove(&it->l->items, &it->order);
     lane_push(q, it);
@@ -242,12 +242,12 @@ static struct queue_item **all_items(const struct queue *q)
     return v;
 }
 
-void queue_set_order(struct queue *q, bool by_deadline)
+void queue_set_order(struct queue *q, enum queue_order order)
 {
-    if (q->by_deadline == by_deadline)
+    if (q->order == order)
         return;
     struct queue_item **v = all_items(q);
-    q->by_deadline = by_deadline;
+    q->order = order;
     for (size_t i = 0; i < q->n; i++)
         line_remove(&v[i]->l->items, &v[i]->order);
     for (size_t i = 0; i < q->n; i++)
@@ -336,5 +336,6 @@ uint64_t queue_n_before(const struct queue *q, int priority, uint64_t flow)
     if (!b)
         return n;
     const struct queue_flow *f = queue_flow_find(q, b, flow);
-    return n - b->n + MIN(b->n, ((f ? f->n : 0) + 1) * b->n_flows);
+    uint64_t turns = f && q->order != QUEUE_NEWEST_FIRST ? f->n + 1 : 1;
+    return n - b->n + MIN(b->n, turns * b->n_flows);
 }

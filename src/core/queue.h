@@ -2,7 +2,7 @@
  * structure: it knows no endpoints and no clock; times are arguments.
  *
  *   queue -> bands (one per priority, highest first) -> flows (by service received / weight)
- *         -> lanes (items of a flow with the same constraint on endpoints) -> items (by arrival, or by deadline and then arrival)
+ *         -> lanes (items of a flow with the same constraint on endpoints) -> items (in the queue's order: enum queue_order)
  *
  * Service is counted in virtual tokens (VTC, OSDI'24), a flow's counter in tokens / weight. A flow that becomes backlogged starts at the larger of
  * its own counter and the band's virtual time, so idle time earns nothing. The virtual time never goes back; it is at least the largest counter that a
@@ -26,7 +26,8 @@
  *
  * Cost: O(log n) plus the number of lanes of the flow (distinct constraints, few) for push, next, take, charge, settle, remove; O(log n) plus the number
  * of bands (distinct priorities in the configuration) for n_at_least, n_before, earliest, and per constraint for block and unblock; each, set_order:
- * O(n log n). Items that come in the order of their lane, as they do first come first served, and of their deadlines, are only linked.
+ * O(n log n). Items that come as the last or the first of their lane, as they do by arrival in either direction, and of their deadlines, are only
+ * linked; so set_order between these two directions is O(n).
  * Memory: flows and bands exist while they have items waiting or service outstanding (queue_settle); a band in use remembers
  * QUEUE_RESTING flows without either whose counter is ahead of the virtual time, so that nobody sheds a debt by sending one request at a time.
  *
@@ -67,8 +68,13 @@ struct queue_item {
 
 struct queue *queue_new(uint64_t seed);
 void queue_free(struct queue *q); /* must be empty of items */
-/* by_deadline: order inside lanes. Takes effect on items waiting. */
-void queue_set_order(struct queue *q, bool by_deadline);
+/* Inside a lane, and between the heads of a flow's lanes. Takes effect on items waiting. */
+enum queue_order {
+    QUEUE_OLDEST_FIRST, /* by arrival (seq); the default */
+    QUEUE_BY_DEADLINE,  /* then by arrival */
+    QUEUE_NEWEST_FIRST  /* the latest arrival */
+};
+void queue_set_order(struct queue *q, enum queue_order order);
 /* Weights of flows (> 0, each flow once; others 1). Copied; counters of existing flows keep their value, and what was charged is corrected with the
  * weight it was charged with. */
 void queue_set_weights(struct queue *q, const uint64_t *flows, const double *weights, uint32_t n);
@@ -106,7 +112,8 @@ uint64_t queue_bytes_above(const struct queue *q, int priority); /* of all with 
 uint64_t queue_n_at(const struct queue *q, int priority); /* waiting with this priority */
 uint64_t queue_n_at_least(const struct queue *q, int priority); /* waiting with this priority or a higher one */
 /* Upper estimate of how many are served before a newcomer of this priority and flow: all of higher bands, and of its own band at most
- * (waiting in its flow + 1) x flows with items waiting, not more than the band has. */
+ * (waiting in its flow + 1) x flows with items waiting, not more than the band has. Newest first it passes those of its flow: one of each flow (those
+ * that come after it are not known). */
 uint64_t queue_n_before(const struct queue *q, int priority, uint64_t flow);
 
 #endif

@@ -73,7 +73,7 @@ struct queue {
     struct weight *weights; /* by flow */
     uint32_t n_weights;
     uint64_t n, bytes, stamp, seed;
-    bool by_deadline;
+    enum queue_order order;
 };
 
 struct band *queue_band_find(const struct queue *q, int priority); /* NULL: none */

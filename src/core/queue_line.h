@@ -1,5 +1,5 @@
-/* core/queue_line.h - a line of queued items ordered by (key, tie), the smallest first. Private to the queue. Most items come in that order already and
- * are appended to a list; only those that come late need the heap. The line owns only the heap's array. */
+/* core/queue_line.h - a line of queued items ordered by (key, tie), the smallest first. Private to the queue. Most items come in that order or its
+ * reverse and are appended or prepended to a list; only those that belong between others need the heap. The line owns only the heap's array. */
 #ifndef CORE_QUEUE_LINE_H
 #define CORE_QUEUE_LINE_H
 
@@ -22,6 +22,8 @@ static inline void line_push(struct line *l, struct queue_place *p, uint64_t key
     list_init(&p->link);
     if (list_empty(&l->run) || heap_before(&CONTAINER_OF(l->run.prev, struct queue_place, link)->heap, &p->heap))
         list_push_back(&l->run, &p->link);
+    else if (heap_before(&p->heap, &CONTAINER_OF(l->run.next, struct queue_place, link)->heap))
+        list_push_front(&l->run, &p->link);
     else
         heap_push(&l->late, &p->heap, key);
 }

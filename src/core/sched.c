@@ -293,6 +293,7 @@ void sched_stats(const struct sched *s, uint64_t now_us, struct sched_stats *out
         .rejects_timeout = s->rejects[REJECT_QUEUE_TIMEOUT],
         .rejects_deadline = s->rejects[REJECT_DEADLINE],
         .dispatched = s->n_dispatched,
+        .newest_first = s->newest_first,
         .drain_per_s = flow_drain_rate(s),
         .inflight = s->inflight,
         .queued = queue_n(s->queue),

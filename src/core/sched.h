@@ -15,9 +15,10 @@
  * queue_threshold requests waiting or more than kv_threshold of its KV cache in use, own reservations counted, each endpoint judged by itself.
  * Who goes next when an endpoint has room: the highest priority; inside it the flow that had least service for its weight (virtual token counter,
  * OSDI'24: 1 x input + 2 x output tokens, charged at dispatch by estimate and corrected at the finish; a flow that returns starts at the
- * virtual time of those waiting: idle time earns nothing); inside a flow first come first served, or the nearest deadline. The endpoint is chosen at that moment, among those
+ * virtual time of those waiting: idle time earns nothing); inside a flow first come first served, or the nearest deadline, or adaptive (enum sched_order). The endpoint is
+ * chosen at that moment, among those
  * with room. Who cannot be placed (model, pinned endpoint) holds nobody up. Every operation is O(log n) in the requests queued; a changed TTL or order
- * (sched_set_params) is O(n log n).
+ * (sched_set_params) is O(n log n), the adaptive order's change of direction O(n).
  *
  * Ownership: requests are the caller's and stay valid from sched_submit to sched_finish, sched_cancel or their return by sched_next_decided as
  * rejected. The scheduler owns the endpoint table, the index and the queue's heaps. Memory is bounded by the number of endpoints, the index capacity,
@@ -54,7 +55,17 @@ bool sched_policy_parse(struct str name, enum sched_policy *out);
 const char *sched_policy_about(enum sched_policy p); /* one line */
 bool sched_policy_hashes(enum sched_policy p);       /* it looks at sched_req.hashes: worth making them */
 
-enum sched_order { ORDER_FIFO, ORDER_DEADLINE };                 /* inside a flow */
+enum sched_order { /* inside a flow */
+    ORDER_FIFO,
+    ORDER_DEADLINE,
+    /* First come first served while waits are short. From the moment on that the earliest arrival in the queue has waited (in all) longer than
+     * queue_late_us the latest arrival goes first: past saturation not everybody can be served in time, and so those are who still can. The others keep
+     * their TTL, and are served when nobody newer waits. Ends when the earliest has waited no longer than that, or the queue is empty. It
+     * is looked at in every verb before room is given away; while somebody waits the direction stays for queue_late_us / 2 at least. One
+     * direction for the whole queue: who can go nowhere at present (no endpoint for its model) counts, too. Early refusals go by the order in
+     * effect, Retry-After by the whole backlog: those that come back are new. */
+    ORDER_ADAPTIVE
+};
 enum sched_discard { DISCARD_LOWEST_CLASS, DISCARD_EARLIEST };   /* who goes when the queue is over capacity: the earliest of the lowest
                                                                   * priority present (a newcomer below all is itself refused), or simply the
                                                                   * earliest (the literal text of the documents) */
@@ -93,6 +104,7 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
      * switched off, all are sent on at once in their order; a new TTL counts from when they came; less capacity discards. */
     bool queueing;
     enum sched_order queue_order;
+    uint64_t queue_late_us;   /* 2 s: ORDER_ADAPTIVE; 0 = the newest always first */
     enum sched_discard queue_discard;
     uint64_t queue_bytes;     /* 104857600: prompt bytes of all that wait; a request larger than this alone is refused */
     uint32_t queue_requests;  /* 100000 */
@@ -311,6 +323,7 @@ struct sched_stats {
                                  * 1 also when none is ready */
     uint32_t n_endpoints, n_ready, n_room; /* room: ready and not full */
     uint64_t dispatched, rejects_full, rejects_timeout, rejects_deadline; /* dispatched: out of the queue, to an endpoint */
+    bool newest_first;          /* ORDER_ADAPTIVE has turned the order round: somebody waits too long */
     double drain_per_s;         /* requests the queue gave to endpoints per second while somebody waited; 0 = not known */
 };
 void sched_stats(const struct sched *s, uint64_t now_us, struct sched_stats *out);

@@ -161,6 +161,8 @@ struct sched {
     uint64_t n_arrivals, n_dispatched;
     uint32_t n_room;  /* endpoints with room */
     bool room_gained; /* since flow_run looked: who was blocked may be placed now */
+    bool newest_first;    /* ORDER_ADAPTIVE: somebody waits too long */
+    uint64_t reversed_us; /* since then, or since not any more */
     struct rate drain, done;
     struct drain_class { /* the same for one priority alone, while somebody of it waits; of more priorities those that waited longest */
         int priority;

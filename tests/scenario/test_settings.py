@@ -16,7 +16,7 @@ DEFAULTS = {
     ENV + "/queue-ttl": "30s", X + "/model-server-runtime": "vllm", X + "/epp-overlay": ""}
 QUEUEING, OLD_SWITCH = X + "/queueing", ENV + "/experimental-use-queueing"
 OWN = {"penstock.dev/" + n: v for n, v in {
-    "queue-order": "fifo", "queue-discard": "lowest-class", "total-queue-requests": "100000", "queue-ttl-max": "30s", "queue-early-refusal": "own-deadline",
+    "queue-order": "fifo", "queue-late": "2s", "queue-discard": "lowest-class", "total-queue-requests": "100000", "queue-ttl-max": "30s", "queue-early-refusal": "own-deadline",
     "prefix-wait": "0s", "flow-weights": "", "trust-request-headers": "all"}.items()}
 
 

@@ -79,6 +79,9 @@ struct flow_world {
     bool exact;          /* no usage is reported and nothing fails: what was charged is never corrected */
     bool draining_queue; /* queueing is being switched off by this verb */
     bool adapters;       /* some servers count adapter slots */
+    bool newest_first;   /* the direction of ORDER_ADAPTIVE, since ... */
+    uint64_t reversed_us;
+    uint64_t n_reversed, n_newest; /* changes; picks in that direction */
     uint64_t in_submit;  /* request a submit is under way for: index + 1 */
     bool settled_time;   /* the verb under way changes no endpoint before it picks: not the clock either */
     struct flow_pair pair[FLOW_PRIOS][FLOW_FLOWS][FLOW_FLOWS];
@@ -113,6 +116,7 @@ void flow_begin(struct flow_world *w, const char *what); /* before a verb */
 void flow_end(struct flow_world *w, bool tick);          /* after it: collects what was decided and checks everything */
 void flow_answered(struct flow_world *w, uint32_t i, enum sched_answer a); /* of a submit, before flow_end */
 void flow_forget_pairs(struct flow_world *w);
+void flow_direction(struct flow_world *w);               /* takes it, and judges whether it may have changed */
 uint64_t flow_deadline(const struct flow_world *w, const struct flow_req *q);
 double flow_weight(const struct flow_world *w, uint64_t flow);
 /* lists */

@@ -167,6 +167,56 @@ void flow_look(struct flow_world *w)
     w->version += changed;
 }
 
+/* ---- direction ---- */
+
+static uint64_t waited(const struct flow_world *w, const struct flow_req *q)
+{
+    return q->waited_us + (w->now - q->pushed_us);
+}
+
+void flow_direction(struct flow_world *w)
+{
+    struct sched_stats st;
+    sched_stats(w->s, w->now, &st);
+    bool late = false, early = false, emptied = true, adaptive = w->p.queue_order == ORDER_ADAPTIVE;
+    MUST(w, adaptive || !st.newest_first, "the newest go first, but that is not the order configured");
+    if (!adaptive)
+        w->reversed_us = 0;
+    if (st.newest_first == w->newest_first)
+        return;
+    for (uint32_t k = 0; k < w->n_waiting; k++) {
+        const struct flow_req *q = &w->q[w->waiting[k]];
+        bool long_enough = waited(w, q) > w->p.queue_late_us;
+        late = late || long_enough;
+        early = early || !long_enough;
+        emptied = emptied && (q->reserved_verb == w->verb || w->waiting[k] + 1 == w->newcomer);
+    }
+    w->newest_first = st.newest_first;
+    emptied = !st.newest_first && (emptied || !st.queued); /* in this verb: then all are served, whatever the order */
+    if (!adaptive)
+        return;
+    MUST(w, st.newest_first ? late : early || emptied, "newest first: %d, but of %u that wait %s has waited %g s", st.newest_first,
+         w->n_waiting, st.newest_first ? "nobody" : "each", (double)w->p.queue_late_us * 1e-6);
+    MUST(w, emptied || !w->reversed_us || w->now - w->reversed_us >= w->p.queue_late_us / 2,
+         "turned round again after %g s", (double)(w->now - w->reversed_us) * 1e-6);
+    w->reversed_us = w->now;
+    w->n_reversed++;
+}
+
+/* After a tick that changed nothing else: what the earliest has waited decides, unless the last change is too fresh. */
+static void right_direction(const struct flow_world *w)
+{
+    const struct flow_req *first = NULL;
+    for (uint32_t k = 0; k < w->n_waiting; k++)
+        if (!first || w->q[w->waiting[k]].order < first->order)
+            first = &w->q[w->waiting[k]];
+    if (w->p.queue_order != ORDER_ADAPTIVE || (w->reversed_us && w->now - w->reversed_us < w->p.queue_late_us / 2))
+        return;
+    bool late = first && waited(w, first) > w->p.queue_late_us;
+    MUST(w, w->newest_first == late, "newest first: %d, but the earliest of %u has waited %g s, the limit is %g s",
+         w->newest_first, w->n_waiting, first ? (double)waited(w, first) * 1e-6 : 0, (double)w->p.queue_late_us * 1e-6);
+}
+
 /* ---- fairness ---- */
 
 void flow_forget_pairs(struct flow_world *w)
@@ -299,7 +349,7 @@ static bool earlier(const struct flow_world *w, const struct flow_req *a, const 
 {
     if (w->p.queue_order == ORDER_DEADLINE)
         return flow_deadline(w, a) < flow_deadline(w, b);
-    return a->order < b->order;
+    return w->newest_first ? a->order > b->order : a->order < b->order;
 }
 
 static void doubt(struct flow_world *w, uint32_t over, uint32_t got, const char *why)
@@ -347,6 +397,8 @@ static void on_reserve(struct flow_world *w, const struct sched_event *ev)
     MUST(w, q->reserved_verb != w->verb && (q->state == FLOW_WAITING || w->in_submit == i + 1), "picked twice");
     struct flow_slot before = w->slot[slot];
     flow_look(w);
+    flow_direction(w);
+    w->n_newest += w->newest_first;
     q->reserved_verb = w->verb;
     q->fails = !w->exact && rng_unit(&w->rng) < 0.07;
     q->real = w->exact ? charge(q) : q->fails ? 0 : floor(1 + charge(q) * exp(2 * rng_unit(&w->rng) - 1));
@@ -626,7 +678,10 @@ static void nobody_waits_beside_room(struct flow_world *w, bool tick)
 void flow_end(struct flow_world *w, bool tick)
 {
     struct sched_stats st;
+    uint32_t n_out = w->n_waiting;
+    flow_direction(w); /* with those who leave by this verb */
     collect(w);
+    n_out -= w->n_waiting;
     judge_doubts(w);
     flow_look(w);
     sched_stats(w->s, w->now, &st);
@@ -640,6 +695,8 @@ void flow_end(struct flow_world *w, bool tick)
          "%u requests, %llu bytes wait, the limits are %u and %llu", w->n_waiting, (unsigned long long)w->waiting_bytes,
          w->p.queue_requests, (unsigned long long)w->p.queue_bytes);
     nobody_waits_beside_room(w, tick);
+    if (tick && !n_out)
+        right_direction(w);
     if (w->early)
         refused_early_rightly(w, w->early, st.drain_per_s);
     w->early = NULL;

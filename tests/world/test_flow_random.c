@@ -60,7 +60,8 @@ static void random_params(struct flow_world *w)
     p->step_tokens = 1024u << below(w, 4);
     p->mean_output = 20 + below(w, 400);
     p->queueing = chance(w, 0.95);
-    p->queue_order = chance(w, 0.3) ? ORDER_DEADLINE : ORDER_FIFO;
+    p->queue_order = (enum sched_order)below(w, 3);
+    p->queue_late_us = chance(w, 0.1) ? 0 : between(w, 20000, 3000000);
     p->queue_discard = chance(w, 0.3) ? DISCARD_EARLIEST : DISCARD_LOWEST_CLASS;
     p->queue_ttl_us = between(w, 200000, 30000000);
     p->early_refusal = chance(w, 0.4) ? EARLY_OFF : chance(w, 0.5) ? EARLY_OWN : EARLY_ALL;
@@ -97,7 +98,8 @@ static void reconfigure(struct flow_world *w)
         w->p.queue_ttl_us = between(w, 200000, 30000000);
         break;
     case 4:
-        w->p.queue_order = w->p.queue_order == ORDER_FIFO ? ORDER_DEADLINE : ORDER_FIFO;
+        w->p.queue_order = (enum sched_order)below(w, 3);
+        w->p.queue_late_us = chance(w, 0.1) ? 0 : between(w, 20000, 3000000);
         break;
     case 5:
         w->p.queue_discard = w->p.queue_discard == DISCARD_EARLIEST ? DISCARD_LOWEST_CLASS : DISCARD_EARLIEST;
@@ -489,6 +491,8 @@ static uint64_t live(uint64_t seed, uint64_t events, struct flow_world *sum)
     sum->n_from_queue += w->n_from_queue;
     sum->n_pair_checks += w->n_pair_checks;
     sum->n_fallback += w->n_fallback;
+    sum->n_reversed += w->n_reversed;
+    sum->n_newest += w->n_newest;
     for (int k = 0; k < 2; k++)
         sum->worst_pair[k] = MAX(sum->worst_pair[k], w->worst_pair[k]);
     for (int k = 0; k < N_SCHED_REJECTS; k++)
@@ -527,9 +531,11 @@ int main(int argc, char **argv)
            (unsigned long long)sum->n_fallback);
     for (int k = 1; k < N_SCHED_REJECTS; k++)
         printf(" %s %llu", sched_reject_name((enum sched_reject)k), (unsigned long long)sum->n_rejected[k]);
+    printf("; newest first %llu times on and off, %llu picks then", (unsigned long long)sum->n_reversed,
+           (unsigned long long)sum->n_newest);
     printf("; %llu checks of pairs of flows, at most %.2f of the bound with exact charges, %.2f with corrections\n",
            (unsigned long long)sum->n_pair_checks, sum->worst_pair[1], sum->worst_pair[0]);
-    bool idle = !sum->n_from_queue || !sum->n_rejected[REJECT_QUEUE_FULL] || !sum->n_rejected[REJECT_QUEUE_TIMEOUT];
+    bool idle = !sum->n_from_queue || !sum->n_newest || !sum->n_rejected[REJECT_QUEUE_FULL] || !sum->n_rejected[REJECT_QUEUE_TIMEOUT];
     if (idle && seeds > 10)
         (void)fprintf(stderr, "hardly anything waited: this proves nothing\n");
     free(sum);

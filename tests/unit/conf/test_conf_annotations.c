@@ -37,6 +37,7 @@ static void defaults(void **state)
         {"penstock.dev/prefix-depth", "deep"},
         {OWN "policy", ""},
         {OWN "queue-order", "fifo"},
+        {OWN "queue-late", "2s"},
         {OWN "queue-discard", "lowest-class"},
         {OWN "total-queue-requests", "100000"},
         {OWN "queue-ttl-max", "30s"},
@@ -72,6 +73,7 @@ static void defaults(void **state)
     assert_int_equal(b->sched.queue_ttl_us, 30000000);
     assert_int_equal(b->queue_ttl_max_us, 30000000);
     assert_int_equal(b->sched.queue_order, ORDER_FIFO);
+    assert_int_equal(b->sched.queue_late_us, 2000000);
     assert_int_equal(b->sched.queue_discard, DISCARD_LOWEST_CLASS);
     assert_int_equal(b->sched.early_refusal, EARLY_OWN);
     assert_int_equal(b->sched.prefix_wait_us, 0);
@@ -136,7 +138,9 @@ static void bad_values(void **state)
         {ENV "total-queue-capacity", "0", "104857600", "is not in 1 to"},
         {ENV "total-queue-capacity", "100MiB", "104857600", "is no integer"},
         {ENV "queue-ttl", "9223372036s1h", "30s", "is no duration"},
-        {OWN "queue-order", "lifo", "fifo", "is none of fifo, deadline"},
+        {OWN "queue-order", "lifo", "fifo", "is none of fifo, deadline, adaptive"},
+        {OWN "queue-late", "2", "2s", "is no duration"},
+        {OWN "queue-late", "-1s", "2s", "must not be negative"},
         {OWN "queue-discard", "oldest", "lowest-class", "is none of lowest-class, earliest"},
         {OWN "total-queue-requests", "0", "100000", "is not in 1 to 10000000"},
         {OWN "total-queue-requests", "4294967297", "100000", "is not in 1 to 10000000"},
@@ -240,8 +244,11 @@ static void flow_control(void **state)
                                        "queue-ttl-max", "request-headers",      "flow-weights"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         assert_int_equal(setting_of(b, keys[i])->state, SET_EFFECTIVE);
-    b = load(w, OWN "prefix-wait: \"0\", " OWN "flow-weights: \"\", " OWN "trust-request-headers: none");
+    b = load(w, OWN "prefix-wait: \"0\", " OWN "flow-weights: \"\", " OWN "trust-request-headers: none, " OWN
+                    "queue-order: adaptive, " OWN "queue-late: 750ms");
     assert_int_equal(w->rep.n, 0);
+    assert_int_equal(b->sched.queue_order, ORDER_ADAPTIVE);
+    assert_int_equal(b->sched.queue_late_us, 750000);
     assert_int_equal(b->sched.prefix_wait_us, 0);
     assert_int_equal(b->sched.n_flow_weights, 0);
     assert_int_equal(b->trust, 0);

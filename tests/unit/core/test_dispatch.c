@@ -227,6 +227,154 @@ static void test_deadline_order(void **state)
     finish_all();
 }
 
+static bool newest_first(void)
+{
+    struct sched_stats st;
+    sched_stats(s, now, &st);
+    return st.newest_first;
+}
+
+static void adaptive(void)
+{
+    params();
+    p.queue_order = ORDER_ADAPTIVE;
+    p.queue_late_us = 2 * SEC;
+    p.queue_ttl_us = 10 * SEC;
+    p.stale_us = 100 * SEC;
+    start(1);
+}
+
+static void test_adaptive_order(void **state)
+{
+    (void)state;
+    adaptive();
+    for (uint32_t i = 0; i < 8; i++) {
+        queued(i, 0, 10);
+        now += 100000;
+    }
+    assert_int_equal(next_placed(0), 0); /* 0.8 s */
+    now += 1200000;
+    assert_int_equal(next_placed(0), 1);
+    assert_false(newest_first());
+    now += 200000; /* 2 has waited 2.0 s */
+    assert_int_equal(next_placed(0), 7);
+    assert_true(newest_first());
+    queued(8, 0, 10);
+    assert_int_equal(next_placed(0), 8);
+    assert_int_equal(next_placed(0), 6);
+    now = q[2].pushed_us + 10 * SEC; /* what nobody had time for keeps its TTL */
+    sched_tick(s, now);
+    rejected(2, REJECT_QUEUE_TIMEOUT);
+    assert_null(sched_next_decided(s));
+    assert_int_equal(next_placed(0), 5);
+    now += SEC;
+    sched_tick(s, now);
+    rejected(3, REJECT_QUEUE_TIMEOUT);
+    rejected(4, REJECT_QUEUE_TIMEOUT);
+    assert_false(newest_first()); /* nobody waits */
+    queued(9, 0, 10);
+    queued(10, 0, 10);
+    assert_int_equal(next_placed(0), 9);
+    assert_int_equal(next_placed(0), 10);
+    finish_all();
+}
+
+static void test_adaptive_order_ends(void **state)
+{
+    (void)state;
+    adaptive();
+    for (uint32_t i = 0; i < 3; i++)
+        queued(i, 0, 10);
+    now += 2 * SEC + 1;
+    for (uint32_t i = 3; i < 6; i++)
+        queued(i, 0, 10);
+    assert_true(newest_first());
+    for (uint32_t i = 0; i < 3; i++)
+        sched_cancel(s, &q[i], now); /* nobody waits too long any more */
+    now += SEC - 3000;
+    assert_int_equal(next_placed(0), 5); /* the direction stays for half the limit */
+    now += 3000;
+    assert_int_equal(next_placed(0), 3);
+    assert_false(newest_first());
+    now += SEC;
+    assert_int_equal(next_placed(0), 4);
+    finish_all();
+}
+
+static void test_adaptive_order_by_class(void **state)
+{
+    (void)state;
+    adaptive();
+    for (uint32_t i = 0; i < 12; i++) { /* flows 1 and 2 of two classes */
+        q[i].flow = 1 + i % 2;
+        queued(i, i < 6 ? -1 : 1, 100);
+    }
+    now += 3 * SEC;
+    static const uint32_t want[] = {10, 11, 8, 9, 6, 7, 4, 5, 2, 3, 0, 1};
+    for (uint32_t i = 0; i < 12; i++)
+        assert_int_equal(next_placed(0), want[i]);
+    finish_all();
+}
+
+static void test_adaptive_order_hot(void **state)
+{
+    (void)state;
+    adaptive();
+    for (uint32_t i = 0; i < 8; i++) {
+        q[i].ttl_us = (9 - i % 4) * SEC;
+        queued(i, 0, 10);
+    }
+    now += 3 * SEC;
+    assert_int_equal(next_placed(0), 7);
+    sched_set_params(s, &p, now); /* as before */
+    assert_int_equal(next_placed(0), 6);
+    p.queue_order = ORDER_FIFO;
+    sched_set_params(s, &p, now);
+    assert_false(newest_first());
+    assert_int_equal(next_placed(0), 0);
+    p.queue_order = ORDER_DEADLINE;
+    sched_set_params(s, &p, now);
+    assert_int_equal(next_placed(0), 3);
+    p.queue_order = ORDER_ADAPTIVE;
+    sched_set_params(s, &p, now);
+    assert_true(newest_first());
+    assert_int_equal(next_placed(0), 5);
+    p.queue_late_us = 8 * SEC;
+    sched_set_params(s, &p, now);
+    now += 4 * SEC; /* half of it later; they have waited 7 s */
+    assert_int_equal(next_placed(0), 1);
+    assert_false(newest_first());
+    while (next_placed(0) != UINT32_MAX)
+        ;
+    finish_all();
+}
+
+/* A newcomer is not too late for what it will overtake; one that is turned away comes back when there is less. */
+static void test_adaptive_order_estimates(void **state)
+{
+    (void)state;
+    adaptive();
+    p.queue_ttl_us = 500 * SEC;
+    sched_set_params(s, &p, now);
+    uint32_t n = 0;
+    for (; n < 40; n++)
+        queued(n, 0, 100);
+    for (int i = 0; i < 20; i++) { /* two a second */
+        now += 499000;
+        assert_int_not_equal(next_placed(0), UINT32_MAX);
+    }
+    assert_true(newest_first());
+    q[n].ttl_us = 5 * SEC; /* 20 wait: 10 s, but they do not go before it */
+    queued(n, 0, 100);
+    q[++n].ttl_us = SEC / 10;
+    assert_int_equal(submit(n, 0, 100), SCHED_REJECTED);
+    assert_int_equal(q[n].d.reject, REJECT_DEADLINE);
+    assert_true(q[n].d.retry_after_s > 9 && q[n].d.retry_after_s < 12);
+    while (next_placed(0) != UINT32_MAX)
+        ;
+    finish_all();
+}
+
 static void test_flows_share(void **state)
 {
     (void)state;
@@ -719,6 +867,11 @@ int main(void)
         cmocka_unit_test(test_light_requests_pass),
         cmocka_unit_test(test_room_by_finish),
         cmocka_unit_test(test_deadline_order),
+        cmocka_unit_test(test_adaptive_order),
+        cmocka_unit_test(test_adaptive_order_ends),
+        cmocka_unit_test(test_adaptive_order_by_class),
+        cmocka_unit_test(test_adaptive_order_hot),
+        cmocka_unit_test(test_adaptive_order_estimates),
         cmocka_unit_test(test_flows_share),
         cmocka_unit_test(test_no_head_of_line_blocking),
         cmocka_unit_test(test_pinned_elsewhere_when_gone),

@@ -58,7 +58,8 @@ static void any_params(struct sched_params *p)
     p->queue_threshold = any32();
     p->stale_us = any();
     p->queueing = flip();
-    p->queue_order = (enum sched_order)rng_below(&rng, 2);
+    p->queue_order = (enum sched_order)rng_below(&rng, 3);
+    p->queue_late_us = any();
     p->queue_discard = (enum sched_discard)rng_below(&rng, 2);
     p->queue_bytes = any();
     p->queue_requests = any32();

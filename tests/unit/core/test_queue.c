@@ -123,7 +123,7 @@ static void test_deadlines(void **state)
     static const uint64_t at[] = {500, 300, NEVER, 300, 100, NEVER, 300};
     static const int order[] = {4, 1, 3, 6, 0, 2, 5}; /* equal deadlines: by arrival */
     struct queue_item it[7];
-    queue_set_order(q, true);
+    queue_set_order(q, QUEUE_BY_DEADLINE);
     for (int i = 0; i < 7; i++) {
         it[i] = item(0, 1, 1);
         it[i].deadline_us = at[i];
@@ -142,14 +142,66 @@ static void test_change_of_order(void **state)
         it[i].deadline_us = 1000 - (uint64_t)i;
         queue_push(q, &it[i]);
     }
-    queue_set_order(q, true);
+    queue_set_order(q, QUEUE_BY_DEADLINE);
     for (int i = 39; i >= 30; i--)
         assert_ptr_equal(serve(1), &it[i]);
     queue_set_deadline(q, &it[0], 5); /* now the nearest */
     assert_ptr_equal(serve(1), &it[0]);
-    queue_set_order(q, false);
+    queue_set_order(q, QUEUE_OLDEST_FIRST);
     for (int i = 1; i < 30; i++)
         assert_ptr_equal(serve(1), &it[i]);
+    assert_empty();
+}
+
+static void test_newest_first(void **state)
+{
+    (void)state;
+    struct queue_item it[40];
+    queue_set_order(q, QUEUE_NEWEST_FIRST);
+    for (int i = 0; i < 20; i++)
+        push(&it[i], 0, 1, (uint64_t)i % 3);
+    queue_block(q, &it[19]); /* of lane 1: the others' order is the same */
+    assert_ptr_equal(serve(1), &it[18]);
+    assert_ptr_equal(serve(1), &it[17]);
+    assert_ptr_equal(serve(1), &it[15]);
+    queue_unblock_all(q);
+    assert_ptr_equal(serve(1), &it[19]);
+    assert_ptr_equal(queue_earliest(q), &it[0]); /* discarding knows no order of service */
+    queue_remove(q, &it[16]);
+    queue_push(q, &it[16]); /* one that comes back has its place */
+    it[20] = item(0, 1, 0);
+    it[21] = item(0, 1, 0);
+    queue_push(q, &it[21]);
+    queue_push(q, &it[20]);
+    assert_ptr_equal(serve(1), &it[21]);
+    assert_ptr_equal(serve(1), &it[20]);
+    assert_ptr_equal(serve(1), &it[16]);
+    assert_ptr_equal(serve(1), &it[14]);
+    queue_set_order(q, QUEUE_OLDEST_FIRST);
+    for (int i = 0; i < 10; i++)
+        assert_ptr_equal(serve(1), &it[i]);
+    queue_set_order(q, QUEUE_NEWEST_FIRST);
+    for (int i = 13; i >= 10; i--)
+        assert_ptr_equal(serve(1), &it[i]);
+    assert_empty();
+}
+
+static void test_newest_first_in_its_flow_only(void **state)
+{
+    (void)state;
+    struct queue_item it[24];
+    int served[3] = {0}, last[3] = {INT_MAX, INT_MAX, INT_MAX};
+    for (int i = 0; i < 24; i++) /* flows 0 and 1 of priority 0, flow 2 of priority 1 */
+        push(&it[i], i % 3 == 2, (uint64_t)i % 3, 1);
+    queue_set_order(q, QUEUE_NEWEST_FIRST);
+    for (int n = 0; n < 24; n++) {
+        int i = (int)(serve(100) - it), f = i % 3;
+        assert_int_equal(f == 2, n < 8); /* the higher priority first */
+        assert_true(i < last[f]);
+        last[f] = i;
+        served[f]++;
+        assert_in_range(served[0] - served[1] + 1, 0, 2); /* as much for both */
+    }
     assert_empty();
 }
 
@@ -216,6 +268,10 @@ static void test_n_before(void **state)
     assert_int_equal(queue_n_before(q, 0, 3), 2 + 6);
     assert_int_equal(queue_n_before(q, 0, 1), 2 + 10); /* not more than the band has */
     assert_int_equal(queue_n_before(q, -1, 1), 12);
+    queue_set_order(q, QUEUE_NEWEST_FIRST);
+    assert_int_equal(queue_n_before(q, 1, 9), 1);
+    assert_int_equal(queue_n_before(q, 0, 1), 2 + 3);
+    assert_int_equal(queue_n_before(q, -1, 1), 12);
     while (queue_n(q))
         serve(1);
     assert_int_equal(queue_n_before(q, 0, 1), 0);
@@ -241,7 +297,7 @@ static void test_each(void **state)
     struct seen s = {0};
     queue_each(q, see, &s);
     assert_int_equal(s.n, 0);
-    queue_set_order(q, true);
+    queue_set_order(q, QUEUE_BY_DEADLINE);
     for (int i = 0; i < 30; i++) {
         it[i] = item(i % 3, (uint64_t)i % 5, (uint64_t)i % 2);
         it[i].seq = (uint64_t)(i * 7 % 30 + 1); /* comes in any order */
@@ -611,7 +667,8 @@ static struct {
     struct m_band band[M_BANDS];
     double weight[M_FLOWS];
     uint64_t in_lane[M_LANES], bytes, stamp, seq, now;
-    bool blocked[M_LANES], by_deadline;
+    bool blocked[M_LANES];
+    enum queue_order order;
     struct rng r;
     uint32_t items, flows, lanes, bands; /* how much of it is in use */
     uint64_t n_ops;                      /* operations that changed something */
@@ -714,9 +771,11 @@ static int m_compare(uint32_t i, uint32_t j)
     if (f->counter != g->counter)
         return f->counter < g->counter ? -1 : 1;
     int by = before(f->stamp, g->stamp);
-    if (!by && w.by_deadline)
+    if (!by && w.order == QUEUE_BY_DEADLINE)
         by = before(a->deadline, b->deadline);
-    return by ? by : before(a->seq, b->seq);
+    if (by)
+        return by;
+    return w.order == QUEUE_NEWEST_FIRST ? before(b->seq, a->seq) : before(a->seq, b->seq);
 }
 
 static struct queue_item *m_next(void)
@@ -767,7 +826,7 @@ static void check_searches(void)
     for (uint32_t b = w.bands; b-- > 0;) {
         const struct m_band *band = &w.band[b];
         uint32_t flow = (uint32_t)rng_below(&w.r, w.flows);
-        uint64_t turns = (band->flow[flow].n + 1) * band->n_flows;
+        uint64_t own = w.order == QUEUE_NEWEST_FIRST ? 0 : band->flow[flow].n, turns = (own + 1) * band->n_flows;
         assert_int_equal(queue_n_before(q, m_priority[b], m_flow_id(flow)), n + MIN(turns, band->n));
         n += band->n;
         assert_int_equal(queue_n_at_least(q, m_priority[b]), n);
@@ -893,7 +952,8 @@ static void do_rare(void)
         do_weights();
         break;
     case 1:
-        queue_set_order(q, w.by_deadline = !w.by_deadline);
+        w.order = (enum queue_order)rng_below(&w.r, 3);
+        queue_set_order(q, w.order);
         break;
     default: {
         struct seen s = {0};
@@ -994,6 +1054,8 @@ int main(void)
         T(test_back_to_front),
         T(test_deadlines),
         T(test_change_of_order),
+        T(test_newest_first),
+        T(test_newest_first_in_its_flow_only),
         T(test_expiry),
         T(test_discards),
         T(test_n_before),

@@ -87,7 +87,8 @@ static void random_params(struct world *w)
     w->p.kv_threshold = 0.3 + 0.1 * below(w, 7);
     w->p.queue_ttl_us = 100000 + below(w, 5000000);
     w->p.queue_requests = 5 + below(w, 60);
-    w->p.queue_order = (enum sched_order)below(w, 2);
+    w->p.queue_order = (enum sched_order)below(w, 3);
+    w->p.queue_late_us = below(w, 500000);
     w->p.queue_discard = (enum sched_discard)below(w, 2);
     w->p.early_refusal = (enum sched_early)below(w, 3);
     w->p.prefix_wait_us = chance(w, 0.3) ? below(w, 500000) : 0;
