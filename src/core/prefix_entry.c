@@ -1,5 +1,5 @@
-/* Entries of the prefix index: chunked slab, segmented open-addressing table, holders as inline pair, list or bitmap.
- */
+/* Entries of the prefix index: chunked slab, segmented open-addressing table, one holder inline, several as list or
+ * bitmap. */
 #include "core/prefix_entry.h"
 #include "base/hash.h"
 #include <stdlib.h>
@@ -18,21 +18,43 @@ static uint32_t tag(uint64_t m)
     return (uint32_t)(m >> 24);
 }
 
+/* Any capacity will do, and entries lie in the order of their tags: to copy a table is to read and write it once. */
 static uint32_t home(uint64_t m, uint32_t cap)
 {
-    return tag(m) & (cap - 1);
+    return (uint32_t)((uint64_t)tag(m) * cap >> 32);
+}
+
+static uint32_t after(uint32_t p, uint32_t cap)
+{
+    return p + 1 == cap ? 0 : p + 1;
+}
+
+static const struct entry_seg *seg_of(const struct entry_store *st, uint64_t m)
+{
+    return &st->seg[m >> 58];
 }
 
 static uint32_t seg_find(const struct entry_store *st, uint64_t hash, uint64_t m)
 {
-    const struct entry_seg *g = &st->seg[m >> 58];
+    const struct entry_seg *g = seg_of(st, m);
     if (!g->cap)
         return ENTRY_NONE;
-    for (uint32_t p = home(m, g->cap); g->v[p]; p = (p + 1) & (g->cap - 1)) {
+    for (uint32_t p = home(m, g->cap); g->v[p]; p = after(p, g->cap)) {
         uint32_t id = (uint32_t)g->v[p];
         if ((uint32_t)(g->v[p] >> 32) == tag(m) && entries_at(st, id)->hash == hash)
             return id;
     }
+    return ENTRY_NONE;
+}
+
+/* Whose tag fits: nearly always the one, and no entry was looked at. */
+static uint32_t seg_guess(const struct entry_seg *g, uint64_t m)
+{
+    if (!g->cap)
+        return ENTRY_NONE;
+    for (uint32_t p = home(m, g->cap); g->v[p]; p = after(p, g->cap))
+        if ((uint32_t)(g->v[p] >> 32) == tag(m))
+            return (uint32_t)g->v[p];
     return ENTRY_NONE;
 }
 
@@ -41,23 +63,24 @@ uint32_t entries_find(const struct entry_store *st, uint64_t hash)
     return seg_find(st, hash, mix(st, hash));
 }
 
+static void expect(const struct entry_store *st, uint64_t m)
+{
+    const struct entry_seg *g = seg_of(st, m);
+    if (g->cap)
+        __builtin_prefetch(&g->v[home(m, g->cap)]);
+}
+
 void entries_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n, uint32_t *ids)
 {
-    uint64_t m[16];
+    uint64_t m[ENTRY_BATCH];
+    for (uint32_t i = 0; i < n; i++)
+        expect(st, m[i] = mix(st, h[i]));
+    for (uint32_t i = 0; i < n; i++)
+        if ((ids[i] = seg_guess(seg_of(st, m[i]), m[i])))
+            __builtin_prefetch(entries_at(st, ids[i]));
     for (uint32_t i = 0; i < n; i++) {
-        m[i] = mix(st, h[i]);
-        const struct entry_seg *g = &st->seg[m[i] >> 58];
-        if (g->cap)
-            __builtin_prefetch(&g->v[home(m[i], g->cap)]);
-    }
-    for (uint32_t i = 0; i < n; i++) { /* the first slot of the probe is nearly always the one */
-        const struct entry_seg *g = &st->seg[m[i] >> 58];
-        uint32_t id = g->cap ? (uint32_t)g->v[home(m[i], g->cap)] : ENTRY_NONE;
-        if (id)
-            __builtin_prefetch(entries_at(st, id));
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        ids[i] = seg_find(st, h[i], m[i]);
+        if (ids[i] && entries_at(st, ids[i])->hash != h[i])
+            ids[i] = seg_find(st, h[i], m[i]);
         if (ids[i] && entries_at(st, ids[i])->form == FORM_WIDE)
             __builtin_prefetch(entries_at(st, ids[i])->u.wide);
     }
@@ -65,20 +88,17 @@ void entries_find_many(const struct entry_store *st, const uint64_t *h, uint32_t
 
 void entries_expect(const struct entry_store *st, const uint64_t *h, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t m = mix(st, h[i]);
-        const struct entry_seg *g = &st->seg[m >> 58];
-        if (g->cap)
-            __builtin_prefetch(&g->v[home(m, g->cap)]);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        expect(st, mix(st, h[i]));
 }
 
-static void seg_put(struct entry_seg *g, uint64_t slot)
+void entries_expect_up(const struct entry_store *st, uint32_t id, uint32_t n)
 {
-    uint32_t p = (uint32_t)(slot >> 32) & (g->cap - 1);
-    while (g->v[p])
-        p = (p + 1) & (g->cap - 1);
-    g->v[p] = slot;
+    for (; id && n; n--) {
+        const struct entry *e = entries_at(st, id);
+        expect(st, mix(st, e->hash));
+        id = e->parent;
+    }
 }
 
 static void seg_resize(struct entry_store *st, struct entry_seg *g, uint32_t cap)
@@ -86,42 +106,43 @@ static void seg_resize(struct entry_store *st, struct entry_seg *g, uint32_t cap
     struct entry_seg old = *g;
     g->v = xcalloc(cap, sizeof(g->v[0]));
     g->cap = cap;
-    for (uint32_t p = 0; p < old.cap; p++)
-        if (old.v[p])
-            seg_put(g, old.v[p]);
+    for (uint32_t i = 0; i < old.cap; i++) {
+        if (!old.v[i])
+            continue;
+        uint32_t p = (uint32_t)((old.v[i] >> 32) * cap >> 32);
+        while (g->v[p])
+            p = after(p, cap);
+        g->v[p] = old.v[i];
+    }
     free(old.v);
     st->bytes += sizeof(g->v[0]) * cap;
     st->bytes -= sizeof(g->v[0]) * old.cap;
 }
 
-static void seg_insert(struct entry_store *st, uint64_t hash, uint32_t id)
+/* Way from a to b. */
+static uint32_t distance(uint32_t a, uint32_t b, uint32_t cap)
 {
-    uint64_t m = mix(st, hash);
-    struct entry_seg *g = &st->seg[m >> 58];
-    if ((g->n + 1) * 4 > g->cap * 3)
-        seg_resize(st, g, g->cap ? g->cap * 2 : 8);
-    seg_put(g, (uint64_t)tag(m) << 32 | id);
-    g->n++;
+    return b >= a ? b - a : b + cap - a;
 }
 
 static void seg_remove(struct entry_store *st, uint64_t hash, uint32_t id)
 {
     uint64_t m = mix(st, hash);
     struct entry_seg *g = &st->seg[m >> 58];
-    uint32_t mask = g->cap - 1, p = home(m, g->cap);
+    uint32_t cap = g->cap, p = home(m, cap);
     while ((uint32_t)g->v[p] != id)
-        p = (p + 1) & mask;
-    for (uint32_t q = (p + 1) & mask; g->v[q]; q = (q + 1) & mask) { /* backward shift: no tombstones */
-        uint32_t want = (uint32_t)(g->v[q] >> 32) & mask;
-        if (((q - want) & mask) < ((q - p) & mask))
+        p = after(p, cap);
+    for (uint32_t q = after(p, cap); g->v[q]; q = after(q, cap)) { /* backward shift: no tombstones */
+        uint32_t want = (uint32_t)((g->v[q] >> 32) * cap >> 32);
+        if (distance(want, q, cap) < distance(p, q, cap))
             continue;
         g->v[p] = g->v[q];
         p = q;
     }
     g->v[p] = 0;
     g->n--;
-    if (g->cap > 64 && g->n * 8 < g->cap)
-        seg_resize(st, g, g->cap / 2);
+    if (cap > 64 && g->n * 4 < cap)
+        seg_resize(st, g, cap / 2);
 }
 
 /* ---- entries ---- */
@@ -162,20 +183,33 @@ static uint32_t take_id(struct entry_store *st)
     }
     id = st->n_ids++;
     if (id >> ENTRY_CHUNK_BITS == st->n_chunks) {
+        size_t size = sizeof(struct entry) * BIT(ENTRY_CHUNK_BITS);
         st->chunks = xrealloc(st->chunks, (st->n_chunks + 1) * sizeof(st->chunks[0]));
-        st->chunks[st->n_chunks++] = xcalloc(BIT(ENTRY_CHUNK_BITS), sizeof(struct entry));
-        st->bytes += sizeof(struct entry) * BIT(ENTRY_CHUNK_BITS) + sizeof(st->chunks[0]);
+        struct entry *v = aligned_alloc(64, size);
+        CHECK(v);
+        memset(v, 0, size);
+        st->chunks[st->n_chunks++] = v;
+        st->bytes += size + sizeof(st->chunks[0]);
     }
     return id;
 }
 
-uint32_t entries_add(struct entry_store *st, uint64_t hash, uint32_t parent, bool coarse)
+uint32_t entries_get(struct entry_store *st, uint64_t hash, uint32_t parent, bool coarse)
 {
+    uint64_t m = mix(st, hash);
+    struct entry_seg *g = &st->seg[m >> 58];
+    if ((g->n + 1) * 4 > g->cap * 3)
+        seg_resize(st, g, MAX(16u, g->cap + g->cap / 4)); /* small steps: a table is never much larger than needed */
+    uint32_t p = home(m, g->cap);
+    for (; g->v[p]; p = after(p, g->cap))
+        if ((uint32_t)(g->v[p] >> 32) == tag(m) && entries_at(st, (uint32_t)g->v[p])->hash == hash)
+            return (uint32_t)g->v[p];
     uint32_t id = take_id(st);
     *entries_at(st, id) = (struct entry){.hash = hash, .parent = parent, .coarse = coarse};
     if (parent)
         entries_at(st, parent)->children++;
-    seg_insert(st, hash, id);
+    g->v[p] = (uint64_t)tag(m) << 32 | id;
+    g->n++;
     st->n_entries++;
     return id;
 }
@@ -239,7 +273,7 @@ static uint32_t wide_rank(const struct wide *w, uint32_t slot)
 
 static struct holder *holder_array(const struct entry *e)
 {
-    return e->form == FORM_LIST ? e->u.list : (struct holder *)(uintptr_t)e->u.in;
+    return e->form == FORM_LIST ? e->u.list : (struct holder *)(uintptr_t)&e->u.in;
 }
 
 uint32_t *holder_get(const struct entry *e, uint32_t slot)
@@ -288,41 +322,75 @@ static void to_wide(struct entry_store *st, struct entry *e)
     uint32_t n = e->n, top = 0;
     for (uint32_t i = 0; i < n; i++)
         top = MAX(top, v[i].slot);
+    st->bytes -= e->room * sizeof(v[0]);
     e->form = FORM_WIDE;
     e->n = 0;
     e->u.wide = wide_grow(st, NULL, 0, top, 2 * LIST_HOLDERS);
     for (uint32_t i = 0; i < n; i++)
         wide_add(st, e, v[i].slot, v[i].stamp);
     free(v);
-    st->bytes -= LIST_HOLDERS * sizeof(v[0]);
 }
 
-static void to_list(struct entry_store *st, struct entry *e)
+static struct holder *list_new(struct entry_store *st, struct entry *e, uint8_t room)
 {
-    struct holder *v = xmalloc(LIST_HOLDERS * sizeof(v[0]));
-    st->bytes += LIST_HOLDERS * sizeof(v[0]);
-    if (e->form == FORM_INLINE) {
-        memcpy(v, e->u.in, e->n * sizeof(v[0]));
-    } else {
-        struct wide *w = e->u.wide;
-        uint32_t n = 0;
-        for (uint32_t i = 0; i < w->n_words; i++)
-            for (uint64_t b = w->bits[i]; b; b &= b - 1, n++)
-                v[n] = (struct holder){i * 64 + (uint32_t)__builtin_ctzll(b), wide_stamps(w)[n]};
-        st->bytes -= wide_size(w->n_words, w->cap);
-        free(w);
-    }
     e->form = FORM_LIST;
-    e->u.list = v;
+    e->room = room;
+    st->bytes += room * sizeof(struct holder);
+    return xmalloc(room * sizeof(struct holder));
 }
 
-static void to_inline(struct entry_store *st, struct entry *e)
+static void list_free(struct entry_store *st, struct holder *v, uint8_t room)
+{
+    st->bytes -= room * sizeof(v[0]);
+    free(v);
+}
+
+static void inline_to_list(struct entry_store *st, struct entry *e)
+{
+    struct holder only = e->u.in;
+    e->u.list = list_new(st, e, LIST_HOLDERS / 2);
+    e->u.list[0] = only;
+}
+
+static void list_grow(struct entry_store *st, struct entry *e)
+{
+    struct holder *old = e->u.list;
+    uint8_t room = e->room;
+    e->u.list = list_new(st, e, LIST_HOLDERS);
+    memcpy(e->u.list, old, e->n * sizeof(old[0]));
+    list_free(st, old, room);
+}
+
+static void list_to_inline(struct entry_store *st, struct entry *e)
 {
     struct holder *v = e->u.list;
     e->form = FORM_INLINE;
-    memcpy(e->u.in, v, e->n * sizeof(v[0]));
-    free(v);
-    st->bytes -= LIST_HOLDERS * sizeof(v[0]);
+    e->u.in = v[0];
+    list_free(st, v, e->room);
+}
+
+static void wide_to_list(struct entry_store *st, struct entry *e)
+{
+    struct wide *w = e->u.wide;
+    struct holder *v = list_new(st, e, LIST_HOLDERS);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < w->n_words; i++)
+        for (uint64_t b = w->bits[i]; b; b &= b - 1, n++)
+            v[n] = (struct holder){i * 64 + (uint32_t)__builtin_ctzll(b), wide_stamps(w)[n]};
+    st->bytes -= wide_size(w->n_words, w->cap);
+    free(w);
+    e->u.list = v;
+}
+
+/* Room for one holder more. */
+static void make_room(struct entry_store *st, struct entry *e)
+{
+    if (e->form == FORM_INLINE && e->n)
+        inline_to_list(st, e);
+    else if (e->form == FORM_LIST && e->n == LIST_HOLDERS)
+        to_wide(st, e);
+    else if (e->form == FORM_LIST && e->n == e->room)
+        list_grow(st, e);
 }
 
 bool holder_touch(struct entry_store *st, struct entry *e, uint32_t slot, uint32_t stamp)
@@ -333,10 +401,7 @@ bool holder_touch(struct entry_store *st, struct entry *e, uint32_t slot, uint32
         return false;
     }
     st->n_memberships++;
-    if (e->form == FORM_INLINE && e->n == INLINE_HOLDERS)
-        to_list(st, e);
-    else if (e->form == FORM_LIST && e->n == LIST_HOLDERS)
-        to_wide(st, e);
+    make_room(st, e);
     if (e->form == FORM_WIDE)
         wide_add(st, e, slot, stamp);
     else
@@ -362,13 +427,13 @@ bool holder_del(struct entry_store *st, struct entry *e, uint32_t slot)
     if (e->form == FORM_WIDE) {
         wide_del(e, slot);
         if (e->n <= LIST_HOLDERS / 2) /* half way back, so that an entry on the edge does not change form each time */
-            to_list(st, e);
+            wide_to_list(st, e);
         return true;
     }
     struct holder *v = holder_array(e), *gone = CONTAINER_OF(have, struct holder, stamp);
     *gone = v[--e->n];
-    if (e->form == FORM_LIST && e->n <= INLINE_HOLDERS - 1)
-        to_inline(st, e);
+    if (e->form == FORM_LIST && e->n == 1)
+        list_to_inline(st, e);
     return true;
 }
 

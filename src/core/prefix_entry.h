@@ -4,12 +4,13 @@
  * An entry knows its parent (the hash before it in the chain) and how many entries follow it, so a chain can be walked
  * from its leaf to its root. It lives while somebody holds it or an entry below it does. Ids are stable while an entry
  * lives; ENTRY_NONE is the parent of roots. A holder is (slot, stamp): stamp is the owner's touch number, whose top bit
- * says that a prompt of this owner ended here. Holders are kept inline (2), in a list (8), or, beyond that, as a bitmap
- * of slots with the stamps in slot order. */
+ * says that a prompt of this owner ended here. Holders are kept inline (1), in a list (8), or, beyond that, as a bitmap
+ * of slots with the stamps in slot order. Most entries of a large index have one holder: two such fill a cache line. */
 #ifndef CORE_PREFIX_ENTRY_H
 #define CORE_PREFIX_ENTRY_H
 
 #include "base/compiler.h"
+#include <assert.h>
 
 #define ENTRY_NONE     0u
 #define STAMP_TERMINAL 0x80000000u
@@ -23,31 +24,32 @@ struct wide { /* followed by cap stamps, the first n in the order of the set bit
     uint64_t bits[];
 };
 enum entry_form { FORM_INLINE, FORM_LIST, FORM_WIDE };
-#define INLINE_HOLDERS 2
-#define LIST_HOLDERS   8
+#define LIST_HOLDERS 8
 
 struct entry {
     uint64_t hash;
     uint32_t parent;   /* free entries: the next free id */
-    uint32_t n;        /* holders */
     uint32_t children; /* entries whose parent this is */
-    uint8_t form;
-    uint8_t coarse;  /* covers PREFIX_COARSE blocks */
-    uint8_t ends;    /* prompts of different length that ended here, saturating */
-    uint8_t end_len; /* low bits of the length of the latest of them */
+    uint32_t n;        /* holders */
+    uint8_t form : 2;
+    uint8_t coarse : 1; /* covers PREFIX_COARSE blocks */
+    uint8_t room;       /* of the list */
+    uint8_t ends;       /* prompts of different length that ended here, saturating */
+    uint8_t end_len;    /* low bits of the length of the latest of them */
     union {
-        struct holder in[INLINE_HOLDERS];
-        struct holder *list; /* LIST_HOLDERS */
+        struct holder in;
+        struct holder *list;
         struct wide *wide;
     } u;
 };
+static_assert(sizeof(struct entry) == 32, "two to a cache line");
 
 #define ENTRY_SEGS                                                                                                     \
     64 /* independent hash tables: growing one of them is a short pause, growing one big table is not                  \
         */
 #define ENTRY_CHUNK_BITS 10
 struct entry_seg {
-    uint64_t *v; /* 32 bits of the mixed hash << 32 | id; 0 = free */
+    uint64_t *v; /* 32 bits of the mixed hash << 32 | id; 0 = free; in the order of those bits, but for collisions */
     uint32_t cap, n;
 };
 struct entry_store {
@@ -65,12 +67,14 @@ static inline struct entry *entries_at(const struct entry_store *st, uint32_t id
     return &st->chunks[id >> ENTRY_CHUNK_BITS][id & (BIT(ENTRY_CHUNK_BITS) - 1)];
 }
 uint32_t entries_find(const struct entry_store *st, uint64_t hash); /* ENTRY_NONE when absent */
-/* Looks up 16 (or fewer) hashes at once, hiding the memory latency. */
+/* Looks up ENTRY_BATCH (or fewer) hashes at once, hiding the memory latency. */
+#define ENTRY_BATCH 16u
 void entries_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n, uint32_t *ids);
-/* Brings in from memory what looking up or adding these will need. */
+/* Brings in from memory what finding or adding these needs; what removing the entry and its ancestors needs. */
 void entries_expect(const struct entry_store *st, const uint64_t *h, uint32_t n);
-uint32_t entries_add(struct entry_store *st, uint64_t hash, uint32_t parent,
-                     bool coarse); /* must be absent; has no holder yet */
+void entries_expect_up(const struct entry_store *st, uint32_t id, uint32_t n);
+/* The entry of this hash; when there is none, a new one with this parent and no holder yet. */
+uint32_t entries_get(struct entry_store *st, uint64_t hash, uint32_t parent, bool coarse);
 void entries_reap(struct entry_store *st,
                   uint32_t id); /* frees the entry, then its ancestors, as far as nobody needs them */
 

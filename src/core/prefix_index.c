@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WALK_BATCH 16u
-
 struct touch { /* one insert: the chain that ends in leaf, as far as it still carries the stamp */
     uint32_t leaf, stamp, at_ds;
 };
@@ -174,7 +172,7 @@ const struct prefix_match *prefix_index_match(struct prefix_index *ix, const uin
     struct prefix_match *m = &ix->match;
     match_begin(ix, n);
     for (uint32_t at = 0; at < n;) {
-        uint32_t ids[WALK_BATCH], k = MIN(at ? WALK_BATCH : 4u, n - at); /* most chains that miss do so at once */
+        uint32_t ids[ENTRY_BATCH], k = MIN(at ? ENTRY_BATCH : 4u, n - at); /* most chains that miss do so at once */
         entries_find_many(&ix->st, h + at, k, ids);
         for (uint32_t i = 0; i < k; i++)
             if (!match_step(ix, ids[i]))
@@ -245,6 +243,8 @@ static uint32_t forget_touch(struct prefix_index *ix, uint32_t slot, struct touc
     struct owner *o = &ix->owners[slot];
     uint32_t n = 0;
     while (o->blocks > o->cap && n < budget) {
+        if (n % ENTRY_BATCH == 0)
+            entries_expect_up(&ix->st, t->leaf, (uint32_t)MIN(ENTRY_BATCH, o->blocks - o->cap));
         if (!t->leaf || !touch_live(ix, slot, t)) { /* the ancestors carry other stamps: other records have them */
             drop_oldest(o);
             return n;
@@ -403,13 +403,11 @@ static uint32_t touch_chain(struct prefix_index *ix, uint32_t slot, const struct
         uint32_t id = known_id(ix, &known, i, c->h[i]);
         if (!id) {
             if (i >= asked) {
-                entries_expect(&ix->st, c->h + i, MIN(WALK_BATCH, c->n - i));
-                asked = i + WALK_BATCH;
+                entries_expect(&ix->st, c->h + i, MIN(ENTRY_BATCH, c->n - i));
+                asked = i + ENTRY_BATCH;
             }
-            id = entries_find(&ix->st, c->h[i]);
+            id = entries_get(&ix->st, c->h[i], prev, i >= c->n_fine);
         }
-        if (!id)
-            id = entries_add(&ix->st, c->h[i], prev, i >= c->n_fine);
         struct entry *e = entries_at(&ix->st, id);
         if (e->parent != prev) /* two chains with one hash: keep the older, know less of the newer */
             return prev;
