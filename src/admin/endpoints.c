@@ -78,6 +78,7 @@ static void put_queue(struct jsonw *w, struct port *p, const struct sched_stats 
     jsonw_key(w, "queue_ttl_s"), jsonw_f(w, (double)q.ttl_us / 1e6);
     jsonw_key(w, "queue_dispatched"), jsonw_u64(w, st->dispatched);
     jsonw_key(w, "queue_drain_per_s"), jsonw_f(w, st->drain_per_s);
+    jsonw_key(w, "queue_newest_first"), jsonw_bool(w, st->newest_first);
     jsonw_key(w, "rejects_queue_full"), jsonw_u64(w, st->rejects_full);
     jsonw_key(w, "rejects_queue_timeout"), jsonw_u64(w, st->rejects_timeout);
     jsonw_key(w, "rejects_queue_deadline"), jsonw_u64(w, st->rejects_deadline);

@@ -21,7 +21,7 @@ struct row { /* a pool or a pod as the page of the admin server tells it; NAN = 
     char name[TOP_NAME], ns[TOP_NAME], type[TOP_NAME], address[TOP_NAME], state[TOP_NAME];
     double picks, inflight, unanswered, queued, queued_bytes, queue_bytes_max, queue_ttl_s, drain_per_s, ready, shed, index_blocks, failures, speed;
     double waiting, running, kv;
-    bool saturated, queueing, full;
+    bool saturated, queueing, full, newest_first;
 };
 struct view {
     struct row *v;
@@ -40,7 +40,7 @@ static const struct field fields[] = {
     TEXT("name", name), TEXT("pod", name), TEXT("namespace", ns), TEXT("kind", type), TEXT("address", address), TEXT("state", state),
     NUM("picks", picks), NUM("inflight", inflight), NUM("unanswered", unanswered), NUM("queued", queued), NUM("ready", ready),
     NUM("queued_bytes", queued_bytes), NUM("queue_bytes_max", queue_bytes_max), NUM("queue_ttl_s", queue_ttl_s), NUM("queue_drain_per_s", drain_per_s),
-    {"queueing", F_BOOL, offsetof(struct row, queueing)}, {"full", F_BOOL, offsetof(struct row, full)},
+    {"queue_newest_first", F_BOOL, offsetof(struct row, newest_first)}, {"queueing", F_BOOL, offsetof(struct row, queueing)}, {"full", F_BOOL, offsetof(struct row, full)},
     NUM("rejects_shed", shed), NUM("index_blocks", index_blocks), NUM("index_memberships", index_blocks), NUM("failures", failures),
     NUM("speed", speed), NUM("waiting", waiting), NUM("running", running), NUM("kv_frac", kv), {"saturated", F_BOOL, offsetof(struct row, saturated)},
 };
@@ -127,6 +127,8 @@ static void put_queue(const struct row *r)
     printf("\n  queue: %.0f waiting, %.1f of %.1f MB, at most %.4g s", r->queued, r->queued_bytes / 1e6, r->queue_bytes_max / 1e6, r->queue_ttl_s);
     if (r->drain_per_s > 0)
         printf(", %.1f leave per second", r->drain_per_s);
+    if (r->newest_first)
+        printf(", newest first");
 }
 
 static void put_row(const struct row *r, const struct view *old, double dt)

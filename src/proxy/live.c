@@ -14,13 +14,14 @@ struct row {          /* what is shown under one set of labels */
     double kv, waiting, running;
     unsigned n_kv, n_load;
     bool inference; /* a pool, no Service */
+    bool newest_first;
     uint64_t ejections, counted;
 };
 
 struct live {
     struct gateway *g;
     struct metric_family *pool_kv, *pool_queue, *pool_running, *pool_ready, *pool_inflight, *pool_queued,
-        *pool_queued_bytes, *pool_drain, *pool_saturation, *pool_demand, *pool_index_bytes, *pool_endpoints;
+        *pool_queued_bytes, *pool_drain, *pool_newest, *pool_saturation, *pool_demand, *pool_index_bytes, *pool_endpoints;
     struct metric_family *pod_queue, *ep_inflight, *ep_ejected, *ep_picks, *ep_speed, *ejections;
     struct metric *index_size, *body_bytes;
     struct map rows; /* "pool" or "pool\npod" -> struct row */
@@ -103,6 +104,7 @@ static void read_port(void *ctx, struct port *p)
     r->queued += (double)st.queued;
     r->queued_bytes += (double)st.queued_bytes;
     r->drain_per_s += st.drain_per_s;
+    r->newest_first |= st.newest_first;
     r->saturation = MAX(r->saturation, st.saturation);
     r->index_bytes += port_is_pool(p) ? (double)st.index_bytes : 0;
     lv->index_entries += (double)st.index_entries;
@@ -141,6 +143,7 @@ static void show_pool(struct live *lv, const struct row *r)
     metric_set(metric_series(lv->pool_queued, name), r->queued);
     metric_set(metric_series(lv->pool_queued_bytes, name), r->queued_bytes);
     metric_set(metric_series(lv->pool_drain, name), r->drain_per_s);
+    metric_set(metric_series(lv->pool_newest, name), r->newest_first);
     metric_set(metric_series(lv->pool_saturation, name), r->saturation);
     metric_set(metric_series(lv->pool_index_bytes, name), r->index_bytes);
     metric_set(metric_series(lv->pool_kv, name), mean(r->kv, r->n_kv));
@@ -163,7 +166,8 @@ static void hide(struct live *lv, struct row *r)
     struct metric_family *const of_pool[] = {lv->pool_kv,           lv->pool_queue,       lv->pool_running,
                                              lv->pool_ready,        lv->pool_inflight,    lv->pool_queued,
                                              lv->pool_queued_bytes, lv->pool_drain,       lv->pool_saturation,
-                                             lv->pool_demand,       lv->pool_index_bytes, lv->pool_endpoints};
+                                             lv->pool_demand,       lv->pool_index_bytes, lv->pool_endpoints,
+                                             lv->pool_newest};
     const struct str labels[] = {str_c(r->pool), str_c(r->pod)};
     for (size_t i = 0; r->pod && i < ARRAY_LEN(of_pod); i++)
         metric_series_drop(of_pod[i], labels);
@@ -225,6 +229,8 @@ static void pool_families(struct live *lv, struct metrics *m)
         gauge(m, "penstock_pool_queued_bytes", "Prompt bytes of the requests that wait in the gateway.", N);
     lv->pool_drain =
         gauge(m, "penstock_pool_drain_per_second", "Requests that leave the queue for a server; 0: not known.", N);
+    lv->pool_newest = gauge(m, "penstock_pool_newest_first",
+                            "1: somebody waits too long, so the newest go first (queue-order: adaptive).", N);
     lv->pool_saturation = gauge(m, "inference_extension_flow_control_pool_saturation",
                                 "How full the pool's endpoints are by the thresholds of saturation; 1: all full.", S);
     lv->pool_demand =

@@ -92,7 +92,7 @@ def test_everything_changes_under_load(world):
     with Steady(world.url(), clients=48, body=lambda i: chat_body(f"steady {i}", max_tokens=8)) as steady:
         for turn in range(14):
             settings = {TTL: rng.choice(["1m", "2m"]), CAPACITY: str(rng.choice([10 ** 6, 10 ** 8])), THRESHOLD: str(rng.choice([1, 3, 9])),
-                        EARLY: "disabled", "penstock.dev/queue-order": rng.choice(["fifo", "deadline"]),
+                        EARLY: "disabled", "penstock.dev/queue-order": rng.choice(["fifo", "deadline", "adaptive"]), "penstock.dev/queue-late": "300ms",
                         manifests.X + "/routing-strategy": rng.choice(["DEFAULT", "PREFIX_CACHE"])}
             if turn % 3:
                 settings[QUEUEING] = "enabled"

@@ -1,5 +1,7 @@
 """Who goes first: rows B1, B2, D5, D11, D12, D14, D15, X5, X22, objectives, rewrites, fairness between flows."""
 import json
+import re
+import subprocess
 import threading
 import time
 
@@ -61,6 +63,39 @@ def test_a_higher_class_overtakes(narrow):
     for name, priority in (("qwen", "1"), ("travel-helper", "0")):
         assert w.gw.metric("inference_objective_request_total", model_name=name, priority=priority) >= 1
     assert w.gw.metric("inference_objective_request_total", model_name="travel-helper", priority="1") == 0
+
+
+def test_newest_first_while_waits_are_long(narrow):
+    """queue-order: adaptive, set while requests wait: those that came late go first once somebody has waited longer than queue-late, in each class; metric, page
+    and top tell so. Then first come first served again."""
+    adaptive = {**ON, THRESHOLD: "1", TTL: "5m", "penstock.dev/queue-order": "adaptive", "penstock.dev/queue-late": "1s"}
+    w = start(narrow, {}, *CLASSES)
+    w.chat("warm up")
+    fill(w)
+    shots = shoot_in_turn(w, [(("standard", "critical")[i % 2], {}, f"long {i}") for i in range(30)])
+    time.sleep(1.2)
+    assert w.gw.metric("penstock_pool_newest_first") == 0
+    w.annotate(adaptive, *CLASSES)
+    wait_for(lambda: w.gw.metric("penstock_pool_newest_first") == 1, 5, what="newest first")
+    assert w.backend()["queue_newest_first"] is True
+    top = subprocess.run([w.gw.proc.args[0], "top", "--once", "--admin", w.gw.admin[len("http://"):]], capture_output=True, text=True, timeout=20)
+    assert re.search(r"queue: 30 waiting.*, newest first", top.stdout), top.stdout
+    empty(w)
+    for s in shots:
+        s.ok()
+    order = [int(t.split()[1]) for t in asked(w, "pod-0")[1:]]
+    assert sorted(order[:15]) == list(range(1, 30, 2)), "Critical first, as ever"
+    standard = order[15:]
+    assert standard == sorted(standard, reverse=True), order
+    assert order[6:15] == sorted(order[6:15], reverse=True), "the first few are sent in one go"
+    wait_for(lambda: w.gw.metric("penstock_pool_newest_first") == 0, 5, what="the usual order")
+    fill(w)
+    shots = shoot_in_turn(w, [("standard", {}, f"short {i}") for i in range(12)])
+    empty(w)
+    for s in shots:
+        s.ok()
+    order = [int(t.split()[1]) for t in asked(w, "pod-0")[31:]]
+    assert order[6:] == sorted(order)[6:], order
 
 
 def test_objectives(narrow):
