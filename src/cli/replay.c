@@ -72,6 +72,8 @@ static void add_job(struct replay *rp, const struct replay_load *load, const str
     if (!o->scrape_given && policy->scrape_us)
         j->p.scrape_us = policy->scrape_us;
     j->p.stop_us = users ? o->time_us : 0;
+    if (j->p.stop_us) /* all have begun long before anything is counted */
+        j->p.ramp_s = MIN(j->p.ramp_s, (double)j->p.stop_us / 8e6);
     j->p.progress = on_progress;
     j->p.ctx = j;
     copy_text(j->r.trace, sizeof(j->r.trace), load->name);
