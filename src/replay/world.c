@@ -28,8 +28,7 @@ void world_init(struct world_params *p)
                                .kv_bandwidth = 25e9,
                                .seed = 1};
     sched_params_init(&p->sched);
-    p->sched.lru_capacity =
-        p->sched.lru_capacity * p->sched.block_bytes / 2048; /* as much text, in blocks of 512 tokens */
+    p->sched.lru_capacity = UINT64_MAX; /* what the servers hold is the limit */
 }
 
 /* ---- events: a binary heap by time, then by the order they were made ---- */
@@ -308,7 +307,8 @@ static void gauge(struct world *w)
             g.queued += (float)ss.queued;
         }
     o->gauges[o->n_gauges++] = g;
-    world_push(w, w->now + SECOND, AT_GAUGE, 0, 0, NULL);
+    if (o->n_gauges < WORLD_MAX_GAUGES)
+        world_push(w, w->now + SECOND, AT_GAUGE, 0, 0, NULL);
 }
 
 static void join(struct world *w, uint32_t k)

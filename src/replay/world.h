@@ -22,6 +22,7 @@
 
 #define WORLD_MAX_SERVERS  4096
 #define WORLD_MAX_GATEWAYS 64
+#define WORLD_MAX_GAUGES   (1u << 20) /* seconds that the gauges cover: twelve days */
 
 enum world_what {
     WORLD_SLOW /* factor: its steps take so many times as long */,

@@ -174,8 +174,9 @@ static void cached_the_second_time(void **state)
 static void prefix_is_found_again(void **state)
 {
     (void)state;
-    static const char *const policies[] = {"prefix-cache", "prefix-cache-exact", "gie-prefix-full", "gie-precise",
-                                           "sgl-cache-aware", "dynamo", "oracle", "session-hash"};
+    static const char *const policies[] = {"prefix-cache", "prefix-cache-exact", "gie-prefix-full",
+                                           "gie-precise",  "sgl-cache-aware",    "dynamo",
+                                           "oracle",       "session-hash"};
     for (size_t i = 0; i < ARRAY_LEN(policies); i++)
         for (uint32_t seed = 0; seed < 5; seed++) {
             struct dataset d;
@@ -353,8 +354,7 @@ static void cache_off_and_on(void **state)
     for (uint32_t i = 0; i < 6; i++)
         add(&d, 10 * i, 5000, 1, 7);
     for (int exact = 0; exact < 3; exact++) {
-        struct world_params p =
-            world_of(&d, 1, exact == 2 ? "oracle" : exact ? "prefix-cache-exact" : "prefix-cache");
+        struct world_params p = world_of(&d, 1, exact == 2 ? "oracle" : exact ? "prefix-cache-exact" : "prefix-cache");
         change(&p, 15, 0, WORLD_NO_CACHE, 0);
         change(&p, 35, 0, WORLD_CACHE, 0);
         struct world_result r = run(&p);
@@ -601,7 +601,8 @@ static void prefill_transfer_decode(void **state)
     p.kv_bytes_token = 100000;
     p.kv_bandwidth = 1e8; /* a second for 1000 tokens */
     struct world_result r = run(&p);
-    double prefilled = STEP + 1000 * PREFILL, first = prefilled + 1 + STEP + PREFILL; /* the last one is computed there */
+    double prefilled = STEP + 1000 * PREFILL,
+           first = prefilled + 1 + STEP + PREFILL; /* the last one is computed there */
     NEAR(r.v[0].first_s, first);
     NEAR(r.v[0].end_s, first + 10 * (STEP + DECODE));
     assert_int_equal(r.v[0].server, 1);
