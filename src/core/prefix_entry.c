@@ -92,8 +92,31 @@ void entries_expect(const struct entry_store *st, const uint64_t *h, uint32_t n)
         expect(st, mix(st, h[i]));
 }
 
-void entries_expect_up(const struct entry_store *st, uint32_t id, uint32_t n)
+uint32_t entries_guess(const struct entry_store *st, uint64_t hash)
 {
+    uint64_t m = mix(st, hash);
+    return seg_guess(seg_of(st, m), m);
+}
+
+void entries_expect_climb(const struct entry_store *st, uint32_t id, uint32_t n)
+{
+    for (uint32_t k = 0; k < n && k < id; k += 2) /* two to a cache line */
+        __builtin_prefetch(entries_at(st, id - k));
+}
+
+bool entries_climb(const struct entry_store *st, uint32_t id, const uint64_t *h, uint32_t n, uint32_t *ids)
+{
+    for (uint32_t i = n; i-- > 0; id = entries_at(st, id)->parent) {
+        if (!id || entries_at(st, id)->hash != h[i])
+            return false;
+        ids[i] = id;
+    }
+    return true;
+}
+
+void entries_expect_reap(const struct entry_store *st, uint32_t id, uint32_t n)
+{
+    entries_expect_climb(st, id, 2 * n); /* those of the next call, too */
     for (; id && n; n--) {
         const struct entry *e = entries_at(st, id);
         expect(st, mix(st, e->hash));

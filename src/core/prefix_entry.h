@@ -70,9 +70,16 @@ uint32_t entries_find(const struct entry_store *st, uint64_t hash); /* ENTRY_NON
 /* Looks up ENTRY_BATCH (or fewer) hashes at once, hiding the memory latency. */
 #define ENTRY_BATCH 16u
 void entries_find_many(const struct entry_store *st, const uint64_t *h, uint32_t n, uint32_t *ids);
-/* Brings in from memory what finding or adding these needs; what removing the entry and its ancestors needs. */
+/* Most often the entry of this hash, or ENTRY_NONE; no entry is looked at. */
+uint32_t entries_guess(const struct entry_store *st, uint64_t hash);
+/* The ids of n hashes of a chain, given what may be that of the last; false when they are not each other's parents.
+ * Those of a chain mostly lie side by side, in the table never. */
+bool entries_climb(const struct entry_store *st, uint32_t id, const uint64_t *h, uint32_t n, uint32_t *ids);
+/* These bring in from memory what will be needed soon: to find or add hashes; to climb from an entry; to remove it and
+ * its ancestors. */
 void entries_expect(const struct entry_store *st, const uint64_t *h, uint32_t n);
-void entries_expect_up(const struct entry_store *st, uint32_t id, uint32_t n);
+void entries_expect_climb(const struct entry_store *st, uint32_t id, uint32_t n);
+void entries_expect_reap(const struct entry_store *st, uint32_t id, uint32_t n);
 /* The entry of this hash; when there is none, a new one with this parent and no holder yet. */
 uint32_t entries_get(struct entry_store *st, uint64_t hash, uint32_t parent, bool coarse);
 void entries_reap(struct entry_store *st,

@@ -167,17 +167,55 @@ static bool match_step(struct prefix_index *ix, uint32_t id)
     return true;
 }
 
+/* The last hashes of the next batches, which the rest of each is reached from. */
+#define AHEAD 8u
+struct ahead {
+    uint32_t ids[AHEAD], n, next;
+};
+
+static void look_ahead(const struct prefix_index *ix, struct ahead *a, const uint64_t *h, uint32_t n)
+{
+    a->next = 0;
+    a->n = MIN(n / ENTRY_BATCH, AHEAD);
+    for (uint32_t k = 0; k < a->n; k++)
+        entries_expect(&ix->st, &h[(k + 1) * ENTRY_BATCH - 1], 1);
+    for (uint32_t k = 0; k < a->n; k++) {
+        a->ids[k] = entries_guess(&ix->st, h[(k + 1) * ENTRY_BATCH - 1]);
+        if (!a->ids[k]) { /* what follows is not there either */
+            a->n = k;
+            return;
+        }
+        entries_expect_climb(&ix->st, a->ids[k], ENTRY_BATCH);
+    }
+}
+
+/* Ids of the next hashes, for absent ones ENTRY_NONE; returns of how many. */
+static uint32_t next_ids(const struct prefix_index *ix, struct ahead *a, const uint64_t *h, uint32_t n, uint32_t *ids)
+{
+    uint32_t k = MIN(ENTRY_BATCH, n);
+    if (a->next == a->n)
+        look_ahead(ix, a, h, n);
+    if (a->next == a->n || !entries_climb(&ix->st, a->ids[a->next++], h, k, ids)) {
+        a->n = a->next;
+        entries_find_many(&ix->st, h, k, ids);
+    }
+    return k;
+}
+
 const struct prefix_match *prefix_index_match(struct prefix_index *ix, const uint64_t *h, uint32_t n)
 {
     struct prefix_match *m = &ix->match;
+    struct ahead ahead = {.n = 0};
     match_begin(ix, n);
-    for (uint32_t at = 0; at < n;) {
-        uint32_t ids[ENTRY_BATCH], k = MIN(at ? ENTRY_BATCH : 4u, n - at); /* most chains that miss do so at once */
-        entries_find_many(&ix->st, h + at, k, ids);
+    for (uint32_t at = 0, k; at < n; at += k) {
+        uint32_t ids[ENTRY_BATCH];
+        if (at == 0) /* most chains that miss do so at once */
+            entries_find_many(&ix->st, h, k = MIN(4u, n), ids);
+        else
+            k = next_ids(ix, &ahead, h + at, n - at, ids);
         for (uint32_t i = 0; i < k; i++)
             if (!match_step(ix, ids[i]))
                 goto out;
-        at += k;
     }
 out:
     if (m->chain_n)
@@ -244,7 +282,7 @@ static uint32_t forget_touch(struct prefix_index *ix, uint32_t slot, struct touc
     uint32_t n = 0;
     while (o->blocks > o->cap && n < budget) {
         if (n % ENTRY_BATCH == 0)
-            entries_expect_up(&ix->st, t->leaf, (uint32_t)MIN(ENTRY_BATCH, o->blocks - o->cap));
+            entries_expect_reap(&ix->st, t->leaf, (uint32_t)MIN(ENTRY_BATCH, o->blocks - o->cap));
         if (!t->leaf || !touch_live(ix, slot, t)) { /* the ancestors carry other stamps: other records have them */
             drop_oldest(o);
             return n;
@@ -478,8 +516,7 @@ static uint32_t known_part(const struct prefix_index *ix, const struct prefix_ch
     return lo;
 }
 
-/* The ids of the chain as far as there are entries, from the last one up: neighbours in a chain are neighbours in
- * memory, those in the table are not. */
+/* The ids of the chain as far as there are entries. */
 static struct known climb(struct prefix_index *ix, const struct prefix_chain *c)
 {
     uint32_t id, n = known_part(ix, c, &id);
@@ -487,12 +524,9 @@ static struct known climb(struct prefix_index *ix, const struct prefix_chain *c)
         ix->ids_cap = MAX(c->n, PREFIX_MAX);
         ix->ids = xrealloc(ix->ids, ix->ids_cap * sizeof(ix->ids[0]));
     }
-    for (uint32_t i = n; i-- > 0; id = entries_at(&ix->st, id)->parent) {
-        if (!id)
-            return (struct known){0}; /* one hash in two chains */
-        ix->ids[i] = id;
-    }
-    return (struct known){ix->ids, n};
+    entries_expect_climb(&ix->st, id, n);
+    bool one_chain = entries_climb(&ix->st, id, c->h, n, ix->ids);
+    return (struct known){ix->ids, one_chain ? n : 0};
 }
 
 void prefix_index_touch(struct prefix_index *ix, uint32_t slot, const struct prefix_chain *c, uint32_t now_ds)
