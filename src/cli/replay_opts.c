@@ -18,7 +18,7 @@ struct raw { /* as given */
     uint64_t n_servers, gateways, adapters, adapter_slots, prefill_servers, explain, network, scrape, scrape_late,
         scrape_cost;
     double bandwidth;
-    bool queueing, as_recorded, no_capacity, tell_cached, list;
+    bool queueing, as_recorded, no_capacity, tell_cached, tell_limits, list;
 };
 
 static int usage(const struct cli_command *c, const struct errbuf *e)
@@ -420,6 +420,7 @@ static int fill(struct replay_opts *o, const struct raw *raw, const struct cli_l
     w->spread = !raw->as_recorded;
     w->tell_capacity = !raw->no_capacity;
     w->tell_cached = raw->tell_cached;
+    w->tell_limits = raw->tell_limits;
     w->adapters = (uint32_t)raw->adapters;
     w->adapter_slots = (uint32_t)MAX(raw->adapter_slots, (uint64_t)1);
     w->prefill_servers = (uint32_t)raw->prefill_servers;
@@ -474,6 +475,8 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
          &raw.sched},
         {"no-capacity", 0, NULL, "servers do not tell the size of their KV cache", CLI_FLAG, &raw.no_capacity},
         {"tell-cached", 0, NULL, "answers tell how much of the prompt was cached", CLI_FLAG, &raw.tell_cached},
+        {"tell-limits", 0, NULL, "requests tell the length of their answers (max_tokens), as penstock bench does",
+         CLI_FLAG, &raw.tell_limits},
         {"change", 0, "TIME:SERVER:WHAT", "slow:FACTOR, fail, return, join, no-cache or cache; several times", CLI_LIST,
          &raw.change},
         {"adapters", 0, "N", "requests are for one of N LoRA adapters, the first most often (0)", CLI_U64,

@@ -232,6 +232,7 @@ static void submit(struct gateway *g, struct leg *leg)
     r->prompt_bytes = (uint64_t)(l->input * PROMPT_BYTES_PER_TOKEN);
     r->n_outputs = 1;
     r->streamed = true;
+    r->max_tokens = w->p->tell_limits ? l->output : 0;
     r->flow = 1;
     r->model = w->p->adapters ? w->adapter_names[l->adapter] : 0;
     r->explain = leg->role == 0 && sampled(w, l->index) ? l->explain : NULL;

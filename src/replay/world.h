@@ -61,6 +61,7 @@ struct world_params {
     uint64_t network_us;     /* one way between gateway and server */
     bool tell_capacity;      /* true: a scrape tells the size of the KV cache */
     bool tell_cached;        /* answers tell how much of the prompt was cached */
+    bool tell_limits;        /* requests tell how long their answers may be: as long as they are (max_tokens) */
     double rate;             /* open loop: requests a second; 0 as recorded */
     bool spread; /* arrivals recorded on a grid (fewer than a fifth of the times differ) are spread at random over its
                     cells of 3 s */
