@@ -71,3 +71,26 @@ def test_order_is_compared(script):
     assert script.same_order({"a": 1.0, "b": 1.2}, {"a": 1.0, "b": 1.1})
     assert script.same_order({"a": 1.0, "b": 1.2}, {"a": 1.02, "b": 1.0})
     assert not script.same_order({"a": 1.0, "b": 1.2}, {"a": 1.1, "b": 1.0})
+
+
+def test_noise_is_told(script):
+    """A figure that the replays themselves spread over is marked, not complained of; one beyond two of their standard deviations is."""
+    a = types.SimpleNamespace(within=0.15)
+    said = [0.7, 1.0, 1.3]
+    assert [script.judge(a, got, said, False)[1] for got in (1.1, 1.5, 1.7)] == ["", "~", "!"]
+    assert [script.judge(a, got, [1.0, 1.0, 1.0], False)[1] for got in (1.1, 1.2)] == ["", "!"]
+
+
+def test_replayed_requests_tell_their_limits(script, release_binary, tmp_path):
+    """`penstock bench` asks with max_tokens, so the replay does, too: prefix-cache decides differently, round robin cannot."""
+    load = script.Load("assistants", types.SimpleNamespace(servers=4, time_scale=5))
+    load.write(tmp_path / "load.jsonl", 9, 600, 1)
+
+    def replay(*options):
+        done = subprocess.run([release_binary, "replay", tmp_path / "load.jsonl", "--servers", "4", "--as-recorded", "--policy", "prefix-cache,round-robin", "--json",
+                               "--quiet", *options], capture_output=True, text=True, timeout=60, check=True)
+        return [json.loads(line)["ttft_mean"] for line in done.stdout.splitlines()]
+
+    plain, told = replay(), replay("--tell-limits")
+    assert plain == replay(), "equal runs are equal"
+    assert told[0] != plain[0] and told[1] == plain[1], (plain, told)
