@@ -18,7 +18,7 @@ struct raw { /* as given */
     uint64_t n_servers, gateways, adapters, adapter_slots, prefill_servers, explain, network, scrape, scrape_late,
         scrape_cost;
     double bandwidth;
-    bool queueing, as_recorded, no_capacity, tell_cached, tell_limits, list;
+    bool queueing, as_recorded, no_capacity, tell_cached, tell_limits, list, decisions;
 };
 
 static int usage(const struct cli_command *c, const struct errbuf *e)
@@ -480,6 +480,8 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
         {"change", 0, "TIME:SERVER:WHAT", "slow:FACTOR, fail, return, join, no-cache or cache; several times", CLI_LIST,
          &raw.change},
         {"adapters", 0, "N", "requests are for one of N LoRA adapters, the first most often (0)", CLI_U64,
+        {"decisions", 0, NULL, "only check that the records replay to the decisions that were made live", CLI_FLAG,
+         &raw.decisions},
          &raw.adapters},
         {"adapter-slots", 0, "N", "adapters a server runs at a time (2)", CLI_U64, &raw.adapter_slots},
         {"prefill-servers", 0, "N", "P/D: the first N servers prefill, the others decode (0: off)", CLI_U64,
@@ -495,6 +497,8 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
     };
     const struct cli_command cmd = {"replay TRACE... [OPTION...]",
                                     "Replays recorded or generated loads on simulated servers in virtual time, with "
+    else if (rc == CLI_GO && raw.decisions)
+        rc = replay_decisions(&paths);
                                     "the gateway's own scheduling code or what others "
                                     "do.\nTRACE: a file (Mooncake's form, Azure or BurstGPT CSV, a record of penstock "
                                     "gateway --record; also .gz), or shared_prefix, "

@@ -26,6 +26,8 @@ struct replay_opts {
 /* CLI_GO, or the exit code, after a message. replay_opts_free in every case. */
 int replay_opts_parse(struct replay_opts *o, int argc, char **argv);
 void replay_opts_free(struct replay_opts *o);
+/* --decisions: says what became of each record. 0: all decisions are the same; 1: not; 2: one is no record. */
+int replay_decisions(const struct cli_list *paths);
 /* Blocks an endpoint is believed to hold at most: the product's default amount of text for its own policies, the
  * servers' memory alone for the others. */
 uint64_t replay_index_blocks(const struct replay_opts *o, const struct policy *p, uint32_t block_tokens);

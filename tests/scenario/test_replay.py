@@ -249,7 +249,7 @@ def test_tables_of_others(runs, trace):
         assert one["n"] == 45 and one["hit"] == 0
 
 
-def test_recorded_by_a_gateway(sim, spawn, runs, tmp_path):
+def test_recorded_by_a_gateway(sim, spawn, runs, replay, tmp_path):
     record, ip = tmp_path / "live.record", fresh_ip()
     servers = [sim("--model", "/models/qwen", "--served-model-name", "qwen", "--profile", "h100-qwen3-32b", "--time-scale", "10") for _ in range(2)]
     gw = spawn(Gateway, ["gateway", *[o for s in servers for o in ("--endpoint", s.base)], "--listen", f"{ip}:8080", "--admin", f"{ip}:9090", "--log-format", "json",
@@ -261,6 +261,14 @@ def test_recorded_by_a_gateway(sim, spawn, runs, tmp_path):
     gw.stop()
     one, = runs(record, "--servers", 2)
     assert one["n"] == 36 and one["hit"] > 0.5 and one["failed"] == 0
+    assert " 40 decisions equal, none differs." in replay("--decisions", record).stdout
+    text = record.read_text()
+    changed = tmp_path / "changed.record"
+    changed.write_text(text.replace('"answer":"picked","ep":[', '"answer":"picked","ep":[9'))
+    assert "differ" in replay("--decisions", changed, code=1).stdout
+    changed.write_text("[]\n" + text)
+    assert str(changed) in replay("--decisions", changed, code=2).stderr
+    assert "--record" in replay("--decisions", code=2).stderr
 
 
 # ---- bounds ----
