@@ -93,8 +93,8 @@ static double rate_for(const struct sched *s, int priority)
     return rate_of(&s->drain);
 }
 
-/* Seconds until those before a newcomer are served, at the measured rates; false: not known. before: how many those are, of its priority and higher
- * ones. */
+/* Seconds until those before a newcomer are served, at the measured rates; false: not known. before: how many those
+ * are, of its priority and higher ones. */
 static bool expected_wait(const struct sched *s, const struct sched_req *r, uint64_t before, double *wait_s)
 {
     double all = rate_of(&s->drain);
@@ -109,8 +109,9 @@ static bool expected_wait(const struct sched *s, const struct sched_req *r, uint
 double flow_retry_after(const struct sched *s, const struct sched_req *r)
 {
     double wait_s, done = rate_of(&s->done);
-    uint64_t before = s->newest_first ? queue_n_at_least(s->queue, r->priority) /* not at once: it would be the newest */
-                                      : queue_n_before(s->queue, r->priority, r->flow);
+    uint64_t before = queue_n_before(s->queue, r->priority, r->flow);
+    if (s->newest_first)
+        before = queue_n_at_least(s->queue, r->priority); /* not at once: it would be the newest */
     if (expected_wait(s, r, before, &wait_s))
         return wait_s + 1 / rate_for(s, r->priority);
     return done > 0 ? 1 / done : 0;
