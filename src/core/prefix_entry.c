@@ -15,7 +15,7 @@ static uint64_t mix(const struct entry_store *st, uint64_t hash)
 /* What a table slot keeps of the mixed hash: enough to find the home position again without touching the entry. */
 static uint32_t tag(uint64_t m)
 {
-    return (uint32_t)(m >> 24);
+    return (uint32_t)(m >> 16);
 }
 
 /* Any capacity will do, and entries lie in the order of their tags: to copy a table is to read and write it once. */
@@ -31,7 +31,7 @@ static uint32_t after(uint32_t p, uint32_t cap)
 
 static const struct entry_seg *seg_of(const struct entry_store *st, uint64_t m)
 {
-    return &st->seg[m >> 58];
+    return &st->seg[m >> (64 - ENTRY_SEG_BITS)];
 }
 
 static uint32_t seg_find(const struct entry_store *st, uint64_t hash, uint64_t m)
@@ -151,7 +151,7 @@ static uint32_t distance(uint32_t a, uint32_t b, uint32_t cap)
 static void seg_remove(struct entry_store *st, uint64_t hash, uint32_t id)
 {
     uint64_t m = mix(st, hash);
-    struct entry_seg *g = &st->seg[m >> 58];
+    struct entry_seg *g = &st->seg[m >> (64 - ENTRY_SEG_BITS)];
     uint32_t cap = g->cap, p = home(m, cap);
     while ((uint32_t)g->v[p] != id)
         p = after(p, cap);
@@ -220,9 +220,9 @@ static uint32_t take_id(struct entry_store *st)
 uint32_t entries_get(struct entry_store *st, uint64_t hash, uint32_t parent, bool coarse)
 {
     uint64_t m = mix(st, hash);
-    struct entry_seg *g = &st->seg[m >> 58];
+    struct entry_seg *g = &st->seg[m >> (64 - ENTRY_SEG_BITS)];
     if ((g->n + 1) * 4 > g->cap * 3)
-        seg_resize(st, g, MAX(16u, g->cap + g->cap / 4)); /* small steps: a table is never much larger than needed */
+        seg_resize(st, g, MAX(8u, g->cap + g->cap / 4)); /* small steps: a table is never much larger than needed */
     uint32_t p = home(m, g->cap);
     for (; g->v[p]; p = after(p, g->cap))
         if ((uint32_t)(g->v[p] >> 32) == tag(m) && entries_at(st, (uint32_t)g->v[p])->hash == hash)

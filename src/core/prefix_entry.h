@@ -44,9 +44,8 @@ struct entry {
 };
 static_assert(sizeof(struct entry) == 32, "two to a cache line");
 
-#define ENTRY_SEGS                                                                                                     \
-    64 /* independent hash tables: growing one of them is a short pause, growing one big table is not                  \
-        */
+#define ENTRY_SEG_BITS   7 /* independent hash tables: growing one of them is a short pause, growing one big is not */
+#define ENTRY_SEGS       (1u << ENTRY_SEG_BITS)
 #define ENTRY_CHUNK_BITS 10
 struct entry_seg {
     uint64_t *v; /* 32 bits of the mixed hash << 32 | id; 0 = free; in the order of those bits, but for collisions */

@@ -264,7 +264,7 @@ static uint32_t forget(struct prefix_index *ix, uint32_t slot, uint32_t id)
 
 static bool touch_live(const struct prefix_index *ix, uint32_t slot, const struct touch *t)
 {
-    const uint32_t *stamp = holder_get(entries_at(&ix->st, t->leaf), slot);
+    const uint32_t *stamp = t->leaf ? holder_get(entries_at(&ix->st, t->leaf), slot) : NULL;
     return stamp && (*stamp & STAMP_MASK) == t->stamp;
 }
 
@@ -283,7 +283,7 @@ static uint32_t forget_touch(struct prefix_index *ix, uint32_t slot, struct touc
     while (o->blocks > o->cap && n < budget) {
         if (n % ENTRY_BATCH == 0)
             entries_expect_reap(&ix->st, t->leaf, (uint32_t)MIN(ENTRY_BATCH, o->blocks - o->cap));
-        if (!t->leaf || !touch_live(ix, slot, t)) { /* the ancestors carry other stamps: other records have them */
+        if (!touch_live(ix, slot, t)) { /* the ancestors carry other stamps: other records have them */
             drop_oldest(o);
             return n;
         }
@@ -390,8 +390,9 @@ static void log_compact(struct prefix_index *ix, uint32_t slot)
     struct owner *o = &ix->owners[slot];
     uint32_t kept = 0;
     for (uint32_t i = 0; i < o->log_n; i++) {
-        struct touch t = o->log[(o->log_head + i) % o->log_cap];
-        if (t.leaf && touch_live(ix, slot, &t))
+        struct touch t = *record(o, i);
+        entries_expect_climb(&ix->st, record(o, MIN(i + ENTRY_BATCH, o->log_n - 1))->leaf, 1);
+        if (touch_live(ix, slot, &t))
             o->log[(o->log_head + kept++) % o->log_cap] = t;
     }
     o->log_n = kept;
