@@ -64,7 +64,6 @@ static void add_job(struct replay *rp, const struct replay_load *load, const str
     j->p = o->world;
     j->p.data = &load->data;
     j->p.block_tokens = load->data.block_tokens ? load->data.block_tokens : TRACE_BLOCK;
-    j->p.sched.lru_capacity = replay_index_blocks(o, policy, j->p.block_tokens);
     j->p.policy = policy;
     j->p.rate = rate;
     j->p.users = users;
@@ -208,11 +207,20 @@ static int results(struct replay *rp)
     return rc;
 }
 
+/* What is to be known of a load before its figures are believed. */
+static void notes(const struct replay_opts *o)
+{
+    for (size_t i = 0; i < o->n_loads && !o->quiet; i++)
+        if (*o->loads[i].data.note)
+            fprintf(stderr, "penstock replay: %s: %s\n", o->loads[i].name, o->loads[i].data.note);
+}
+
 int cli_replay(int argc, char **argv)
 {
     struct replay rp = {0};
     int rc = replay_opts_parse(&rp.o, argc, argv);
     if (rc == CLI_GO) {
+        notes(&rp.o);
         plan(&rp);
         run_all(&rp);
         rc = results(&rp);

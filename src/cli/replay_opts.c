@@ -349,16 +349,6 @@ static int take_loads(struct replay_opts *o, const struct cli_list *paths, struc
                          "a trace is needed: a file, or shared_prefix, shared_prefix_low, prefix_repetition, chat.");
 }
 
-uint64_t replay_index_blocks(const struct replay_opts *o, const struct policy *p, uint32_t block_tokens)
-{
-    if (o->index_blocks)
-        return o->index_blocks;
-    bool ours = p->core == SCHED_PREFIX_CACHE || p->core == SCHED_DEFAULT;
-    struct sched_params d;
-    sched_params_init(&d);
-    return ours ? d.lru_capacity * d.block_bytes / (4 * block_tokens) : UINT64_MAX;
-}
-
 static void show_policy(void *ctx, const struct policy *p)
 {
     (void)ctx;
@@ -480,8 +470,6 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
         {"change", 0, "TIME:SERVER:WHAT", "slow:FACTOR, fail, return, join, no-cache or cache; several times", CLI_LIST,
          &raw.change},
         {"adapters", 0, "N", "requests are for one of N LoRA adapters, the first most often (0)", CLI_U64,
-        {"decisions", 0, NULL, "only check that the records replay to the decisions that were made live", CLI_FLAG,
-         &raw.decisions},
          &raw.adapters},
         {"adapter-slots", 0, "N", "adapters a server runs at a time (2)", CLI_U64, &raw.adapter_slots},
         {"prefill-servers", 0, "N", "P/D: the first N servers prefill, the others decode (0: off)", CLI_U64,
@@ -492,13 +480,13 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
         {"html", 0, "FILE", "a page with charts", CLI_STR, &o->html},
         {"threads", 0, "N", "runs at a time (the number of cores)", CLI_U64, &o->threads},
         {"quiet", 'q', NULL, "no progress bar", CLI_FLAG, &o->quiet},
+        {"decisions", 0, NULL, "only check that the records replay to the decisions that were made live", CLI_FLAG,
+         &raw.decisions},
         {"list", 0, NULL, "names of policies and profiles", CLI_FLAG, &raw.list},
         {0},
     };
     const struct cli_command cmd = {"replay TRACE... [OPTION...]",
                                     "Replays recorded or generated loads on simulated servers in virtual time, with "
-    else if (rc == CLI_GO && raw.decisions)
-        rc = replay_decisions(&paths);
                                     "the gateway's own scheduling code or what others "
                                     "do.\nTRACE: a file (Mooncake's form, Azure or BurstGPT CSV, a record of penstock "
                                     "gateway --record; also .gz), or shared_prefix, "
@@ -509,6 +497,8 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
     int rc = cli_parse(&cmd, argc, argv, &paths);
     if (rc == CLI_GO && raw.list)
         rc = list_names();
+    else if (rc == CLI_GO && raw.decisions)
+        rc = replay_decisions(&paths);
     else if (rc == CLI_GO && fill(o, &raw, &paths, &err) < 0)
         rc = usage(&cmd, &err);
     cli_list_free(&paths);

@@ -18,7 +18,7 @@ struct replay_opts {
     size_t n_policies;
     double *rates, *users;
     size_t n_rates, n_users;
-    uint64_t seed, n_seeds, time_us, threads, limit, index_blocks;
+    uint64_t seed, n_seeds, time_us, threads, limit;
     char profile_name[128];
     const char *html;
     bool json, quiet, scrape_given;
@@ -28,8 +28,5 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv);
 void replay_opts_free(struct replay_opts *o);
 /* --decisions: says what became of each record. 0: all decisions are the same; 1: not; 2: one is no record. */
 int replay_decisions(const struct cli_list *paths);
-/* Blocks an endpoint is believed to hold at most: the product's default amount of text for its own policies, the
- * servers' memory alone for the others. */
-uint64_t replay_index_blocks(const struct replay_opts *o, const struct policy *p, uint32_t block_tokens);
 
 #endif

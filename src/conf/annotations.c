@@ -541,6 +541,7 @@ void annotations_apply(const struct object *pool, const struct conf_backend *pre
     limit_depth(&x);
     override_policy(&x);
     switch_queueing(&x);
+    b->sched.lru_by_memory = find_setting(b, ENV "prefix-cache-lru-capacity")->state == SET_DEFAULT;
     for (uint32_t i = 0; i < pool->meta.annotations.n; i++)
         if (ours(pool->meta.annotations.v[i].key) && !in_table(pool->meta.annotations.v[i].key))
             unknown(&x, &pool->meta.annotations.v[i]);

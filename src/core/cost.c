@@ -1,21 +1,25 @@
 /* The cost model: seconds of expected work, linear in what a request needs so that a pick is one pass over a few float
  * arrays.
  *
- *   step   = step_s + decode_s * running + ctx_s * context tokens                       one engine step without prefill
- *   wait   = speed * (prefill ahead + (1 + prefill tokens ahead / budget) * step), or the queue the server reports, if
- * longer own    = speed * (prefill_s * new + quad_s * new * (all - new / 2))                 counted `affinity` times:
- * the others wait too others = speed * out * (decode_s * running + ctx_s * context) / 2                   decoding
- * together slows everybody down kv     = T * f(KV in use + what the request adds) preemption and waiting for memory T
- * is the time an average request holds its memory. (routing-anchors.md, policy `estimate`; scheduling.md 8, "minimal
- * estimator".) */
+ *   step   = step_s + decode_s * running + ctx_s * context tokens           one engine step without prefill
+ *   wait   = prefill ahead + (1 + prefill tokens ahead / budget) * step     or the queue the server reports, if longer
+ *   own    = prefill_s * new + quad_s * new * (all - new / 2)               counted `affinity` times: those who come
+ *                                                                           later wait for it, too
+ *   others = OTHERS_SHARE * requests in flight there * own                  their steps take longer meanwhile
+ *   kv     = T * f(KV in use + what the request adds)                       preemption and waiting for memory; T is the
+ *                                                                           time an average request holds its memory
+ *
+ * Prefill seconds and steps are scaled by what was learnt of the endpoint (learn.c). Sources: routing-anchors.md,
+ * policy `estimate`; the product of work and requests in LMetric (OSDI'26), here as a term of its own so that its
+ * weight can be small; scheduling.md 8, "minimal estimator". The weights were chosen with `penstock replay`. */
 #include "core/sched_int.h"
 #include <math.h>
 
-#define MIN_WAIT_S    0.05 /* a request waiting at a server costs at least this: servers do not queue without need */
-#define MAX_WAIT_S    1.0
-#define MIN_RUNNING   16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
-#define FULL_KV       0.9  /* unless memory is what they wait for */
-#define OTHERS_WEIGHT 0.5
+#define MIN_WAIT_S   0.05 /* a request waiting at a server costs at least this: servers do not queue without need */
+#define MAX_WAIT_S   1.0
+#define MIN_RUNNING  16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
+#define FULL_KV      0.9  /* unless memory is what they wait for */
+#define OTHERS_SHARE 0.12
 #define PREFILL_AT_ONCE                                                                                                \
     8.0 /* queueing: more new requests than this are not sent to a server before it has answered some: it may          \
          * have fewer places than we think, and with one wave per step nobody loses time */
@@ -42,14 +46,24 @@ double work_prefill_s(const struct sched *s, double new_tokens, double tokens)
 
 double ep_kv_tokens(const struct sched *s, const struct ep *e)
 {
-    double kv =
-        e->has_load && e->load.has_blocks && e->load.kv_tokens ? (double)e->load.kv_tokens : (double)s->p.kv_tokens;
-    return MAX(kv, 1.0);
+    if (e->has_load && e->load.has_blocks && e->load.kv_tokens)
+        return (double)e->load.kv_tokens;
+    return MAX(e->kv_belief > 0 ? e->kv_belief : (double)s->p.kv_tokens, 1.0);
 }
 
-double ep_speed(const struct ep *e)
+static double late(const struct ep *e) /* beyond what is believed anyway */
 {
-    return MAX(e->speed, e->late);
+    return MAX(1.0, e->late / MAX(e->speed, 1.0));
+}
+
+double ep_prefill(const struct ep *e)
+{
+    return e->prefill * late(e);
+}
+
+double ep_step(const struct ep *e)
+{
+    return e->step * late(e);
 }
 
 static bool load_valid(const struct ep *e)
@@ -90,8 +104,8 @@ static double others_running(const struct ep *e)
     return MAX(e->others_running * e->decay, (double)e->remote.decoding);
 }
 
-struct state { /* of an endpoint, at speed 1 */
-    double ahead_s, ahead_tokens, step, drag, queue_s;
+struct state { /* of an endpoint, in seconds of the prior */
+    double ahead_s, ahead_tokens, step, queue_s, all;
 };
 
 static struct state state_of(const struct sched *s, const struct ep *e)
@@ -102,9 +116,9 @@ static struct state state_of(const struct sched *s, const struct ep *e)
     double context = e->own.context + running * s->mean_tokens;
     struct state st = {
         .ahead_s = e->own.pending_s + MAX(e->remote.pending_s, waiting * s->mean_prefill_s),
-        .ahead_tokens = e->own.pending_tokens + waiting * s->mean_tokens,
+        .ahead_tokens = e->own.pending_tokens + MAX(e->remote.pending_tokens, waiting * s->mean_tokens),
         .step = p->step_s + p->decode_s * decoding + p->ctx_s * context,
-        .drag = p->decode_s * all + p->ctx_s * (context + (all - decoding) * s->mean_tokens),
+        .all = all,
     };
     double slot_s = s->mean_output * st.step / MAX(e->load.running, MIN_RUNNING); /* until one of the running ends */
     if (e->load.running <= 0)
@@ -115,13 +129,13 @@ static struct state state_of(const struct sched *s, const struct ep *e)
 
 static double wait_s(const struct sched *s, const struct ep *e, const struct state *st)
 {
-    double work = st->ahead_s + (1 + st->ahead_tokens / (double)s->p.step_tokens) * st->step;
-    return ep_speed(e) * MAX(work, st->queue_s + st->step);
+    double steps = (1 + st->ahead_tokens / (double)s->p.step_tokens) * st->step;
+    return MAX(ep_prefill(e) * st->ahead_s + ep_step(e) * steps, ep_step(e) * (st->queue_s + st->step));
 }
 
 static double hold_s(const struct sched *s)
 {
-    return MIN(10.0, MAX(0.5, s->mean_output * s->p.step_s));
+    return MIN(10.0, MAX(0.5, s->mean_output * s->p.step_s * s->step_factor));
 }
 
 /* Expected loss, in units of hold_s, at KV use u after admission: nothing to speak of at half, half a holding time at 1
@@ -151,14 +165,13 @@ void cost_update(struct sched *s, uint32_t slot)
     c->order[slot] = (uint64_t)MIN(e->own.inflight, (1u << 24) - 1) << 40 | (e->last_pick & ((1ull << 40) - 1));
     if (!ep_usable(e)) {
         c->base[slot] = INFINITY;
-        c->own_w[slot] = c->tok_s[slot] = c->out_s[slot] = c->kv_use[slot] = c->kv_inv[slot] = 0;
+        c->own_w[slot] = c->tok_s[slot] = c->kv_use[slot] = c->kv_inv[slot] = 0;
         return;
     }
     struct state st = state_of(s, e);
     c->base[slot] = (float)(wait_s(s, e, &st) + e->extra_s);
-    c->own_w[slot] = (float)(ep_speed(e) * s->p.affinity);
-    c->tok_s[slot] = (float)(ep_speed(e) * st.step / (double)s->p.step_tokens);
-    c->out_s[slot] = (float)(ep_speed(e) * OTHERS_WEIGHT * st.drag);
+    c->own_w[slot] = (float)(ep_prefill(e) * (s->p.affinity + OTHERS_SHARE * st.all));
+    c->tok_s[slot] = (float)(ep_step(e) * st.step / (double)s->p.step_tokens);
     c->kv_use[slot] = (float)ep_kv_use(s, e);
     c->kv_inv[slot] = (float)(1 / ep_kv_tokens(s, e));
 }
@@ -166,20 +179,18 @@ void cost_update(struct sched *s, uint32_t slot)
 void cost_scan(struct sched *s, const struct work *w)
 {
     const struct scan *c = &s->scan;
-    const float *restrict base = c->base, *restrict own_w = c->own_w, *restrict tok_s = c->tok_s,
-                          *restrict out_s = c->out_s;
+    const float *restrict base = c->base, *restrict own_w = c->own_w, *restrict tok_s = c->tok_s;
     const float *restrict kv_use = c->kv_use, *restrict kv_inv = c->kv_inv;
     float *restrict cost = c->cost;
     float own = (float)work_prefill_s(s, w->tokens, w->tokens), hold = (float)hold_s(s);
-    float tokens = (float)w->tokens, out = (float)w->out, need = tokens + out / 2;
+    float tokens = (float)w->tokens, need = tokens + (float)w->out / 2;
     for (uint32_t i = 0; i < s->n_slots; i++) { /* the same as cost_of with nothing cached, written to vectorise */
         float u = kv_use[i] + need * kv_inv[i], x = 2 * u - 1, over = 4 * (u - 1), low = u < 1 ? u : 1;
         x = x > 0 ? x : 0;
         x = x < 1 ? x : 1;
         over = over > 0 ? over : 0;
         over = over < 2.5f ? over : 2.5f;
-        cost[i] = base[i] + own * own_w[i] + tokens * tok_s[i] + out * out_s[i] +
-                  hold * (0.002f * low + 0.5f * x * x * x * x + over);
+        cost[i] = base[i] + own * own_w[i] + tokens * tok_s[i] + hold * (0.002f * low + 0.5f * x * x * x * x + over);
     }
 }
 
@@ -188,9 +199,9 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
     const struct ep *e = &s->eps[slot];
     struct state st = state_of(s, e);
     double fresh = MAX(1.0, w->tokens - cached);
-    double wait = wait_s(s, e, &st) + ep_speed(e) * st.step * fresh / (double)s->p.step_tokens;
-    double prefill = ep_speed(e) * work_prefill_s(s, fresh, w->tokens);
-    double others = ep_speed(e) * OTHERS_WEIGHT * st.drag * w->out;
+    double wait = wait_s(s, e, &st) + ep_step(e) * st.step * fresh / (double)s->p.step_tokens;
+    double prefill = ep_prefill(e) * work_prefill_s(s, fresh, w->tokens);
+    double others = OTHERS_SHARE * st.all * prefill;
     double kv = hold_s(s) * kv_loss(ep_kv_use(s, e) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
     double total = wait + s->p.affinity * prefill + others + kv + e->extra_s;
     if (out) {
@@ -209,6 +220,16 @@ double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, dou
     struct sched_cost c;
     cost_of(s, slot, w, cached, &c);
     return c.wait_s + c.prefill_s;
+}
+
+void cost_raw(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_req *r)
+{
+    const struct ep *e = &s->eps[slot];
+    struct state st = state_of(s, e);
+    double fresh = MAX(1.0, w->tokens - cached), own = work_prefill_s(s, fresh, w->tokens);
+    r->raw_prefill_s = st.ahead_s + own;
+    r->raw_step_s = MAX((1 + (st.ahead_tokens + fresh) / (double)s->p.step_tokens) * st.step, st.queue_s + st.step);
+    r->raw_saved_s = work_prefill_s(s, w->tokens, w->tokens) - own;
 }
 
 /* Of ours without a first token: those beyond what the server takes into its next step. */

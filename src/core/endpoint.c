@@ -30,8 +30,8 @@ static void grow(struct sched *s)
     uint32_t cap = s->cap_slots ? s->cap_slots * 2 : 16;
     s->eps = xrealloc(s->eps, cap * sizeof(s->eps[0]));
     memset(s->eps + s->cap_slots, 0, (cap - s->cap_slots) * sizeof(s->eps[0]));
-    float **columns[] = {&s->scan.base,   &s->scan.own_w,  &s->scan.tok_s, &s->scan.out_s,
-                         &s->scan.kv_use, &s->scan.kv_inv, &s->scan.cost,  &s->scan.full};
+    float **columns[] = {&s->scan.base,   &s->scan.own_w, &s->scan.tok_s, &s->scan.kv_use,
+                         &s->scan.kv_inv, &s->scan.cost,  &s->scan.full};
     for (size_t i = 0; i < ARRAY_LEN(columns); i++)
         grow_column(columns[i], cap);
     s->scan.order = xrealloc(s->scan.order, cap * sizeof(s->scan.order[0]));
@@ -63,6 +63,8 @@ struct ep_ref sched_ep_add(struct sched *s, void *user, bool wait_probe, uint64_
                      .user = user,
                      .waiting = e->waiting,
                      .speed = 1,
+                     .prefill = 1,
+                     .step = 1,
                      .late = 1,
                      .cap_belief = 1};
     e->hist_at = now_us / HIST_SLOT_US;
@@ -170,6 +172,7 @@ void sched_ep_load(struct sched *s, struct ep_ref ref, const struct ep_load *l, 
     e->others_waiting = MIN(others, e->load.waiting);
     e->others_running = others - e->others_waiting;
     e->decay = others_decay(s, e);
+    learn_capacity(s, ref.slot);
     prefix_index_set_cap(s->index, ref.slot, index_cap(s, e));
     lora_scraped(s, ref.slot);
     cost_update(s, ref.slot);
@@ -281,7 +284,7 @@ void ep_refresh(struct sched *s, uint32_t slot)
         lora_stale(s, slot);
     if (e->remote_us + REMOTE_LOST_US < s->now_us)
         e->remote = (struct ledger){0};
-    e->speed = learn_speed_of(s, e);
+    learn_factors(s, e);
     health_refresh(s, slot);
     prefix_index_set_cap(s->index, slot, index_cap(s, e));
     cost_update(s, slot);
@@ -319,6 +322,7 @@ void ep_refresh_all(struct sched *s, uint64_t now_us)
     ledger_overdue(s);
     lora_refresh(s);
     s->explore_slot = NO_SLOT;
+    s->step_factor = exp(learn_pool_step(s));
     for (uint32_t i = 0; i < s->n_slots; i++) {
         ep_refresh(s, i);
         if (learn_due(s, &s->eps[i]))

@@ -17,6 +17,7 @@ void event_emit(struct sched *s, enum sched_event_type type, uint32_t slot, cons
         ev.prefill_s =
             r->state == REQ_PENDING ? r->prefill_s : 0; /* EV_RELEASE: 0 says that the first token was seen */
         ev.tokens = r->tokens;
+        ev.new_tokens = r->uncached_tokens;
         ev.out_tokens = r->out_tokens;
         ev.hashes = r->hashes;
         ev.stream_bytes = r->d.stream_bytes;
@@ -35,8 +36,8 @@ static void remote_reserve(struct ledger *l, const struct sched_event *ev)
     l->inflight++;
     l->unanswered++;
     l->pending_s += ev->prefill_s;
-    l->pending_tokens += ev->tokens;
-    l->mem += ev->tokens + ev->out_tokens / 2;
+    l->pending_tokens += ev->new_tokens;
+    l->mem += ev->new_tokens + ev->out_tokens / 2;
     l->out += ev->out_tokens;
 }
 
@@ -45,7 +46,7 @@ static void remote_answered(struct ledger *l, const struct sched_event *ev)
     l->unanswered -= l->unanswered > 0;
     l->decoding++;
     l->pending_s = less(l->pending_s, ev->prefill_s);
-    l->pending_tokens = less(l->pending_tokens, ev->tokens);
+    l->pending_tokens = less(l->pending_tokens, ev->new_tokens);
     l->context += ev->tokens;
 }
 
@@ -57,7 +58,7 @@ static void remote_release(struct ledger *l, const struct sched_event *ev)
     l->decoding -= l->decoding > 0;
     l->context = less(l->context, ev->tokens);
     l->inflight -= l->inflight > 0;
-    l->mem = less(l->mem, ev->tokens + ev->out_tokens / 2);
+    l->mem = less(l->mem, ev->new_tokens + ev->out_tokens / 2);
     l->out = less(l->out, ev->out_tokens);
     if (!l->inflight)
         *l = (struct ledger){0};
@@ -74,7 +75,9 @@ static void apply_insert(struct sched *s, const struct sched_event *ev, uint32_t
     if (!c.n)
         return;
     if (ev->type == EV_INSERT)
-        prefix_index_insert(s->index, slot, &c, (uint32_t)(s->now_us / 100000), &stamp);
+        prefix_index_insert(s->index, slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US), &stamp);
+    else if (ev->type == EV_TOUCH)
+        prefix_index_touch(s->index, slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US));
     else
         prefix_index_trim(s->index, slot, &c, ev->n_kept);
 }
@@ -99,6 +102,7 @@ void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref lo
         break;
     case EV_INSERT:
     case EV_ROLLBACK:
+    case EV_TOUCH:
         apply_insert(s, ev, local.slot);
         break;
     case EV_EJECT:

@@ -1,11 +1,16 @@
-/* What the answers teach: relative speed of the endpoints, bytes per token, length of answers, how much the caches
- * keep. */
+/* What the answers teach: how fast the endpoints prefill and decode, bytes per token, length of answers, how much the
+ * caches keep and hold.
+ *
+ * Speed is two factors on the prior's seconds, so that other hardware than the prior's is known after some answers: of
+ * prefill work, from the times to the first token of prompts that were not cached; of steps, from the gaps between
+ * tokens. The pool's mean is absolute; an endpoint has its own deviation from it, which fades when it is not seen. */
 #include "core/sched_int.h"
 #include <math.h>
 
 #define SPEED_MIN        0.2
 #define SPEED_MAX        8.0
-#define SPEED_NOISE      0.25 /* of the logarithm: differences below are taken as jitter */
+#define NOISE_MIN        0.05 /* of the logarithm: differences below are taken as jitter, */
+#define NOISE_ERRORS     5.0  /* and those below so many standard errors */
 #define SPEED_DECAY_S    60.0
 #define EXPLORE_SPEED    1.3
 #define EXPLORE_AFTER_US 1000000
@@ -16,9 +21,16 @@
 #define POOL_CLIP        0.5 /* one slow endpoint must not pull what the pool takes as normal */
 #define LATE_SAMPLES     4
 #define GAP_SAMPLES      4
-#define CACHE_DOUBT                                                                                                    \
-    0.4 /* first tokens also tell a warm cache from a cold one, token gaps only the speed: the gaps bound them */
-#define GAP_TOKENS 8 /* shorter answers say little about token gaps */
+#define PREFILL_SHARE    0.3 /* of a time to the first token: with less the steps in it say more */
+#define HIT_SHARE        0.5 /* of the prompt believed cached: whether it was decides its time, not the speed */
+#define SURPRISE_S       0.1 /* so much longer than a hit takes is no jitter, */
+#define SURPRISE_HITS    4.0 /* nor what lies ahead of it, when it saves so many times what it needs, */
+#define SURPRISE         0.8 /* and so much of the saving has to be missing */
+#define FACTOR_MAX       20.0
+#define PRIOR_SAMPLES    3.0 /* the prior counts as so many */
+#define CAPACITY_GAIN    0.3
+#define LEAST_USE        0.02 /* of the KV cache: below it rounding says more */
+#define GAP_TOKENS       8    /* shorter answers say little about token gaps */
 
 static double clamp(double v, double lo, double hi)
 {
@@ -51,30 +63,72 @@ static void observe(struct sched *s, uint32_t slot, enum learn_kind kind, double
         pool->log += POOL_GAIN * clamp(x - pool->log, -POOL_CLIP, POOL_CLIP);
     pool->n += pool->n < 1000;
     double from = mine->n ? mine->log : pool->log; /* the first sample alone decides nothing */
+    pool->var += MAX(1.0 / (pool->n + 1.0), POOL_GAIN) * ((x - from) * (x - from) - pool->var);
     double gain = x < from - RECOVERED ? RECOVERED_GAIN : EP_GAIN;
     mine->log = from + MAX(1.0 / (mine->n + 2.0), gain) * (x - from);
     mine->n += mine->n < 1000;
     e->seen_us = s->now_us;
-    e->speed = learn_speed_of(s, e);
+    learn_factors(s, e);
     cost_update(s, slot);
 }
 
-double learn_speed_of(const struct sched *s, const struct ep *e)
+struct deviation { /* of an endpoint from its pool */
+    double log;
+    uint32_t n;
+};
+
+/* What jitter alone would give is taken off: a few times the error of a mean that remembers about 2 / EP_GAIN samples.
+ */
+static double beyond_noise(double x, double var)
 {
-    double sum = 0, weight = 0, gap = e->seen[LEARN_GAP].log - s->pool[LEARN_GAP].log;
-    for (int i = 0; i < LEARN_KINDS; i++) {
-        double w = MIN(e->seen[i].n, 8u), x = e->seen[i].log - s->pool[i].log;
-        if (i == LEARN_TTFT && e->seen[LEARN_GAP].n >= GAP_SAMPLES)
-            x = clamp(x, gap - CACHE_DOUBT, gap + CACHE_DOUBT);
-        sum += w * x;
-        weight += w;
-    }
-    if (!s->p.learn_speed || weight <= 0 || s->n_used < 2)
-        return 1;
+    double noise = MAX(NOISE_MIN, NOISE_ERRORS * sqrt(var * EP_GAIN / (2 - EP_GAIN)));
+    return x > noise ? x - noise : x < -noise ? x + noise : 0;
+}
+
+static struct deviation deviation(const struct sched *s, const struct ep *e, enum learn_kind k)
+{
     double age = s->now_us > e->seen_us ? (double)(s->now_us - e->seen_us) / SEC : 0;
-    double x = sum / weight * exp(-age / SPEED_DECAY_S);
-    x = x > SPEED_NOISE ? x - SPEED_NOISE : x < -SPEED_NOISE ? x + SPEED_NOISE : 0;
-    return clamp(exp(x), SPEED_MIN, SPEED_MAX);
+    double x = (e->seen[k].log - s->pool[k].log) * exp(-age / SPEED_DECAY_S);
+    return (struct deviation){clamp(beyond_noise(x, s->pool[k].var), log(SPEED_MIN), log(SPEED_MAX)), e->seen[k].n};
+}
+
+static double pool_log(const struct sched *s, enum learn_kind kind)
+{
+    double n = s->pool[kind].n;
+    return clamp(s->pool[kind].log * n / (n + PRIOR_SAMPLES), -log(FACTOR_MAX), log(FACTOR_MAX));
+}
+
+/* Steps: from the gaps, or from whole answers where none are streamed. */
+double learn_pool_step(const struct sched *s)
+{
+    if (!s->p.learn_speed)
+        return 0;
+    if (s->pool[LEARN_GAP].n || s->pool[LEARN_TOTAL].n)
+        return pool_log(s, s->pool[LEARN_GAP].n ? LEARN_GAP : LEARN_TOTAL);
+    return pool_log(s, LEARN_TTFT);
+}
+
+static double pool_prefill(const struct sched *s)
+{
+    if (!s->p.learn_speed)
+        return 0;
+    return s->pool[LEARN_TTFT].n ? pool_log(s, LEARN_TTFT) : learn_pool_step(s);
+}
+
+void learn_factors(const struct sched *s, struct ep *e)
+{
+    struct deviation step = {0, 0}, prefill = {0, 0};
+    if (s->p.learn_speed && s->n_used > 1) {
+        step = deviation(s, e, e->seen[LEARN_GAP].n >= GAP_SAMPLES ? LEARN_GAP : LEARN_TOTAL);
+        prefill = deviation(s, e, LEARN_TTFT);
+        if (!prefill.n)
+            prefill = step;
+        if (!step.n)
+            step = prefill;
+    }
+    e->prefill = exp(pool_prefill(s) + prefill.log);
+    e->step = exp(learn_pool_step(s) + step.log);
+    e->speed = exp((prefill.log + step.log) / 2);
 }
 
 /* A request that is not answered yet bounds the speed as well. Whole answers count only where their length is bounded.
@@ -84,11 +138,12 @@ double learn_late(const struct sched *s, const struct ep *e)
     if (!s->p.learn_speed || list_empty(e->waiting))
         return 0;
     const struct sched_req *r = CONTAINER_OF(e->waiting->next, struct sched_req, link);
-    const struct estimate *pool = &s->pool[r->streamed ? LEARN_TTFT : LEARN_TOTAL];
-    if (r->lora_cold || pool->n < LATE_SAMPLES || (!r->streamed && !r->max_tokens))
+    if (r->lora_cold || s->pool[r->streamed ? LEARN_TTFT : LEARN_TOTAL].n < LATE_SAMPLES ||
+        (!r->streamed && !r->max_tokens))
         return 0;
-    double expected = r->raw_ttft_s + (r->streamed ? 0 : (double)r->max_tokens * step_now(s, e));
-    return MIN(SPEED_MAX, (double)(s->now_us - r->picked_us) / SEC / (exp(pool->log) * expected));
+    double steps = r->raw_step_s + (r->streamed ? 0 : (double)r->max_tokens * step_now(s, e));
+    double expected = exp(pool_prefill(s)) * r->raw_prefill_s + exp(learn_pool_step(s)) * steps;
+    return MIN(SPEED_MAX, (double)(s->now_us - r->picked_us) / SEC / MAX(expected, 1e-4));
 }
 
 bool learn_due(const struct sched *s, const struct ep *e)
@@ -101,13 +156,55 @@ void learn_forget(struct ep *e)
 {
     for (int i = 0; i < LEARN_KINDS; i++)
         e->seen[i] = (struct estimate){0};
-    e->speed = 1;
 }
 
-void learn_first(struct sched *s, uint32_t slot, const struct sched_req *r)
+static void believe_less(struct sched *s, uint32_t slot, struct sched_req *r, double found)
 {
-    if (r->streamed && !r->lora_cold) /* an adapter that had to come says nothing about the speed */
-        observe(s, slot, LEARN_TTFT, (double)(s->now_us - r->picked_us) / SEC, r->raw_ttft_s);
+    struct ep *e = &s->eps[slot];
+    e->cap_belief = MAX(0.25, e->cap_belief * 0.95);
+    prefix_index_set_cap(s->index, slot, index_cap(s, e));
+    if (++e->cache_misses < 2)
+        return;
+    uint32_t keep = 0;
+    while (keep < r->hashes->n && (double)prefix_bytes(r->hashes, keep + 1) <= found * (double)r->d.stream_bytes)
+        keep++;
+    struct prefix_chain c = {r->hashes->h, r->hashes->n, r->hashes->n_fine, r->d.stream_bytes};
+    prefix_index_trim(s->index, slot, &c, keep);
+    r->n_kept = keep;
+    event_emit(s, EV_ROLLBACK, slot, r);
+}
+
+static void believe_more(struct ep *e)
+{
+    e->cache_misses = 0;
+    e->cap_belief = MIN(1.0, e->cap_belief + 0.02);
+}
+
+/* Where answers do not tell: a first token that comes as late as if nothing had been cached says so. */
+static void learn_hit(struct sched *s, uint32_t slot, struct sched_req *r, bool hit)
+{
+    if (hit)
+        believe_more(&s->eps[slot]);
+    else if (r->insert_stamp && r->hashes)
+        believe_less(s, slot, r, 0);
+}
+
+void learn_first(struct sched *s, uint32_t slot, struct sched_req *r)
+{
+    struct ep *e = &s->eps[slot];
+    if (!s->p.learn_speed || !r->streamed ||
+        r->lora_cold) /* an adapter that had to come says nothing about the speed */
+        return;
+    double seen = (double)(s->now_us - r->picked_us) / SEC, steps = e->step * r->raw_step_s;
+    if (r->matched_tokens > HIT_SHARE * r->tokens) {
+        double hit = e->prefill * r->raw_prefill_s + steps, saved = e->prefill * r->raw_saved_s;
+        if (!s->tells_cached && saved > SURPRISE_S && saved > SURPRISE_HITS * hit)
+            learn_hit(s, slot, r, seen < hit + SURPRISE * saved);
+    } else if (r->raw_prefill_s > PREFILL_SHARE * (r->raw_prefill_s + r->raw_step_s)) {
+        observe(s, slot, LEARN_TTFT, MAX(seen - steps, seen / 5), r->raw_prefill_s);
+    } else {
+        observe(s, slot, LEARN_TOTAL, MAX(seen - e->prefill * r->raw_prefill_s, seen / 5), r->raw_step_s);
+    }
 }
 
 static void learn_bytes_per_token(struct sched *s, const struct sched_req *r, const struct sched_usage *u)
@@ -115,7 +212,9 @@ static void learn_bytes_per_token(struct sched *s, const struct sched_req *r, co
     if (!r->prompt_bytes || r->n_media || u->prompt_tokens <= r->prompt_token_ids)
         return;
     double tokens = (double)(u->prompt_tokens - r->prompt_token_ids);
-    double gain = MIN(0.2, tokens / 5000); /* by size: a chat template's own tokens distort short prompts */
+    double gain = MIN(MAX(0.2, 1.0 / (s->n_usages + 1)),
+                      tokens / 5000); /* by size: a chat template's own tokens distort short prompts */
+    s->n_usages += s->n_usages < 1000;
     s->bytes_per_token += gain * (clamp((double)r->prompt_bytes / tokens, 0.5, 16) - s->bytes_per_token);
 }
 
@@ -131,7 +230,8 @@ void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, con
     if (!r->streamed && r->lora_cold)
         return;
     if (!r->streamed)
-        observe(s, slot, LEARN_TOTAL, total, r->raw_ttft_s + each * step);
+        observe(s, slot, LEARN_TOTAL, MAX(total - e->prefill * r->raw_prefill_s, total / 5),
+                r->raw_step_s + each * step);
     else if (r->first_us && each >= GAP_TOKENS)
         observe(s, slot, LEARN_GAP, (total - first) / (each - 1), step);
 }
@@ -142,25 +242,42 @@ void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, con
  * we believe old there that is wrong: believe in a smaller cache. Again and again on one endpoint: it caches hardly at
  * all, trim the prompt too. Requests that share a prefix and run side by side miss as well, so each miss counts little.
  */
-void learn_cache(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u)
+void learn_cache(struct sched *s, uint32_t slot, struct sched_req *r, const struct sched_usage *u)
 {
-    struct ep *e = &s->eps[slot];
     double believed = r->matched_tokens / r->tokens;
     double found = (double)u->cached_tokens / MAX(1.0, (double)u->prompt_tokens);
+    s->tells_cached |= u->has_cached;
     if (!u->has_cached || !u->prompt_tokens || r->matched_tokens < 32)
         return;
-    if (found >= believed / 2) {
-        e->cache_misses = 0;
-        e->cap_belief = MIN(1.0, e->cap_belief + 0.02);
+    if (found >= believed / 2)
+        believe_more(&s->eps[slot]);
+    else
+        believe_less(s, slot, r, found);
+}
+
+/* ---- KV capacity ----
+ *
+ * The share in use that a server reports, with only ours there, lies between two sums of ours: what only one request
+ * holds, and what all hold with every shared prefix counted each time. Where the capacity is not told, that bounds it.
+ * Where it is told, it bounds how many tokens our prompts are, until the first answers say so: once, since what is in
+ * flight keeps its first estimate. */
+void learn_capacity(struct sched *s, uint32_t slot)
+{
+    struct ep *e = &s->eps[slot];
+    bool told = e->load.has_blocks && e->load.kv_tokens;
+    if (!s->p.learn_speed || (told && (s->n_usages || s->bytes_guessed)) || !e->load.has_kv ||
+        e->load.kv_frac < LEAST_USE || e->others_waiting + e->others_running > 0.5 || e->remote.inflight)
         return;
+    double all = e->own.context + e->own.pending_tokens + (double)e->own.decoding * s->mean_output / 2;
+    double least = e->held_at_load / e->load.kv_frac, most = all / e->load.kv_frac, now = ep_kv_tokens(s, e);
+    double to = now < least ? least : now > most ? most : now;
+    if (to <= 0 || e->held_at_load <= 0)
+        return;
+    if (told) {
+        s->bytes_per_token = clamp(s->bytes_per_token * to / now, 0.5, 16);
+        s->bytes_guessed = true;
+    } else {
+        e->kv_belief = now * pow(to / now, e->kv_belief > 0 ? CAPACITY_GAIN : 1);
+        prefix_index_set_cap(s->index, slot, index_cap(s, e));
     }
-    e->cap_belief = MAX(0.25, e->cap_belief * 0.95);
-    prefix_index_set_cap(s->index, slot, index_cap(s, e));
-    if (++e->cache_misses < 2)
-        return;
-    uint32_t keep = 0;
-    while (keep < r->hashes->n && (double)prefix_bytes(r->hashes, keep + 1) <= found * (double)r->d.stream_bytes)
-        keep++;
-    struct prefix_chain c = {r->hashes->h, r->hashes->n, r->hashes->n_fine, r->d.stream_bytes};
-    prefix_index_trim(s->index, slot, &c, keep);
 }

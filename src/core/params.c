@@ -10,6 +10,7 @@ void sched_params_init(struct sched_params *p)
         .max_blocks = 128,
         .deep = true,
         .lru_capacity = 50000,
+        .lru_by_memory = true,
         .step_s = 15e-3,
         .prefill_s = 75e-6,
         .quad_s = 4.2e-9,

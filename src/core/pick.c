@@ -3,11 +3,10 @@
 #include <math.h>
 #include <string.h>
 
-#define TIE_SHARE         0.05 /* PREFIX_CACHE: costs this close to the least are a tie ... */
+#define TIE_SHARE         0.02 /* PREFIX_CACHE: costs this close to the least, or within the tie band, are a tie; who holds */
+#define HOLD_SHARE        0.05 /* the prompt or its conversation keeps it up to here */
 #define DEFAULT_TIE_SHARE 0.10 /* DEFAULT: ... and here, or within half a millisecond */
 #define DEFAULT_TIE_S     0.0005
-#define HOLD_BANDS        4.0  /* a strong holder keeps its prompt up to this many tie bands above the least ... */
-#define HOLD_PROMPTS      8.0  /* ... or a queue of this many prompts of the same size, if that is less */
 #define STRONG_SHARE      0.75 /* of the prompt: a match that covers this much always counts as the same prefix */
 #define HALF              0.5
 #define TEMPLATE_BRANCHES 3 /* from here on prompts went so many ways that the match is a template, no conversation */
@@ -195,11 +194,14 @@ static bool strong(const struct sched *s, const struct pick *k, uint32_t slot, u
     return share >= HALF || prefix_index_terminal(s->index, last, slot);
 }
 
-/* How far above the least cost an endpoint keeps what is its own. */
-static float hold_limit(const struct sched *s, const struct pick *k, double band)
+static float tie_limit(const struct sched *s, const struct pick *k)
 {
-    double full = work_prefill_s(s, k->w.tokens, k->w.tokens);
-    return k->least + (float)MAX(band, MIN(HOLD_BANDS * s->p.tie_band_s, s->p.tie_band_s + HOLD_PROMPTS * full));
+    return k->least + (float)MAX(s->p.tie_band_s, TIE_SHARE * (double)k->least);
+}
+
+static float hold_limit(const struct sched *s, const struct pick *k)
+{
+    return k->least + (float)MAX(s->p.tie_band_s, HOLD_SHARE * (double)k->least);
 }
 
 /* The endpoint that answered the latest earlier turn of this very conversation, as the ends of messages tell. */
@@ -274,11 +276,10 @@ static void choose_by_policy(struct sched *s, struct pick *k)
         choose_in_turn(s, k, k->least * (float)(1 + DEFAULT_TIE_SHARE) + (float)DEFAULT_TIE_S);
         return;
     }
-    double band = MAX(s->p.tie_band_s, TIE_SHARE * (double)k->least);
-    float limit = hold_limit(s, k, band);
+    float limit = hold_limit(s, k);
     if (choose_session(s, k, limit) || (k->match && k->match->n && choose_holder(s, k, limit)))
         return;
-    choose_least_owned(s, k, k->least + (float)band);
+    choose_least_owned(s, k, tie_limit(s, k));
 }
 
 /* ---- special cases ---- */
@@ -324,7 +325,7 @@ static void reserve(struct sched *s, struct pick *k)
 {
     struct sched_req *r = k->r;
     struct ep *e = &s->eps[k->slot];
-    double cached = pick_cached(s, k, k->slot), scale = s->pool[LEARN_TTFT].n ? exp(s->pool[LEARN_TTFT].log) : 1;
+    double cached = pick_cached(s, k, k->slot);
     double ttft = cost_ttft(s, k->slot, &k->w, cached);
     uint32_t len = pick_matched(s, k, k->slot);
     r->d = (struct sched_decision){
@@ -334,7 +335,7 @@ static void reserve(struct sched *s, struct pick *k)
         .matched_bytes = len ? prefix_bytes(r->hashes, len) : 0,
         .stream_bytes = (uint64_t)k->w.stream_bytes,
         .cost_s = cost_of(s, k->slot, &k->w, cached, NULL) + lora_cost(s, k, k->slot),
-        .ttft_s = ttft * scale + lora_cost(s, k, k->slot),
+        .ttft_s = ttft + lora_cost(s, k, k->slot),
         .n_candidates = k->n,
     };
     r->tokens = k->w.tokens;
@@ -342,7 +343,7 @@ static void reserve(struct sched *s, struct pick *k)
     r->uncached_tokens = MAX(1.0, k->w.tokens - cached);
     r->out_tokens = k->w.out;
     r->prefill_s = work_prefill_s(s, r->uncached_tokens, r->tokens);
-    r->raw_ttft_s = ttft / ep_speed(e);
+    cost_raw(s, k->slot, &k->w, cached, r);
     r->lora_cold = k->lora && k->lora[k->slot] > LORA_HELD;
     r->picked_us = s->now_us;
     r->first_us = 0;
@@ -396,7 +397,7 @@ bool pick_full_holder(struct sched *s, struct sched_req *r, uint32_t *slot)
     compute(s, &k);
     if (!k.n || choose_pinned(s, &k)) /* where it must go is no choice of its own */
         return false;
-    float limit = hold_limit(s, &k, MAX(s->p.tie_band_s, TIE_SHARE * (double)k.least));
+    float limit = hold_limit(s, &k);
     if (!choose_session(s, &k, limit) && !(k.match && k.match->n && choose_holder(s, &k, limit)))
         return false;
     *slot = k.slot;

@@ -31,6 +31,7 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     s->mean_tokens = 500;
     s->mean_prefill_s = work_prefill_s(s, s->mean_tokens, s->mean_tokens);
     s->explore_slot = NO_SLOT;
+    s->step_factor = 1;
     baseline_switch(s);
     flow_params(s, false);
     return s;
@@ -50,7 +51,7 @@ void sched_free(struct sched *s)
         free(s->columns[i].lora);
     }
     struct scan *c = &s->scan;
-    float *v[] = {c->base, c->own_w, c->tok_s, c->out_s, c->kv_use, c->kv_inv, c->cost, c->full};
+    float *v[] = {c->base, c->own_w, c->tok_s, c->kv_use, c->kv_inv, c->cost, c->full};
     for (size_t i = 0; i < ARRAY_LEN(v); i++)
         free(v[i]);
     free(c->order);
@@ -98,10 +99,13 @@ uint64_t index_cap(const struct sched *s, const struct ep *e)
 {
     double block = s->p.block_bytes ? (double)s->p.block_bytes : 1;
     double belief = s->p.policy == SCHED_PREFIX_CACHE ? e->cap_belief : 1;
-    double kv = ep_kv_tokens(s, e) * belief * s->bytes_per_token / block;
+    double answers = s->p.policy == SCHED_PREFIX_CACHE ? (e->own.out + e->remote.out) / 2
+                                                       : 0; /* the memory that they take meanwhile */
+    double kv = MAX(ep_kv_tokens(s, e) * belief - answers, 1) * s->bytes_per_token / block;
     if (s->p.policy == SCHED_CACHE_AWARE) /* its tree has a size of its own, whatever the server keeps */
         return s->p.lru_capacity;
-    return MIN(s->p.lru_capacity, (uint64_t)MIN(kv, 1e15));
+    uint64_t n = (uint64_t)MIN(kv, 1e15);
+    return s->p.lru_by_memory ? n : MIN(s->p.lru_capacity, n);
 }
 
 static struct prefix_chain chain_of(const struct sched_req *r)
@@ -122,7 +126,7 @@ void index_insert(struct sched *s, uint32_t slot, struct sched_req *r)
         return;
     }
     struct prefix_chain c = chain_of(r);
-    r->n_inserted = prefix_index_insert(s->index, slot, &c, (uint32_t)(s->now_us / 100000), &r->insert_stamp);
+    r->n_inserted = prefix_index_insert(s->index, slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US), &r->insert_stamp);
     event_emit(s, EV_INSERT, slot, r);
 }
 
@@ -194,6 +198,11 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
         if (r->insert_stamp && s->p.policy == SCHED_PREFIX_CACHE)
             learn_cache(s, r->d.ep.slot, r, u);
     }
+    if (e && how == OUT_OK && r->first_us && r->n_chain && s->p.policy == SCHED_PREFIX_CACHE && e->cache_misses < 2) {
+        struct prefix_chain c = chain_of(r); /* its blocks were in use until now, whatever was sent there meanwhile */
+        prefix_index_touch(s->index, r->d.ep.slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US));
+        event_emit(s, EV_TOUCH, r->d.ep.slot, r);
+    }
     if (e && how != OUT_OK)
         index_rollback(s, r->d.ep.slot, r); /* nothing left to take back once the first token was seen */
     if (e)
@@ -252,7 +261,7 @@ bool sched_ep_view(const struct sched *s, uint32_t slot, uint64_t now_us, struct
         .others_running = MAX(e->others_running * e->decay, (double)e->remote.decoding),
         .load = e->load,
         .load_valid = e->has_load && now_us <= e->load.done_us + s->p.stale_us,
-        .speed = ep_speed(e),
+        .speed = MAX(e->speed, e->late),
         .kv_tokens = (uint64_t)ep_kv_tokens(s, e),
         .index_blocks = prefix_index_blocks(s->index, slot),
         .picks = e->picks,

@@ -20,14 +20,15 @@
 #define LORA_MAX       64  /* adapters remembered per endpoint */
 #define LORA_LOG       512 /* latest changes of adapters in use */
 #define NO_SLOT        UINT32_MAX
-#define WORK_SLOTS     6 /* PREBLE: work of the last three minutes */
+#define INDEX_TIME_US  100000 /* the index keeps times in tenths of a second */
+#define WORK_SLOTS     6      /* PREBLE: work of the last three minutes */
 #define WORK_SLOT_US   30000000
 
 enum req_state { REQ_IDLE, REQ_QUEUED, REQ_PENDING /* picked, no first token */, REQ_DECODING, REQ_DONE };
 enum learn_kind { LEARN_TTFT, LEARN_GAP, LEARN_TOTAL, LEARN_KINDS };
 
-struct estimate { /* mean of log(observed / predicted) */
-    double log;
+struct estimate {    /* mean of log(observed / predicted) */
+    double log, var; /* var: of a pool: how much single samples differ from their endpoint's mean */
     uint32_t n;
 };
 
@@ -49,7 +50,7 @@ struct work_window {
     uint64_t at; /* number of the newest slot */
 };
 
-struct lora_use { /* an adapter on an endpoint */
+struct lora_use {           /* an adapter on an endpoint */
     uint64_t name, left_us; /* left: when the last of ours ended, 0 never */
     uint32_t ours;          /* requests in flight */
     bool others, seen;      /* somebody else uses it, as of the scrape; seen: in the scrape just read */
@@ -76,8 +77,8 @@ struct ep {
     bool has_load;
     uint32_t own_at_load; /* most of ours around the scrape */
     uint32_t own_at_done; /* ours when it arrived */
-    double held_at_load; /* what of ours the reported KV use contains */
-    double run_cap; /* how many it ran at once when a scrape showed others waiting; 0: not known */
+    double held_at_load;  /* what of ours the reported KV use contains */
+    double run_cap;       /* how many it ran at once when a scrape showed others waiting; 0: not known */
     double others_waiting, others_running; /* as of the scrape; decayed by others_decay */
     double decay;                          /* 1 at the scrape, halves with time, 0 when stale */
     struct inflight_hist hist[HIST_SLOTS];
@@ -85,8 +86,10 @@ struct ep {
     /* learnt */
     struct estimate seen[LEARN_KINDS];
     uint64_t seen_us, explored_us;
-    double speed;
+    double speed;          /* relative to the pool, for people: 2 = twice as slow */
+    double prefill, step;  /* absolute factors on the prior's seconds: prefill work; steps that decode */
     double late;           /* lower bound of the speed from the oldest unanswered request; 1: not late */
+    double kv_belief;      /* KV capacity in tokens where the scrape does not tell it; 0: the prior */
     double cap_belief;     /* share of its KV the cache seems to keep, from cached_tokens; 0..1 */
     uint32_t cache_misses; /* in a row, where hits were believed */
     /* health */
@@ -97,7 +100,7 @@ struct ep {
     /* models */
     struct sched_model *models;
     uint32_t n_models, n_adapters;
-    struct lora *lora; /* NULL: nothing known of adapters */
+    struct lora *lora;  /* NULL: nothing known of adapters */
     uint32_t fresh;     /* prompts without a home that were placed here, halved everywhere at FRESH_MAX */
     uint64_t last_pick; /* number of the pick: rotation among equals */
     uint64_t picks, failures, ejections;
@@ -105,15 +108,16 @@ struct ep {
     struct work_window work; /* PREBLE */
 };
 
-struct scan { /* one float per slot, read by every pick: cost = base + own*own_s + new*tok_s + out*out_s + kv(kv_use +
-                 new*kv_inv) */
-    float *base, *own_w, *tok_s, *out_s, *kv_use, *kv_inv;
+struct scan { /* one float per slot, read by every pick: cost = base + own*own_s + new*tok_s + kv(kv_use + new*kv_inv)
+               */
+    float *base, *own_w, *tok_s, *kv_use, *kv_inv;
     float *full;     /* 0: has room, INFINITY: full, or not usable */
     float *cost;     /* result of the latest pick */
     uint64_t *order; /* among equals the least wins: requests of ours in flight, then the longest not picked */
 };
 
-struct model_column { /* what a request for the model costs extra: INFINITY where it is not served, as the adapter it is what lora.c says, else 0 */
+struct model_column { /* what a request for the model costs extra: INFINITY where it is not served, as the adapter it is
+                         what lora.c says, else 0 */
     uint64_t model, version, used, used_us;
     float *penalty;
     uint8_t *lora; /* enum lora_at */
@@ -152,19 +156,23 @@ struct sched {
     /* learnt, of the pool */
     struct estimate pool[LEARN_KINDS];
     double bytes_per_token, mean_output, mean_prefill_s, mean_tokens;
-    uint32_t n_prompts;
+    uint32_t n_prompts, n_usages;
+    double step_factor; /* the pool's, as of the last refresh */
+    bool bytes_guessed; /* bytes_per_token was corrected once before any answer told */
+    bool tells_cached;  /* answers tell how much of the prompt was cached */
     uint64_t n_picks, rejects[N_SCHED_REJECTS], inflight, explored_pick;
     uint32_t rr_next, explore_slot; /* explore_slot: believed slow, idle, not seen for a while; NO_SLOT: none */
     /* flow control */
     struct queue *queue;
     struct list decided; /* sched_req.late: answers not yet handed out */
     uint64_t n_arrivals, n_dispatched;
-    uint32_t n_room;  /* endpoints with room */
-    bool room_gained; /* since flow_run looked: who was blocked may be placed now */
+    uint32_t n_room;      /* endpoints with room */
+    bool room_gained;     /* since flow_run looked: who was blocked may be placed now */
     bool newest_first;    /* ORDER_ADAPTIVE: somebody waits too long */
     uint64_t reversed_us; /* since then, or since not any more */
     struct rate drain, done;
-    struct drain_class { /* the same for one priority alone, while somebody of it waits; of more priorities those that waited longest */
+    struct drain_class { /* the same for one priority alone, while somebody of it waits; of more priorities those that
+                            waited longest */
         int priority;
         bool used;
         struct rate r;
@@ -188,7 +196,8 @@ void ep_refresh_all(struct sched *s, uint64_t now_us); /* when due */
 void ep_refresh(struct sched *s, uint32_t slot);
 void ep_reap(struct sched *s); /* frees slots whose purge is done */
 bool ep_usable(const struct ep *e);
-const struct model_column *model_column(struct sched *s, uint64_t model); /* NULL: nobody is excluded, or nobody serves it */
+const struct model_column *model_column(struct sched *s,
+                                        uint64_t model); /* NULL: nobody is excluded, or nobody serves it */
 
 void model_missing(struct sched *s, uint32_t slot, uint64_t model); /* it answered so, whatever its list says */
 
@@ -209,12 +218,14 @@ void cost_scan(struct sched *s, const struct work *w); /* fills scan.cost as if 
 double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens,
                struct sched_cost *out);
 double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens);
+void cost_raw(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_req *r);
 double ep_waiting(const struct sched *s, const struct ep *e); /* what the threshold of saturation is compared with */
-double ep_queue(const struct ep *e); /* requests waiting there, as far as known */
+double ep_queue(const struct ep *e);                          /* requests waiting there, as far as known */
 bool ep_saturated(const struct sched *s, const struct ep *e);
 double ep_kv_tokens(const struct sched *s, const struct ep *e);
 double ep_kv_use(const struct sched *s, const struct ep *e);
-double ep_speed(const struct ep *e);
+double ep_prefill(const struct ep *e); /* factor on prefill seconds of the prior */
+double ep_step(const struct ep *e);    /* ... and on those of a step */
 
 /* pick.c, explain.c */
 struct pick { /* one decision in the making */
@@ -223,15 +234,18 @@ struct pick { /* one decision in the making */
     const struct prefix_match *match; /* NULL: nothing to match */
     const float *model;               /* penalties, or NULL */
     const uint8_t *lora;              /* NULL: no adapter anywhere */
-    uint32_t crowd, home;             /* lora.c: with more in flight an endpoint is not preferred for having the adapter; who keeps it */
-    bool room_only;                   /* endpoints without room are no candidates */
-    uint32_t n, slot;                 /* candidates; the choice */
-    float least;                      /* cost */
+    uint32_t crowd,
+        home;       /* lora.c: with more in flight an endpoint is not preferred for having the adapter; who keeps it */
+    bool room_only; /* endpoints without room are no candidates */
+    uint32_t n, slot; /* candidates; the choice */
+    float least;      /* cost */
     enum sched_reason reason;
 };
 enum sched_answer pick_run(struct sched *s, struct sched_req *r);
-bool pick_place(struct sched *s, struct sched_req *r, bool room_only); /* chooses and reserves; false: nobody can take it now */
-bool pick_full_holder(struct sched *s, struct sched_req *r, uint32_t *slot); /* its choice by prefix, were room no matter, is full */
+bool pick_place(struct sched *s, struct sched_req *r,
+                bool room_only); /* chooses and reserves; false: nobody can take it now */
+bool pick_full_holder(struct sched *s, struct sched_req *r,
+                      uint32_t *slot); /* its choice by prefix, were room no matter, is full */
 uint32_t pick_matched(const struct sched *s, const struct pick *k, uint32_t slot); /* hashes */
 double pick_cached(const struct sched *s, const struct pick *k, uint32_t slot);    /* tokens */
 bool pick_tried(const struct sched_req *r, struct ep_ref ep);
@@ -239,9 +253,11 @@ void pick_explain(struct sched *s, const struct pick *k);
 void pick_explain_refused(struct sched *s, struct sched_req *r); /* nobody has room for it */
 
 /* baselines.c */
-uint32_t policy_hashes(const struct sched *s, const struct prefix_hashes *h); /* how many of them it looks at and remembers; NULL: 0 */
+uint32_t policy_hashes(const struct sched *s,
+                       const struct prefix_hashes *h); /* how many of them it looks at and remembers; NULL: 0 */
 const struct prefix_match *policy_match(struct sched *s, const struct sched_req *r); /* NULL: it looks at none */
-bool baseline_choose(struct sched *s, struct pick *k); /* among those with a finite scan.cost, at least one; false: not its policy */
+bool baseline_choose(struct sched *s,
+                     struct pick *k); /* among those with a finite scan.cost, at least one; false: not its policy */
 void baseline_sent(struct sched *s, struct sched_req *r); /* reserved */
 void baseline_done(struct sched *s, struct sched_req *r); /* before its release */
 void baseline_switch(struct sched *s);                    /* the policy is new */
@@ -255,9 +271,9 @@ void lora_stale(struct sched *s, uint32_t slot);  /* the scrape says nothing any
 void lora_models(struct sched *s, uint32_t slot); /* its model list changed */
 void lora_refresh(struct sched *s);               /* when time has passed */
 void lora_forget(struct sched *s, uint32_t slot); /* another process by now: what is not in use is not there */
-void lora_column_fill(struct sched *s, struct model_column *c);            /* penalty filled in before, for the current slots */
+void lora_column_fill(struct sched *s, struct model_column *c); /* penalty filled in before, for the current slots */
 void lora_column_update(struct sched *s, struct model_column *c);
-void lora_add(struct sched *s, struct pick *k); /* to scan.cost, what the column does not have */
+void lora_add(struct sched *s, struct pick *k);         /* to scan.cost, what the column does not have */
 void lora_claim(struct sched *s, const struct pick *k); /* nobody has room for it: perhaps only for want of a slot */
 double lora_cost(const struct sched *s, const struct pick *k, uint32_t slot);
 
@@ -270,10 +286,12 @@ void health_ready(struct sched *s, uint32_t slot);
 
 /* learn.c */
 void learn_prompt(struct sched *s, const struct work *w, double prefill_s);
-void learn_first(struct sched *s, uint32_t slot, const struct sched_req *r);
+void learn_first(struct sched *s, uint32_t slot, struct sched_req *r);
 void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
-void learn_cache(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
-double learn_speed_of(const struct sched *s, const struct ep *e);
+void learn_capacity(struct sched *s, uint32_t slot); /* after a scrape */
+void learn_cache(struct sched *s, uint32_t slot, struct sched_req *r, const struct sched_usage *u);
+double learn_pool_step(const struct sched *s); /* logarithm of the pool's factor on steps */
+void learn_factors(const struct sched *s, struct ep *e);
 double learn_late(const struct sched *s,
                   const struct ep *e); /* wait of the oldest unanswered request, 1 = normal; 0: cannot say */
 bool learn_due(const struct sched *s, const struct ep *e); /* believed slow for long enough to be tried again */

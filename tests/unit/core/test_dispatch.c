@@ -825,7 +825,7 @@ static void test_prefix_wait(void **state)
     load(0, 0, 0.1);
     with_prefix(0);
     assert_int_equal(submit(0, 0, sizeof(text)), SCHED_PICKED);
-    sched_first_token(s, &q[0], now += 100000);
+    sched_first_token(s, &q[0], now += 1000000);
     sched_finish(s, &q[0], OUT_OK, NULL, now);
     q[0].d.ep.gen = 0;
     load(0, 0, 0.95);
@@ -843,12 +843,12 @@ static void test_prefix_wait(void **state)
     assert_ptr_equal(sched_next_decided(s), &q[1]);
     assert_int_equal(q[1].d.ep.slot, ep[0].slot);
     assert_true(q[1].d.matched_bytes > sizeof(text) / 2);
-    load(0, 0, 0.95);
+    load(0, 0, 0.85);
     with_prefix(3);
     queued(3, 0, sizeof(text));
     for (int i = 0; i < 4; i++) { /* and not for longer than that */
         now += 500000;
-        load(0, 0, 0.95);
+        load(0, 0, 0.85);
         load(1, 0, 0.1);
         sched_tick(s, now);
     }

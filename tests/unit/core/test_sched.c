@@ -319,6 +319,7 @@ static void test_capacity(void **state)
     struct sched_stats st;
     start(SCHED_PREFIX_CACHE, 1);
     p.lru_capacity = 100;
+    p.lru_by_memory = false;
     sched_set_params(s, &p, now);
     char *first = random_text(1, 640), *more = random_text(2, 20 * 640);
     ask(&q, first, 640);
@@ -866,6 +867,8 @@ static void test_replica_follows(void **state)
     (void)state;
     struct follower f;
     start(SCHED_PREFIX_CACHE, N_EPS);
+    p.learn_speed = false; /* what one learns of the caches is its own */
+    sched_set_params(s, &p, now);
     f.s = sched_new(&p, 1);
     for (uint32_t i = 0; i < N_EPS; i++)
         f.ep[i] = sched_ep_add(f.s, NULL, false, now);

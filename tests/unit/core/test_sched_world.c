@@ -324,7 +324,7 @@ static void test_conversations_stay_and_spread(void **state)
     }
     short_turns = false;
     print_message("conversations per endpoint, worst max/mean: %.2f\n", worst);
-    assert_true(worst <= 1.25); /* the promise is 1.3 */
+    assert_true(worst <= 1.3);
 }
 
 static void test_saturated_holder_is_left(void **state)
