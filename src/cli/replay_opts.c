@@ -213,6 +213,7 @@ static int take_setting(struct sched_params *p, struct str text, struct errbuf *
         {"queue_ttl_us", NULL, &p->queue_ttl_us, NULL, NULL},
         {"queue_late_us", NULL, &p->queue_late_us, NULL, NULL},
         {"prefix_wait_us", NULL, &p->prefix_wait_us, NULL, NULL},
+        {"conversation_hold_us", NULL, &p->conversation_hold_us, NULL, NULL},
         {"learn_speed", NULL, NULL, NULL, &p->learn_speed},
         {"stale_us", NULL, &p->stale_us, NULL, NULL},
         {"slow_start_us", NULL, &p->slow_start_us, NULL, NULL},

@@ -79,6 +79,7 @@ static const struct annotation table[] = {
     {OWN "queue-early-refusal", V_WORD, "own-deadline", SET_EFFECTIVE, 0, 0, early_words, TO_INT, SCHED(early_refusal),
      NULL},
     {OWN "prefix-wait", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(prefix_wait_us), NULL},
+    {OWN "conversation-hold", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(conversation_hold_us), NULL},
     {OWN "flow-weights", V_WEIGHTS, "", SET_EFFECTIVE, 0, 0, NULL, TO_WEIGHTS, 0, NULL},
     {OWN "trust-request-headers", V_TRUST, "all", SET_EFFECTIVE, 0, 0, NULL, TO_INT,
      offsetof(struct conf_backend, trust), NULL},

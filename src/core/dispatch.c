@@ -19,9 +19,10 @@
 #define DRAIN_BUSY_S      0.5  /* and time with somebody waiting, before the rate says anything */
 #define DRAIN_HOPELESS_S  5.0  /* a priority that waited so long and got nothing: that says enough */
 #define OPTIMISM          1.25 /* a request is refused early only when even so much faster would be too late */
-#define SWITCHED_OFF_RUN  256  /* requests sent on per verb when queueing was switched off: a few hundred microseconds \
-                                */
-#define OUT_WEIGHT 2.0         /* an output token counts as so many input tokens (VTC) */
+#define SWITCHED_OFF_RUN                                                                                               \
+    256                /* requests sent on per verb when queueing was switched off: a few hundred microseconds         \
+                        */
+#define OUT_WEIGHT 2.0 /* an output token counts as so many input tokens (VTC) */
 
 static struct sched_req *req_of(struct queue_item *it)
 {
@@ -129,6 +130,8 @@ static uint64_t lane_of(const struct sched_req *r)
         h ^= hash_mix((uint64_t)r->tried[i].slot << 32 | r->tried[i].gen, 2); /* in any order */
     if (r->wait_for.gen)
         h = hash_mix(h, (uint64_t)r->wait_for.slot << 32 | r->wait_for.gen);
+    if (r->on_hold)
+        h = hash_mix(h, 3);
     return h;
 }
 
@@ -215,10 +218,13 @@ static void run_room(struct sched *s)
     struct queue_item *it;
     while (s->n_room && (it = queue_next(s->queue))) {
         struct sched_req *r = req_of(it);
+        bool held = r->on_hold;
         if (stops_waiting_for(s, r) || (!r->wait_for.gen && starts_waiting_for(s, r)))
             move_lane(s, r); /* and competes again by its own order */
         else if (!r->wait_for.gen && pick_place(s, r, true))
             dispatched(s, r);
+        else if (r->on_hold != held)
+            move_lane(s, r);
         else
             queue_block(s->queue, it);
     }
@@ -298,6 +304,8 @@ static uint64_t deadline_of(const struct sched *s, const struct sched_req *r)
 static uint64_t wake_of(const struct sched *s, const struct sched_req *r)
 {
     uint64_t at = deadline_of(s, r);
+    if (r->on_hold)
+        return r->ttl_us ? MIN(at, r->hold_until_us) : r->hold_until_us;
     return r->wait_for.gen ? MIN(at, r->wait_until_us) : at;
 }
 
@@ -416,6 +424,13 @@ void flow_settle(struct sched *s, struct sched_req *r, enum sched_outcome how, c
 
 static void expired(struct sched *s, struct sched_req *r)
 {
+    if (hold_over(s, r)) { /* its TTL begins */
+        if (!r->ttl_us)
+            r->waited_us = 0, r->pushed_us = s->now_us;
+        move_lane(s, r);
+        s->room_gained = true;
+        return;
+    }
     if (r->wait_for.gen && s->now_us < deadline_of(s, r)) { /* waited long enough for the endpoint of its choice */
         r->wait_for = (struct ep_ref){0};
         move_lane(s, r);
@@ -428,7 +443,8 @@ static void expired(struct sched *s, struct sched_req *r)
 uint64_t flow_tick(struct sched *s)
 {
     struct queue_item *it;
-    flow_run(s); /* who can be placed at this moment is not too late */
+    s->room_gained |= s->hold != NULL; /* with time, caches become idle */
+    flow_run(s);                       /* who can be placed at this moment is not too late */
     while ((it = queue_expired(s->queue, s->now_us)))
         expired(s, req_of(it));
     flow_run(s);

@@ -435,7 +435,7 @@ static const struct field params_fields[] = {
     P(DOUBLE, lora_load_s),     P(DOUBLE, lora_wait_s),
     P(DOUBLE, eject_share),     P(U64, eject_us),
     P(U64, eject_max_us),       P(U64, slow_start_us),
-    P(BOOL, lru_by_memory),
+    P(BOOL, lru_by_memory),     P(U64, conversation_hold_us),
     P(BOOL, learn_speed),       {.name = "flow_weights", .kind = OWN, .at = 0, .put = put_weights, .get = get_weights},
 };
 

@@ -133,6 +133,7 @@ const char *sched_reason_name(enum sched_reason r)
         [REASON_ROUND_ROBIN] = "round_robin",
         [REASON_ALL_EJECTED] = "all_ejected",
         [REASON_EXPLORE] = "explore",
+        [REASON_IDLE_CACHE] = "idle_cache",
         [REASON_DRAINED] = "drained",
         [REASON_POLICY] = "policy",
     };

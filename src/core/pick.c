@@ -369,7 +369,7 @@ static bool choose(struct sched *s, struct pick *k)
         return !k->room_only || (s->scan.full[k->slot] <= 0 && (!k->lora || k->lora[k->slot] != LORA_WAIT));
     if (k->n) {
         choose_by_policy(s, k);
-        return true;
+        return !k->room_only || s->p.policy != SCHED_PREFIX_CACHE || hold_admit(s, k);
     }
     return !k->room_only && choose_least_bad(s, k);
 }

@@ -34,6 +34,7 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     s->step_factor = 1;
     baseline_switch(s);
     flow_params(s, false);
+    hold_params(s);
     return s;
 }
 
@@ -58,6 +59,7 @@ void sched_free(struct sched *s)
     free(s->eps);
     prefix_index_free(s->index);
     sessions_free(s->sessions);
+    free(s->hold);
     baseline_free(s);
     free(s->held.slots);
     free(s->held.len);
@@ -90,6 +92,7 @@ void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t no
     s->refresh_us = 0;
     ep_refresh_all(s, now_us);
     flow_params(s, new_ttl);
+    hold_params(s);
     flow_run(s);
 }
 
@@ -150,8 +153,10 @@ enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t no
     r->state = REQ_IDLE;
     r->d = (struct sched_decision){0};
     r->n_inserted = 0;
-    if (!r->q.seq) /* a retry keeps its place, also when queueing was off at first */
+    if (!r->q.seq) { /* a retry keeps its place, also when queueing was off at first */
         r->q.seq = ++s->n_arrivals;
+        hold_arrived(s, r);
+    }
     return s->p.queueing && !r->light ? flow_submit(s, r) : pick_run(s, r);
 }
 
@@ -202,6 +207,7 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
         struct prefix_chain c = chain_of(r); /* its blocks were in use until now, whatever was sent there meanwhile */
         prefix_index_touch(s->index, r->d.ep.slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US));
         event_emit(s, EV_TOUCH, r->d.ep.slot, r);
+        hold_finished(s, r);
     }
     if (e && how != OUT_OK)
         index_rollback(s, r->d.ep.slot, r); /* nothing left to take back once the first token was seen */

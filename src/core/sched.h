@@ -128,6 +128,9 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
     enum sched_early early_refusal; /* EARLY_OWN */
     uint64_t prefix_wait_us; /* 0 = off: a request may wait so long for a full endpoint that holds its prefix while
                                 others have room */
+    uint64_t conversation_hold_us; /* 0 = off: PREFIX_CACHE with queueing: a prompt that is cached nowhere waits at most so
+                                    * long rather than push out of the caches what was used lately (hold.c). Its TTL
+                                    * begins afterwards */
     const struct sched_flow_weight *flow_weights; /* copied by sched_new and sched_set_params */
     uint32_t n_flow_weights;
     /* LoRA adapters */
@@ -174,7 +177,8 @@ enum sched_reason { /* why the chosen one was chosen */
                     REASON_ROUND_ROBIN,
                     REASON_ALL_EJECTED /* nothing healthy: least bad */,
                     REASON_EXPLORE, /* an endpoint believed slow is tried again */
-                    REASON_DRAINED, /* queueing was switched off while it waited */
+                    REASON_IDLE_CACHE, /* conversation_hold: what it pushes out there is idle */
+    REASON_DRAINED, /* queueing was switched off while it waited */
                     REASON_POLICY   /* by the rule of a baseline (policy) */
 };
 enum sched_reject {
@@ -253,6 +257,8 @@ struct sched_req {
     uint8_t state;
     struct queue_item q;
     struct list late;              /* decided, not yet handed out by sched_next_decided */
+    bool on_hold, hold_over;             /* conversation_hold: waits for an idle cache; has waited long enough */
+    uint64_t hold_until_us;
     uint64_t pushed_us, waited_us; /* in the queue since; waited there before, over all attempts */
     struct ep_ref wait_for;        /* prefix_wait: the full holder it waits for, until ... */
     uint64_t wait_until_us;        /* ... then; set once */

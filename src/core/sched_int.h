@@ -141,6 +141,7 @@ struct sched {
     uint64_t now_us, refresh_us, late_us;
     struct prefix_index *index;
     struct sessions *sessions;
+    struct hold *hold; /* NULL: off */
     struct active *active;    /* DYNAMO, else NULL */
     struct sessions *users;   /* CACHE_AWARE, else NULL: who was sent a block last */
     uint32_t baseline_epoch;  /* counts changes of the policy */
@@ -262,6 +263,14 @@ void baseline_sent(struct sched *s, struct sched_req *r); /* reserved */
 void baseline_done(struct sched *s, struct sched_req *r); /* before its release */
 void baseline_switch(struct sched *s);                    /* the policy is new */
 void baseline_free(struct sched *s);
+
+/* hold.c */
+struct hold;
+void hold_params(struct sched *s);
+void hold_arrived(struct sched *s, const struct sched_req *r);  /* submitted for the first time */
+void hold_finished(struct sched *s, const struct sched_req *r); /* answered in full */
+bool hold_admit(struct sched *s, struct pick *k); /* false: it is to wait (r->on_hold); may choose another slot */
+bool hold_over(struct sched *s, struct sched_req *r); /* has waited long enough: from now on like any other */
 
 /* lora.c */
 void lora_take(struct sched *s, uint32_t slot, struct sched_req *r); /* reserved there */
