@@ -266,6 +266,10 @@ def test_recorded_by_a_gateway(sim, spawn, runs, replay, tmp_path):
     changed = tmp_path / "changed.record"
     changed.write_text(text.replace('"answer":"picked","ep":[', '"answer":"picked","ep":[9'))
     assert "differ" in replay("--decisions", changed, code=1).stdout
+    changed.write_text(text.replace('"outcome":"ok"', '"outcome":"server_error"', 1))
+    said = replay(changed, "--servers", 2)
+    assert "1 " in said.stderr and "left out" in said.stderr and " 36 " in said.stdout  # 39, without the first tenth
+    assert not replay(changed, "--servers", 2, "-q").stderr
     changed.write_text("[]\n" + text)
     assert str(changed) in replay("--decisions", changed, code=2).stderr
     assert "--record" in replay("--decisions", code=2).stderr
