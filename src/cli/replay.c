@@ -23,7 +23,7 @@ struct job { /* one run */
     struct report r;
     struct replay *of;
     uint32_t done;
-    bool over;
+    atomic_bool over;
 };
 struct replay {
     struct replay_opts o;

@@ -325,7 +325,7 @@ static int take_loads(struct replay_opts *o, const struct cli_list *paths, struc
         d.kind = DATA_TRACE;
         d.path = paths->v[i];
         d.trace_as_recorded = true; /* the world spreads them, by its seed */
-        d.trace_max_delay_s = INFINITY;
+        d.trace_max_delay_s = HUGE_VAL;
         name_load(l, paths->v[i]);
         bool ok = dataset_synth_is(str_c(paths->v[i])) && access(paths->v[i], F_OK)
                       ? dataset_synth(&l->data, str_c(paths->v[i]), o->seed, err)

@@ -31,7 +31,7 @@ static bool usable(const struct world *w, uint32_t k, uint32_t role)
 uint32_t oracle_pick(struct world *w, const struct live *l, uint32_t role)
 {
     uint32_t n = w->p->n_servers, best = 0, same = 0, all = 0;
-    double use = 0, least = INFINITY;
+    double use = 0, least = HUGE_VAL;
     if (!w->forecasts)
         w->forecasts = xcalloc(n, sizeof(*w->forecasts));
     for (uint32_t k = 0; k < n; k++) {

@@ -8,9 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SECOND     1000000ull
-#define GRID_SHARE 0.2 /* fewer distinct arrival times than this share of the requests: they were recorded on a grid   \
-                        */
+#define SECOND         1000000ull
+#define GRID_SHARE     0.2 /* fewer distinct arrival times than this share of the requests: recorded on a grid */
 #define GRID_S         ((double)TRACE_GRID_MS / 1000)
 #define PROGRESS_EVERY 1000
 

@@ -113,7 +113,7 @@ static void one_request(void **state)
     NEAR(r.v[0].at_s, 0); /* times count from the first arrival */
     NEAR(r.v[0].sent_s, 0);
     NEAR(r.v[0].first_s, STEP + 1000 * PREFILL);
-    NEAR(r.v[0].ideal_s, STEP + 1000 * PREFILL);
+    NEAR((double)r.v[0].ideal_s, STEP + 1000 * PREFILL);
     NEAR(r.v[0].end_s, STEP + 1000 * PREFILL + 10 * (STEP + DECODE));
     assert_int_equal(r.v[0].tries, 1);
     assert_int_equal(r.v[0].server, 0);
@@ -166,7 +166,7 @@ static void cached_the_second_time(void **state)
     assert_int_equal(r.v[1].cached, 2 * BLOCK);
     assert_int_equal(r.v[2].cached, 0);
     NEAR(r.v[1].first_s - r.v[1].at_s, STEP + (1100 - 2 * BLOCK) * PREFILL);
-    NEAR(r.v[1].ideal_s, STEP + 1100 * PREFILL); /* with nothing cached */
+    NEAR((double)r.v[1].ideal_s, STEP + 1100 * PREFILL); /* with nothing cached */
     free_all(&d, &r);
 }
 
