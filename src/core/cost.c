@@ -15,11 +15,13 @@
 #include "core/sched_int.h"
 #include <math.h>
 
-#define MIN_WAIT_S   0.05 /* a request waiting at a server costs at least this: servers do not queue without need */
-#define MAX_WAIT_S   1.0
-#define MIN_RUNNING  16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
-#define FULL_KV      0.9  /* unless memory is what they wait for */
-#define OTHERS_SHARE 0.12
+#define MIN_WAIT_S     0.05 /* a request waiting at a server costs at least this: servers do not queue without need */
+#define MAX_WAIT_S     1.0
+#define MIN_RUNNING    16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
+#define FULL_KV        0.9  /* unless memory is what they wait for */
+#define OTHERS_SHARE   0.12
+#define REMOTE_CAUTION 5.0 /* times what replicas may have sent unseen: then they keep apart. More costs cache hits */
+#define MAX_LAG_S      2.0
 #define PREFILL_AT_ONCE                                                                                                \
     8.0 /* queueing: more new requests than this are not sent to a server before it has answered some: it may          \
          * have fewer places than we think, and with one wave per step nobody loses time */
@@ -92,16 +94,28 @@ double ep_queue(const struct ep *e)
     return MAX(0, MIN(q, e->others_waiting + (full ? (double)e->own.unanswered : 0))) * e->decay;
 }
 
-static double others_waiting(const struct ep *e)
+/* Others' requests as the scrape shows them, beyond those that the replicas have told of. */
+static double unknown_waiting(const struct ep *e)
 {
-    double seen = e->others_waiting * e->decay;
-    return MAX(seen,
-               (double)e->remote.unanswered); /* replicas' requests show in the scrape too: the larger, not the sum */
+    return MAX(0.0, e->others_waiting * e->decay - (double)e->remote.unanswered);
 }
 
-static double others_running(const struct ep *e)
+static double unknown_running(const struct ep *e)
 {
-    return MAX(e->others_running * e->decay, (double)e->remote.decoding);
+    return MAX(0.0, e->others_running * e->decay - (double)e->remote.decoding);
+}
+
+static double others_waiting(const struct ep *e)
+{
+    return unknown_waiting(e) + (double)e->remote.unanswered;
+}
+
+double ep_unseen_s(const struct sched *s, const struct ep *e)
+{
+    if (e->remote_rate <= 0)
+        return 0;
+    double age = (double)(s->now_us - e->remote_rate_us) / SEC, lag = MIN(s->remote_lag_s, MAX_LAG_S);
+    return REMOTE_CAUTION * lag * e->remote_rate * exp(-age / REMOTE_RATE_S);
 }
 
 struct state { /* of an endpoint, in seconds of the prior */
@@ -111,12 +125,13 @@ struct state { /* of an endpoint, in seconds of the prior */
 static struct state state_of(const struct sched *s, const struct ep *e)
 {
     const struct sched_params *p = &s->p;
-    double waiting = others_waiting(e), running = others_running(e);
-    double all = (double)e->own.inflight + waiting + running, decoding = (double)e->own.decoding + running;
-    double context = e->own.context + running * s->mean_tokens;
+    double waiting = unknown_waiting(e), running = unknown_running(e);
+    double all = (double)(e->own.inflight + e->remote.inflight) + waiting + running;
+    double decoding = (double)(e->own.decoding + e->remote.decoding) + running;
+    double context = e->own.context + e->remote.context + running * s->mean_tokens;
     struct state st = {
-        .ahead_s = e->own.pending_s + MAX(e->remote.pending_s, waiting * s->mean_prefill_s),
-        .ahead_tokens = e->own.pending_tokens + MAX(e->remote.pending_tokens, waiting * s->mean_tokens),
+        .ahead_s = e->own.pending_s + e->remote.pending_s + ep_unseen_s(s, e) + waiting * s->mean_prefill_s,
+        .ahead_tokens = e->own.pending_tokens + e->remote.pending_tokens + waiting * s->mean_tokens,
         .step = p->step_s + p->decode_s * decoding + p->ctx_s * context,
         .all = all,
     };

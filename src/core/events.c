@@ -1,5 +1,8 @@
 /* The event stream: changes of ledger, index and health for replicas, and how those of another are applied here. */
 #include "core/sched_int.h"
+#include <math.h>
+
+#define LAG_GAIN 0.05
 
 void sched_on_event(struct sched *s, void (*fn)(void *ctx, const struct sched_event *ev), void *ctx)
 {
@@ -82,6 +85,17 @@ static void apply_insert(struct sched *s, const struct sched_event *ev, uint32_t
         prefix_index_trim(s->index, slot, &c, ev->n_kept);
 }
 
+/* What a replica does is known late. How much it lately sent where tells what it may be sending now: replicas that keep
+ * off each other's endpoints a little come to divide them, and collide less (cost.c, ep_unseen_s). */
+static void remote_note(struct sched *s, struct ep *e, const struct sched_event *ev)
+{
+    double lag = s->now_us > ev->at_us ? (double)(s->now_us - ev->at_us) / SEC : 0;
+    double age = (double)(s->now_us - e->remote_rate_us) / SEC;
+    s->remote_lag_s += LAG_GAIN * (lag - s->remote_lag_s);
+    e->remote_rate = e->remote_rate * exp(-age / REMOTE_RATE_S) + ev->prefill_s / REMOTE_RATE_S;
+    e->remote_rate_us = s->now_us;
+}
+
 void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref local, uint64_t now_us)
 {
     struct ep *e = ep_of(s, local);
@@ -92,6 +106,7 @@ void sched_apply(struct sched *s, const struct sched_event *ev, struct ep_ref lo
     e->remote_us = s->now_us;
     switch (ev->type) {
     case EV_RESERVE:
+        remote_note(s, e, ev);
         remote_reserve(&e->remote, ev);
         break;
     case EV_FIRST_TOKEN:

@@ -20,6 +20,7 @@
 #define LORA_MAX       64  /* adapters remembered per endpoint */
 #define LORA_LOG       512 /* latest changes of adapters in use */
 #define NO_SLOT        UINT32_MAX
+#define REMOTE_RATE_S  20.0   /* over so long it is counted what replicas send where */
 #define INDEX_TIME_US  100000 /* the index keeps times in tenths of a second */
 #define WORK_SLOTS     6      /* PREBLE: work of the last three minutes */
 #define WORK_SLOT_US   30000000
@@ -71,6 +72,8 @@ struct ep {
     void *user;
     struct list *waiting; /* own requests without a first token, oldest first; the head stays with the slot */
     struct ledger own, remote;
+    double remote_rate; /* prefill seconds a second that replicas have sent there lately, as of remote_rate_us */
+    uint64_t remote_rate_us;
     uint64_t remote_us; /* latest event of a replica about this endpoint */
     /* scrape */
     struct ep_load load;
@@ -160,6 +163,7 @@ struct sched {
     uint32_t n_prompts, n_usages;
     double step_factor; /* the pool's, as of the last refresh */
     bool bytes_guessed; /* bytes_per_token was corrected once before any answer told */
+    double remote_lag_s; /* how old the events of replicas are when they come */
     bool tells_cached;  /* answers tell how much of the prompt was cached */
     uint64_t n_picks, rejects[N_SCHED_REJECTS], inflight, explored_pick;
     uint32_t rr_next, explore_slot; /* explore_slot: believed slow, idle, not seen for a while; NO_SLOT: none */
@@ -220,6 +224,7 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
                struct sched_cost *out);
 double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens);
 void cost_raw(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_req *r);
+double ep_unseen_s(const struct sched *s, const struct ep *e); /* prefill seconds that replicas may have sent and not told yet */
 double ep_waiting(const struct sched *s, const struct ep *e); /* what the threshold of saturation is compared with */
 double ep_queue(const struct ep *e);                          /* requests waiting there, as far as known */
 bool ep_saturated(const struct sched *s, const struct ep *e);
