@@ -29,6 +29,7 @@
 #define FACTOR_MAX       20.0
 #define PRIOR_SAMPLES    3.0 /* the prior counts as so many */
 #define CAPACITY_GAIN    0.3
+#define CLOSE            1.4  /* the two sums of ours, before they say how long our prompts are */
 #define LEAST_USE        0.02 /* of the KV cache: below it rounding says more */
 #define GAP_TOKENS       8    /* shorter answers say little about token gaps */
 
@@ -274,7 +275,9 @@ void learn_capacity(struct sched *s, uint32_t slot)
     if (to <= 0 || e->held_at_load <= 0)
         return;
     if (told) {
-        s->bytes_per_token = clamp(s->bytes_per_token * to / now, 0.5, 16);
+        if (most > CLOSE * least)
+            return; /* too much of it is still to be computed */
+        s->bytes_per_token = clamp(s->bytes_per_token * sqrt(least * most) / now, 0.5, 16);
         s->bytes_guessed = true;
     } else {
         e->kv_belief = now * pow(to / now, e->kv_belief > 0 ? CAPACITY_GAIN : 1);
