@@ -199,7 +199,7 @@ void learn_first(struct sched *s, uint32_t slot, struct sched_req *r)
     double seen = (double)(s->now_us - r->picked_us) / SEC, steps = e->step * r->raw_step_s;
     if (r->matched_tokens > HIT_SHARE * r->tokens) {
         double hit = e->prefill * r->raw_prefill_s + steps, saved = e->prefill * r->raw_saved_s;
-        if (!s->tells_cached && saved > SURPRISE_S && saved > SURPRISE_HITS * hit)
+        if (s->p.policy == SCHED_PREFIX_CACHE && !s->tells_cached && saved > SURPRISE_S && saved > SURPRISE_HITS * hit)
             learn_hit(s, slot, r, seen < hit + SURPRISE * saved);
     } else if (r->raw_prefill_s > PREFILL_SHARE * (r->raw_prefill_s + r->raw_step_s)) {
         observe(s, slot, LEARN_TTFT, MAX(seen - steps, seen / 5), r->raw_prefill_s);
