@@ -79,7 +79,8 @@ static const struct annotation table[] = {
     {OWN "queue-early-refusal", V_WORD, "own-deadline", SET_EFFECTIVE, 0, 0, early_words, TO_INT, SCHED(early_refusal),
      NULL},
     {OWN "prefix-wait", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(prefix_wait_us), NULL},
-    {OWN "conversation-hold", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(conversation_hold_us), NULL},
+    {OWN "conversation-hold", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(conversation_hold_us),
+     NULL},
     {OWN "flow-weights", V_WEIGHTS, "", SET_EFFECTIVE, 0, 0, NULL, TO_WEIGHTS, 0, NULL},
     {OWN "trust-request-headers", V_TRUST, "all", SET_EFFECTIVE, 0, 0, NULL, TO_INT,
      offsetof(struct conf_backend, trust), NULL},
@@ -542,7 +543,8 @@ void annotations_apply(const struct object *pool, const struct conf_backend *pre
     limit_depth(&x);
     override_policy(&x);
     switch_queueing(&x);
-    b->sched.lru_by_memory = find_setting(b, ENV "prefix-cache-lru-capacity")->state == SET_DEFAULT;
+    const struct conf_setting *lru = find_setting(b, ENV "prefix-cache-lru-capacity");
+    b->sched.lru_by_memory = lru && lru->state == SET_DEFAULT;
     for (uint32_t i = 0; i < pool->meta.annotations.n; i++)
         if (ours(pool->meta.annotations.v[i].key) && !in_table(pool->meta.annotations.v[i].key))
             unknown(&x, &pool->meta.annotations.v[i]);

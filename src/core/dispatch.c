@@ -49,10 +49,11 @@ static void rates_pass(struct sched *s) /* before the queue or the number in fli
 {
     if (s->drain.at_us >= s->now_us)
         return;
-    rate_pass(&s->drain, s->now_us, queue_n(s->queue) > 0);
+    bool wait = queue_n(s->queue) > s->n_on_hold; /* those held do not wait for room */
+    rate_pass(&s->drain, s->now_us, wait);
     rate_pass(&s->done, s->now_us, s->inflight > 0);
     for (uint32_t i = 0; i < DRAIN_CLASSES && s->classes[i].used; i++)
-        rate_pass(&s->classes[i].r, s->now_us, queue_n_at(s->queue, s->classes[i].priority) > 0);
+        rate_pass(&s->classes[i].r, s->now_us, wait && queue_n_at(s->queue, s->classes[i].priority) > 0);
 }
 
 double flow_drain_rate(const struct sched *s)
@@ -181,6 +182,7 @@ static void leave(struct sched *s, struct sched_req *r)
     rates_pass(s);
     r->waited_us = waited_us(s, r);
     queue_remove(s->queue, &r->q);
+    hold_set(s, r, false);
 }
 
 static void turn_away(struct sched *s, struct sched_req *r, enum sched_reject why)
@@ -194,18 +196,21 @@ static void turn_away(struct sched *s, struct sched_req *r, enum sched_reject wh
 enum sched_answer flow_reject(struct sched *s, struct sched_req *r, enum sched_reject why)
 {
     r->state = REQ_IDLE;
+    hold_set(s, r, false);
     r->d = (struct sched_decision){.reject = why, .retry_after_s = flow_retry_after(s, r)};
     s->rejects[why]++;
     return SCHED_REJECTED;
 }
 
-static void dispatched(struct sched *s, struct sched_req *r)
+static void dispatched(struct sched *s, struct sched_req *r, bool held)
 {
     r->waited_us = waited_us(s, r);
     r->d.queued_us = MAX(r->waited_us, 1u);
     rates_pass(s);
-    s->drain.n++;
-    class_of(s, r->priority)->r.n++;
+    if (!held) {
+        s->drain.n++;
+        class_of(s, r->priority)->r.n++;
+    }
     s->n_dispatched++;
     queue_take(s->queue, &r->q, charge_of(r));
     decided(s, r);
@@ -222,7 +227,7 @@ static void run_room(struct sched *s)
         if (stops_waiting_for(s, r) || (!r->wait_for.gen && starts_waiting_for(s, r)))
             move_lane(s, r); /* and competes again by its own order */
         else if (!r->wait_for.gen && pick_place(s, r, true))
-            dispatched(s, r);
+            dispatched(s, r, held);
         else if (r->on_hold != held)
             move_lane(s, r);
         else
@@ -242,16 +247,17 @@ static void run_switched_off(struct sched *s)
             continue;
         }
         r->d.reason = REASON_DRAINED;
-        dispatched(s, r);
+        dispatched(s, r, false);
     }
 }
 
 /* ---- order ---- */
 
+/* One that is held waits for something else, and is no sign of overload. */
 static bool waits_too_long(const struct sched *s)
 {
     struct queue_item *it = queue_earliest(s->queue);
-    return it && waited_us(s, req_of(it)) > s->p.queue_late_us;
+    return it && !req_of(it)->on_hold && waited_us(s, req_of(it)) - req_of(it)->untimed_us > s->p.queue_late_us;
 }
 
 static void set_direction(struct sched *s, bool newest_first)
@@ -281,6 +287,7 @@ void flow_run(struct sched *s)
         s->room_gained = false;
         return;
     }
+    rates_pass(s);
     if (s->room_gained)
         queue_unblock_all(s->queue);
     s->room_gained = false;
@@ -296,7 +303,7 @@ void flow_run(struct sched *s)
 
 static uint64_t deadline_of(const struct sched *s, const struct sched_req *r)
 {
-    uint64_t ttl = r->ttl_us ? r->ttl_us : s->p.queue_ttl_us;
+    uint64_t ttl = r->ttl_us ? r->ttl_us : s->p.queue_ttl_us + r->untimed_us;
     uint64_t left = ttl > r->waited_us ? ttl - r->waited_us : 0;
     return left > UINT64_MAX / 2 ? UINT64_MAX : r->pushed_us + left;
 }
@@ -305,7 +312,7 @@ static uint64_t wake_of(const struct sched *s, const struct sched_req *r)
 {
     uint64_t at = deadline_of(s, r);
     if (r->on_hold)
-        return r->ttl_us ? MIN(at, r->hold_until_us) : r->hold_until_us;
+        return r->ttl_us ? MIN(at, hold_until(s, r)) : hold_until(s, r);
     return r->wait_for.gen ? MIN(at, r->wait_until_us) : at;
 }
 
@@ -347,7 +354,7 @@ static bool too_late(const struct sched *s, const struct sched_req *r)
     double wait_s;
     bool asked = s->p.early_refusal == EARLY_ALL || (s->p.early_refusal == EARLY_OWN && r->ttl_us);
     uint64_t before = asked ? queue_n_before(s->queue, r->priority, r->flow) : 0;
-    if (!asked || r->waited_us || r->n_tried || !expected_wait(s, r, before, &wait_s))
+    if (!asked || s->n_on_hold || r->waited_us || r->n_tried || !expected_wait(s, r, before, &wait_s))
         return false;
     return wait_s / OPTIMISM * SEC > (double)(deadline_of(s, r) - s->now_us);
 }
@@ -422,13 +429,21 @@ void flow_settle(struct sched *s, struct sched_req *r, enum sched_outcome how, c
     queue_settle(s->queue, &r->q, tokens);
 }
 
+/* Not held any more: competes for room like any other, and its time in the queue begins. */
+static void let_go(struct sched *s, struct sched_req *r)
+{
+    rates_pass(s);
+    hold_set(s, r, false);
+    r->hold_over = true;
+    r->untimed_us = waited_us(s, r);
+    move_lane(s, r);
+    s->room_gained = true;
+}
+
 static void expired(struct sched *s, struct sched_req *r)
 {
-    if (hold_over(s, r)) { /* its TTL begins */
-        if (!r->ttl_us)
-            r->waited_us = 0, r->pushed_us = s->now_us;
-        move_lane(s, r);
-        s->room_gained = true;
+    if (r->on_hold && s->now_us >= hold_until(s, r)) {
+        let_go(s, r);
         return;
     }
     if (r->wait_for.gen && s->now_us < deadline_of(s, r)) { /* waited long enough for the endpoint of its choice */
@@ -462,6 +477,12 @@ static void new_deadline(void *ctx, struct queue_item *it)
     queue_set_deadline(s->queue, it, wake_of(s, req_of(it)));
 }
 
+static void let_go_if_held(void *ctx, struct queue_item *it)
+{
+    if (req_of(it)->on_hold)
+        let_go(ctx, req_of(it));
+}
+
 void flow_params(struct sched *s, bool new_ttl)
 {
     uint64_t flows[SCHED_MAX_FLOW_WEIGHTS];
@@ -480,6 +501,8 @@ void flow_params(struct sched *s, bool new_ttl)
     queue_set_order(s->queue, s->p.queue_order == ORDER_DEADLINE ? QUEUE_BY_DEADLINE
                               : s->newest_first                  ? QUEUE_NEWEST_FIRST
                                                                  : QUEUE_OLDEST_FIRST);
+    if (s->n_on_hold && !s->hold)
+        queue_each(s->queue, let_go_if_held, s);
     if (new_ttl) /* with many that wait it takes its time */
         queue_each(s->queue, new_deadline, s);
     while (over(s, queue_n(s->queue), queue_bytes(s->queue)))

@@ -4,7 +4,10 @@
  * When the conversations under way need more than all caches together, least recently used eviction makes every turn
  * find its past gone, and the servers compute old prompts instead of new ones. Held back, some conversations pause
  * while the others run from the cache. What counts as idle is learnt: IDLE_FACTOR times the pause that IDLE_SHARE of
- * the conversations come back within. Those held share one lane, first come first served. */
+ * the conversations come back within.
+ *
+ * Those held have a lane of their own, first come first served: warm prompts pass them, and a newcomer that is cold,
+ * too, lines up behind them, so that small prompts do not take again and again what a large one waits for. */
 #include "core/sched_int.h"
 #include <math.h>
 #include <stdlib.h>
@@ -30,10 +33,11 @@ struct hold {
 
 void hold_params(struct sched *s)
 {
-    if (s->p.conversation_hold_us && !s->hold) {
+    bool on = s->p.conversation_hold_us && s->p.queueing && s->p.policy == SCHED_PREFIX_CACHE;
+    if (on && !s->hold) {
         s->hold = xcalloc(1, sizeof(*s->hold));
         s->hold->idle_s = 60 / IDLE_FACTOR;
-    } else if (!s->p.conversation_hold_us) {
+    } else if (!on) {
         free(s->hold);
         s->hold = NULL;
     }
@@ -77,7 +81,7 @@ static double idle_there(struct sched *s, const struct pick *k, uint32_t slot)
     double fresh = k->w.tokens - pick_cached(s, k, slot) + k->w.out;
     uint32_t last;
     if (!prefix_index_oldest(s->index, slot, (uint64_t)(fresh * s->bytes_per_token / MAX(s->p.block_bytes, 1u)), &last))
-        return INFINITY;
+        return (double)INFINITY;
     return (double)(now_ds(s) - last) / 10;
 }
 
@@ -88,38 +92,55 @@ static bool cold(const struct sched *s, const struct pick *k, uint32_t slot)
            ep_prefill(&s->eps[slot]) * work_prefill_s(s, fresh, k->w.tokens) > COLD_S;
 }
 
+void hold_set(struct sched *s, struct sched_req *r, bool on)
+{
+    s->n_on_hold += on && !r->on_hold;
+    s->n_on_hold -= !on && r->on_hold;
+    r->on_hold = on;
+}
+
+uint64_t hold_until(const struct sched *s, const struct sched_req *r)
+{
+    return r->hold_from_us + s->p.conversation_hold_us;
+}
+
+static bool may_hold(const struct sched *s, const struct pick *k)
+{
+    const struct sched_req *r = k->r;
+    if (!s->hold || r->hold_over || k->reason == REASON_EXPLORE)
+        return false;
+    return (!r->hold_from_us || s->now_us < hold_until(s, r)) && cold(s, k, k->slot);
+}
+
+/* The cheapest endpoint with room, for the request and for what it pushes out. */
+static uint32_t idle_slot(struct sched *s, const struct pick *k)
+{
+    const float *cost = s->scan.cost;
+    double idle = IDLE_FACTOR * s->hold->idle_s;
+    uint32_t best = NO_SLOT;
+    if (idle_there(s, k, k->slot) >= idle)
+        return k->slot;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        if (cost[i] < INFINITY && (best == NO_SLOT || cost[i] < cost[best]) && idle_there(s, k, i) >= idle)
+            best = i;
+    return best;
+}
+
 bool hold_admit(struct sched *s, struct pick *k)
 {
     struct sched_req *r = k->r;
-    if (!s->hold || !s->p.queueing || r->light || r->hold_over || !cold(s, k, k->slot)) {
-        r->on_hold = false;
+    if (!may_hold(s, k))
         return true;
-    }
-    double idle = IDLE_FACTOR * s->hold->idle_s;
-    uint32_t best = NO_SLOT;
-    for (uint32_t i = 0; i < s->n_slots; i++)
-        if (s->scan.cost[i] < INFINITY && (best == NO_SLOT || s->scan.cost[i] < s->scan.cost[best]) &&
-            idle_there(s, k, i) >= idle)
-            best = i;
-    if (best != NO_SLOT) {
-        if (idle_there(s, k, k->slot) < idle) {
-            k->slot = best;
+    bool behind = s->n_on_hold && !r->on_hold;
+    uint32_t slot = behind ? NO_SLOT : idle_slot(s, k);
+    if (slot != NO_SLOT) {
+        if (r->on_hold || slot != k->slot)
             k->reason = REASON_IDLE_CACHE;
-        }
-        r->on_hold = false;
+        k->slot = slot;
         return true;
     }
-    if (!r->on_hold)
-        r->hold_until_us = s->now_us + s->p.conversation_hold_us;
-    r->on_hold = true;
+    if (!r->hold_from_us)
+        r->hold_from_us = MAX(s->now_us, 1u);
+    hold_set(s, r, true);
     return false;
-}
-
-bool hold_over(struct sched *s, struct sched_req *r)
-{
-    if (!r->on_hold || s->now_us < r->hold_until_us)
-        return false;
-    r->on_hold = false;
-    r->hold_over = true;
-    return true;
 }

@@ -174,7 +174,7 @@ static void choose_least_owned(struct sched *s, struct pick *k, float limit)
         }
     }
     k->reason = n < 2 ? REASON_LEAST_COST : same > 1 ? REASON_TIE_RANDOM : REASON_TIE_LEAST_OWNED;
-    count_fresh(s, k->slot);
+    k->fresh = true;
 }
 
 /* A match is a reason of its own to go back when it is this very prompt's past: nearly all of the prompt, or a prompt
@@ -353,6 +353,9 @@ static void commit(struct sched *s, struct pick *k)
 {
     struct sched_req *r = k->r;
     reserve(s, k);
+    hold_set(s, r, false);
+    if (k->fresh)
+        count_fresh(s, k->slot);
     if (r->explain)
         pick_explain(s, k);
     ledger_reserve(s, r);
@@ -369,7 +372,7 @@ static bool choose(struct sched *s, struct pick *k)
         return !k->room_only || (s->scan.full[k->slot] <= 0 && (!k->lora || k->lora[k->slot] != LORA_WAIT));
     if (k->n) {
         choose_by_policy(s, k);
-        return !k->room_only || s->p.policy != SCHED_PREFIX_CACHE || hold_admit(s, k);
+        return !k->room_only || hold_admit(s, k);
     }
     return !k->room_only && choose_least_bad(s, k);
 }

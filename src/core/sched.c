@@ -33,8 +33,8 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     s->explore_slot = NO_SLOT;
     s->step_factor = 1;
     baseline_switch(s);
-    flow_params(s, false);
     hold_params(s);
+    flow_params(s, false);
     return s;
 }
 
@@ -81,7 +81,8 @@ static void index_restart(struct sched *s)
 
 void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t now_us)
 {
-    bool restart = p->block_bytes != s->p.block_bytes, new_ttl = p->queue_ttl_us != s->p.queue_ttl_us;
+    bool restart = p->block_bytes != s->p.block_bytes, new_ttl = p->queue_ttl_us != s->p.queue_ttl_us ||
+                                                                        p->conversation_hold_us != s->p.conversation_hold_us;
     bool new_policy = p->policy != s->p.policy;
     s->models_version++; /* the columns hold costs */
     s->p = checked(p);
@@ -91,8 +92,8 @@ void sched_set_params(struct sched *s, const struct sched_params *p, uint64_t no
         baseline_switch(s);
     s->refresh_us = 0;
     ep_refresh_all(s, now_us);
-    flow_params(s, new_ttl);
     hold_params(s);
+    flow_params(s, new_ttl);
     flow_run(s);
 }
 

@@ -129,8 +129,10 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
     uint64_t prefix_wait_us; /* 0 = off: a request may wait so long for a full endpoint that holds its prefix while
                                 others have room */
     uint64_t conversation_hold_us; /* 0 = off: PREFIX_CACHE with queueing: a prompt that is cached nowhere waits at most so
-                                    * long rather than push out of the caches what was used lately (hold.c). Its TTL
-                                    * begins afterwards */
+                                    * long, over all attempts, rather than push out of the caches what was used lately
+                                    * (hold.c). The pool's TTL begins afterwards, its own at its arrival. Changed, it
+                                    * counts for those held, too; switched off (or queueing, or another policy), all
+                                    * are let go */
     const struct sched_flow_weight *flow_weights; /* copied by sched_new and sched_set_params */
     uint32_t n_flow_weights;
     /* LoRA adapters */
@@ -177,8 +179,9 @@ enum sched_reason { /* why the chosen one was chosen */
                     REASON_ROUND_ROBIN,
                     REASON_ALL_EJECTED /* nothing healthy: least bad */,
                     REASON_EXPLORE, /* an endpoint believed slow is tried again */
-                    REASON_IDLE_CACHE, /* conversation_hold: what it pushes out there is idle */
-    REASON_DRAINED, /* queueing was switched off while it waited */
+                    REASON_IDLE_CACHE, /* conversation_hold: it was held until, or goes there because, what it pushes
+                                          out there is idle */
+                    REASON_DRAINED,    /* queueing was switched off while it waited */
                     REASON_POLICY   /* by the rule of a baseline (policy) */
 };
 enum sched_reject {
@@ -257,9 +260,10 @@ struct sched_req {
     uint8_t state;
     struct queue_item q;
     struct list late;              /* decided, not yet handed out by sched_next_decided */
-    bool on_hold, hold_over;             /* conversation_hold: waits for an idle cache; has waited long enough */
-    uint64_t hold_until_us;
-    uint64_t pushed_us, waited_us; /* in the queue since; waited there before, over all attempts */
+    bool on_hold, hold_over; /* conversation_hold: waits for an idle cache; has waited long enough */
+    uint64_t hold_from_us;   /* first held at; 0 never */
+    uint64_t pushed_us, waited_us; /* in the queue since; waited there before, over all attempts; */
+    uint64_t untimed_us;           /* of that, what does not count for the pool's TTL */
     struct ep_ref wait_for;        /* prefix_wait: the full holder it waits for, until ... */
     uint64_t wait_until_us;        /* ... then; set once */
     uint32_t n_inserted;           /* index entries this request added (rolled back on failure) */

@@ -145,6 +145,7 @@ struct sched {
     struct prefix_index *index;
     struct sessions *sessions;
     struct hold *hold; /* NULL: off */
+    uint64_t n_on_hold; /* queued requests with on_hold */
     struct active *active;    /* DYNAMO, else NULL */
     struct sessions *users;   /* CACHE_AWARE, else NULL: who was sent a block last */
     uint32_t baseline_epoch;  /* counts changes of the policy */
@@ -243,6 +244,7 @@ struct pick { /* one decision in the making */
     uint32_t crowd,
         home;       /* lora.c: with more in flight an endpoint is not preferred for having the adapter; who keeps it */
     bool room_only; /* endpoints without room are no candidates */
+    bool fresh;     /* chosen for owning least: counts as placed there */
     uint32_t n, slot; /* candidates; the choice */
     float least;      /* cost */
     enum sched_reason reason;
@@ -275,7 +277,8 @@ void hold_params(struct sched *s);
 void hold_arrived(struct sched *s, const struct sched_req *r);  /* submitted for the first time */
 void hold_finished(struct sched *s, const struct sched_req *r); /* answered in full */
 bool hold_admit(struct sched *s, struct pick *k); /* false: it is to wait (r->on_hold); may choose another slot */
-bool hold_over(struct sched *s, struct sched_req *r); /* has waited long enough: from now on like any other */
+void hold_set(struct sched *s, struct sched_req *r, bool on);
+uint64_t hold_until(const struct sched *s, const struct sched_req *r);
 
 /* lora.c */
 void lora_take(struct sched *s, uint32_t slot, struct sched_req *r); /* reserved there */
