@@ -43,6 +43,7 @@ static void defaults(void **state)
         {OWN "queue-ttl-max", "30s"},
         {OWN "queue-early-refusal", "own-deadline"},
         {OWN "prefix-wait", "0s"},
+        {OWN "conversation-hold", "0s"},
         {OWN "flow-weights", ""},
         {OWN "trust-request-headers", "all"},
         {ENV "lora-affinity-threshold", "0.999"},
@@ -77,6 +78,7 @@ static void defaults(void **state)
     assert_int_equal(b->sched.queue_discard, DISCARD_LOWEST_CLASS);
     assert_int_equal(b->sched.early_refusal, EARLY_OWN);
     assert_int_equal(b->sched.prefix_wait_us, 0);
+    assert_int_equal(b->sched.conversation_hold_us, 0);
     assert_int_equal(b->sched.n_flow_weights, 0);
     assert_int_equal(b->trust, TRUST_OBJECTIVE | TRUST_FAIRNESS | TRUST_TTL);
     assert_str(setting_of(b, "queue-score-weight")->note,
@@ -147,6 +149,8 @@ static void bad_values(void **state)
         {OWN "queue-early-refusal", "no", "own-deadline", "is none of disabled, own-deadline, enabled"},
         {OWN "prefix-wait", "-1s", "0s", "must not be negative"},
         {OWN "prefix-wait", "off", "0s", "is no duration"},
+        {OWN "conversation-hold", "-1s", "0s", "must not be negative"},
+        {OWN "conversation-hold", "on", "0s", "is no duration"},
         {OWN "queue-ttl-max", "0s", "30s", "must be more than zero"},
         {OWN "queue-ttl-max", "never", "30s", "is no duration"},
         {OWN "flow-weights", "a=1,b", "", "has the entry \"b\", which is not of the form name=weight"},
@@ -222,7 +226,7 @@ static void flow_control(void **state)
         load(w, XK8S "queueing: enabled, " ENV "total-queue-capacity: \"3000\", " ENV "queue-ttl: 2s, " OWN
                      "queue-order: deadline, " OWN "queue-discard: earliest, " OWN "total-queue-requests: \"7\", " OWN
                      "queue-early-refusal: disabled, " OWN "prefix-wait: 250ms, " OWN "queue-ttl-max: 1m, " OWN
-                     "trust-request-headers: \"objective, ttl\", " OWN "flow-weights: \"team-a=3, m=x=0.5\"");
+                     "conversation-hold: 2m, " OWN "trust-request-headers: \"objective, ttl\", " OWN "flow-weights: \"team-a=3, m=x=0.5\"");
     assert_int_equal(w->rep.n, 0);
     assert_true(b->sched.queueing);
     assert_int_equal(b->sched.queue_bytes, 3000);
@@ -233,6 +237,7 @@ static void flow_control(void **state)
     assert_int_equal(b->sched.queue_requests, 7);
     assert_int_equal(b->sched.early_refusal, EARLY_OFF);
     assert_int_equal(b->sched.prefix_wait_us, 250000);
+    assert_int_equal(b->sched.conversation_hold_us, 120000000);
     assert_int_equal(b->trust, TRUST_OBJECTIVE | TRUST_TTL);
     assert_int_equal(b->sched.n_flow_weights, 2);
     assert_true(b->sched.flow_weights[0].flow == hash_bytes("team-a", 6, 0));
@@ -241,7 +246,7 @@ static void flow_control(void **state)
     assert_true(b->sched.flow_weights[1].weight > 0.49 && b->sched.flow_weights[1].weight < 0.51);
     static const char *const keys[] = {"/queueing",     "total-queue-capacity", "/queue-ttl",    "queue-order",
                                        "queue-discard", "total-queue-requests", "early-refusal", "prefix-wait",
-                                       "queue-ttl-max", "request-headers",      "flow-weights"};
+                                       "queue-ttl-max", "request-headers",      "flow-weights",  "conversation-hold"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         assert_int_equal(setting_of(b, keys[i])->state, SET_EFFECTIVE);
     b = load(w, OWN "prefix-wait: \"0\", " OWN "flow-weights: \"\", " OWN "trust-request-headers: none, " OWN
