@@ -408,19 +408,21 @@ static void test_no_early_refusal(void **state)
 {
     (void)state;
     full();
+    assert_int_equal(submit(40, 100), SCHED_PICKED);
+    uint32_t at = q[40].d.ep.slot == ep[1].slot; /* who holds it */
+    done(40, OUT_OK);
     room(false);
     for (uint32_t i = 0; i < 8; i++)
         assert_int_equal(submit(i, 100), SCHED_QUEUED);
-    for (uint32_t i = 0; i < 8; i++) { /* a slow queue, seen for long enough */
+    for (uint32_t i = 0; i < 8; i++) { /* one a second */
         tick(SEC);
-        load(i % N_EPS, 5, 0);
-        (void)placed();
-        load(i % N_EPS, 0, 0.95);
+        load(at, 5, 0);
+        assert_int_equal(placed(), i);
+        load(at, 0, 0.95);
+        done(i, OUT_OK);
+        q[i] = (struct sched_req){0};
     }
     room(true);
-    while (placed() != NOBODY) {}
-    for (uint32_t i = 0; i < 8; i++)
-        done(i, OUT_OK), q[i] = (struct sched_req){0};
     for (uint32_t i = 0; i < 20; i++)
         held(i, i + 1);
     room(false);
@@ -533,6 +535,26 @@ static void test_retry_bound(void **state)
     assert_int_equal(decided(), NOBODY);
     tick(1);
     assert_int_equal(placed(), 0);
+    end();
+}
+
+static void test_retry_after_the_bound(void **state)
+{
+    (void)state;
+    full();
+    held(0, 1);
+    tick(IDLE + SEC);
+    assert_int_equal(placed(), 0);
+    now += BOUND;
+    for (uint32_t k = 0; k < 12; k++)
+        if (submit(40, 200 + k) == SCHED_QUEUED)
+            break;
+        else
+            done(40, OUT_OK), q[40] = (struct sched_req){0};
+    assert_true(q[40].on_hold);
+    sched_cancel(s, &q[40], now);
+    done(0, OUT_STALE_CONN);
+    assert_int_equal(submit(0, 1), SCHED_PICKED);
     end();
 }
 
@@ -684,6 +706,7 @@ int main(void)
         cmocka_unit_test(test_capacity),
         cmocka_unit_test(test_retry),
         cmocka_unit_test(test_retry_bound),
+        cmocka_unit_test(test_retry_after_the_bound),
         cmocka_unit_test(test_switched_off),
         cmocka_unit_test(test_policy_switched),
         cmocka_unit_test(test_queueing_switched_off),
