@@ -322,7 +322,7 @@ void ep_refresh_all(struct sched *s, uint64_t now_us)
     ledger_overdue(s);
     lora_refresh(s);
     s->explore_slot = NO_SLOT;
-    s->step_factor = exp(learn_pool_step(s));
+    learn_pool(s);
     for (uint32_t i = 0; i < s->n_slots; i++) {
         ep_refresh(s, i);
         if (learn_due(s, &s->eps[i]))

@@ -68,9 +68,7 @@ static void observe(struct sched *s, uint32_t slot, enum learn_kind kind, double
     double gain = x < from - RECOVERED ? RECOVERED_GAIN : EP_GAIN;
     mine->log = from + MAX(1.0 / (mine->n + 2.0), gain) * (x - from);
     mine->n += mine->n < 1000;
-    e->seen_us = s->now_us;
-    learn_factors(s, e);
-    cost_update(s, slot);
+    e->seen_us = s->now_us; /* what follows from it takes effect for all endpoints at once, with the next refresh */
 }
 
 struct deviation { /* of an endpoint from its pool */
@@ -88,6 +86,8 @@ static double beyond_noise(double x, double var)
 
 static struct deviation deviation(const struct sched *s, const struct ep *e, enum learn_kind k)
 {
+    if (!e->seen[k].n)
+        return (struct deviation){0, 0};
     double age = s->now_us > e->seen_us ? (double)(s->now_us - e->seen_us) / SEC : 0;
     double x = (e->seen[k].log - s->pool[k].log) * exp(-age / SPEED_DECAY_S);
     return (struct deviation){clamp(beyond_noise(x, s->pool[k].var), log(SPEED_MIN), log(SPEED_MAX)), e->seen[k].n};
@@ -100,7 +100,7 @@ static double pool_log(const struct sched *s, enum learn_kind kind)
 }
 
 /* Steps: from the gaps, or from whole answers where none are streamed. */
-double learn_pool_step(const struct sched *s)
+static double pool_step(const struct sched *s)
 {
     if (!s->p.learn_speed)
         return 0;
@@ -113,7 +113,14 @@ static double pool_prefill(const struct sched *s)
 {
     if (!s->p.learn_speed)
         return 0;
-    return s->pool[LEARN_TTFT].n ? pool_log(s, LEARN_TTFT) : learn_pool_step(s);
+    return s->pool[LEARN_TTFT].n ? pool_log(s, LEARN_TTFT) : pool_step(s);
+}
+
+/* Of the pool, for all endpoints at the same time: who was seen last must not look faster for that. */
+void learn_pool(struct sched *s)
+{
+    s->prefill_factor = exp(pool_prefill(s));
+    s->step_factor = exp(pool_step(s));
 }
 
 void learn_factors(const struct sched *s, struct ep *e)
@@ -127,8 +134,8 @@ void learn_factors(const struct sched *s, struct ep *e)
         if (!step.n)
             step = prefill;
     }
-    e->prefill = exp(pool_prefill(s) + prefill.log);
-    e->step = exp(learn_pool_step(s) + step.log);
+    e->prefill = s->prefill_factor * exp(prefill.log);
+    e->step = s->step_factor * exp(step.log);
     e->speed = exp((prefill.log + step.log) / 2);
 }
 
@@ -143,7 +150,7 @@ double learn_late(const struct sched *s, const struct ep *e)
         (!r->streamed && !r->max_tokens))
         return 0;
     double steps = r->raw_step_s + (r->streamed ? 0 : (double)r->max_tokens * step_now(s, e));
-    double expected = exp(pool_prefill(s)) * r->raw_prefill_s + exp(learn_pool_step(s)) * steps;
+    double expected = s->prefill_factor * r->raw_prefill_s + s->step_factor * steps;
     return MIN(SPEED_MAX, (double)(s->now_us - r->picked_us) / SEC / MAX(expected, 1e-4));
 }
 

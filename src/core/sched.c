@@ -31,7 +31,7 @@ struct sched *sched_new(const struct sched_params *p, uint64_t seed)
     s->mean_tokens = 500;
     s->mean_prefill_s = work_prefill_s(s, s->mean_tokens, s->mean_tokens);
     s->explore_slot = NO_SLOT;
-    s->step_factor = 1;
+    s->prefill_factor = s->step_factor = 1;
     baseline_switch(s);
     hold_params(s);
     flow_params(s, false);

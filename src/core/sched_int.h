@@ -162,7 +162,7 @@ struct sched {
     struct estimate pool[LEARN_KINDS];
     double bytes_per_token, mean_output, mean_prefill_s, mean_tokens;
     uint32_t n_prompts, n_usages;
-    double step_factor; /* the pool's, as of the last refresh */
+    double prefill_factor, step_factor; /* the pool's, as of the last refresh */
     bool bytes_guessed; /* bytes_per_token was corrected once before any answer told */
     double remote_lag_s; /* how old the events of replicas are when they come */
     bool tells_cached;  /* answers tell how much of the prompt was cached */
@@ -307,7 +307,7 @@ void learn_first(struct sched *s, uint32_t slot, struct sched_req *r);
 void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, const struct sched_usage *u);
 void learn_capacity(struct sched *s, uint32_t slot); /* after a scrape */
 void learn_cache(struct sched *s, uint32_t slot, struct sched_req *r, const struct sched_usage *u);
-double learn_pool_step(const struct sched *s); /* logarithm of the pool's factor on steps */
+void learn_pool(struct sched *s);
 void learn_factors(const struct sched *s, struct ep *e);
 double learn_late(const struct sched *s,
                   const struct ep *e); /* wait of the oldest unanswered request, 1 = normal; 0: cannot say */
