@@ -129,8 +129,8 @@ static uint64_t lane_of(const struct sched_req *r)
         h = hash_mix(h, (uint64_t)r->pinned.slot << 32 | r->pinned.gen);
     for (uint32_t i = 0; i < r->n_tried && i < SCHED_MAX_TRIED; i++)
         h ^= hash_mix((uint64_t)r->tried[i].slot << 32 | r->tried[i].gen, 2); /* in any order */
-    if (r->wait_for.gen)
-        h = hash_mix(h, (uint64_t)r->wait_for.slot << 32 | r->wait_for.gen);
+    if (r->wait_for.gen) /* not the lane of those pinned there: it may cease to wait, and then competes again */
+        h = hash_mix(hash_mix(h, 4), (uint64_t)r->wait_for.slot << 32 | r->wait_for.gen);
     if (r->on_hold)
         h = hash_mix(h, 3);
     return h;

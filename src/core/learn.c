@@ -166,12 +166,17 @@ void learn_forget(struct ep *e)
         e->seen[i] = (struct estimate){0};
 }
 
-static void believe_less(struct sched *s, uint32_t slot, struct sched_req *r, double found)
+static const struct doubt {                       /* how much a miss says */
+    double keep;                                  /* of the belief in its size */
+    uint32_t misses;                              /* in a row, until it is taken to cache hardly at all */
+} told = {0.95, CACHELESS}, inferred = {0.99, 6}; /* by the answer; by its time */
+
+static void believe_less(struct sched *s, uint32_t slot, struct sched_req *r, double found, struct doubt d)
 {
     struct ep *e = &s->eps[slot];
-    e->cap_belief = MAX(0.25, e->cap_belief * 0.95);
+    e->cap_belief = MAX(0.25, e->cap_belief * d.keep);
     prefix_index_set_cap(s->index, slot, index_cap(s, e));
-    if (++e->cache_misses < 2)
+    if (++e->cache_misses < d.misses)
         return;
     uint32_t keep = 0;
     while (keep < r->hashes->n && (double)prefix_bytes(r->hashes, keep + 1) <= found * (double)r->d.stream_bytes)
@@ -194,7 +199,7 @@ static void learn_hit(struct sched *s, uint32_t slot, struct sched_req *r, bool 
     if (hit)
         believe_more(&s->eps[slot]);
     else if (r->insert_stamp && r->hashes)
-        believe_less(s, slot, r, 0);
+        believe_less(s, slot, r, 0, inferred);
 }
 
 void learn_first(struct sched *s, uint32_t slot, struct sched_req *r)
@@ -260,7 +265,7 @@ void learn_cache(struct sched *s, uint32_t slot, struct sched_req *r, const stru
     if (found >= believed / 2)
         believe_more(&s->eps[slot]);
     else
-        believe_less(s, slot, r, found);
+        believe_less(s, slot, r, found, told);
 }
 
 /* ---- KV capacity ----
@@ -272,8 +277,8 @@ void learn_cache(struct sched *s, uint32_t slot, struct sched_req *r, const stru
 void learn_capacity(struct sched *s, uint32_t slot)
 {
     struct ep *e = &s->eps[slot];
-    bool told = e->load.has_blocks && e->load.kv_tokens;
-    if (!s->p.learn_speed || (told && (s->n_usages || s->bytes_guessed)) || !e->load.has_kv ||
+    bool known = e->load.has_blocks && e->load.kv_tokens;
+    if (!s->p.learn_speed || (known && (s->n_usages || s->bytes_guessed)) || !e->load.has_kv ||
         e->load.kv_frac < LEAST_USE || e->others_waiting + e->others_running > 0.5 || e->remote.inflight)
         return;
     double all = e->own.context + e->own.pending_tokens + (double)e->own.decoding * s->mean_output / 2;
@@ -281,7 +286,7 @@ void learn_capacity(struct sched *s, uint32_t slot)
     double to = now < least ? least : now > most ? most : now;
     if (to <= 0 || e->held_at_load <= 0)
         return;
-    if (told) {
+    if (known) {
         if (most > CLOSE * least)
             return; /* too much of it is still to be computed */
         s->bytes_per_token = clamp(s->bytes_per_token * sqrt(least * most) / now, 0.5, 16);

@@ -204,7 +204,7 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
         if (r->insert_stamp && s->p.policy == SCHED_PREFIX_CACHE)
             learn_cache(s, r->d.ep.slot, r, u);
     }
-    if (e && how == OUT_OK && r->first_us && r->n_chain && s->p.policy == SCHED_PREFIX_CACHE && e->cache_misses < 2) {
+    if (e && how == OUT_OK && r->first_us && r->n_chain && s->p.policy == SCHED_PREFIX_CACHE && e->cache_misses < CACHELESS) {
         struct prefix_chain c = chain_of(r); /* its blocks were in use until now, whatever was sent there meanwhile */
         prefix_index_touch(s->index, r->d.ep.slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US));
         event_emit(s, EV_TOUCH, r->d.ep.slot, r);

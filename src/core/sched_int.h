@@ -21,6 +21,7 @@
 #define LORA_LOG       512 /* latest changes of adapters in use */
 #define NO_SLOT        UINT32_MAX
 #define REMOTE_RATE_S  20.0   /* over so long it is counted what replicas send where */
+#define CACHELESS      2      /* misses in a row that answers told of: it caches hardly at all */
 #define INDEX_TIME_US  100000 /* the index keeps times in tenths of a second */
 #define WORK_SLOTS     6      /* PREBLE: work of the last three minutes */
 #define WORK_SLOT_US   30000000
