@@ -4,7 +4,8 @@
 #include <string.h>
 
 #define TIE_SHARE         0.02 /* PREFIX_CACHE: costs this close to the least, or within the tie band, are a tie; who holds */
-#define HOLD_SHARE        0.05 /* the prompt or its conversation keeps it up to here */
+#define HOLD_SHARE        0.05 /* the prompt or its conversation keeps it up to here, */
+#define HOLD_BANDS        4.0  /* or within so many tie bands */
 #define DEFAULT_TIE_SHARE 0.10 /* DEFAULT: ... and here, or within half a millisecond */
 #define DEFAULT_TIE_S     0.0005
 #define STRONG_SHARE      0.75 /* of the prompt: a match that covers this much always counts as the same prefix */
@@ -201,7 +202,7 @@ static float tie_limit(const struct sched *s, const struct pick *k)
 
 static float hold_limit(const struct sched *s, const struct pick *k)
 {
-    return k->least + (float)MAX(s->p.tie_band_s, HOLD_SHARE * (double)k->least);
+    return k->least + (float)MAX(HOLD_BANDS * s->p.tie_band_s, HOLD_SHARE * (double)k->least);
 }
 
 /* The endpoint that answered the latest earlier turn of this very conversation, as the ends of messages tell. */

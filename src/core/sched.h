@@ -110,7 +110,7 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
     uint32_t mean_output;   /* prior of output tokens per request */
     double
         affinity; /* weight of the prefill a request adds (routing-anchors: 3 = 1 own + 2 for those who come later) */
-    double tie_band_s; /* costs closer than this (or 2 %; 5 % for who holds the prompt) are a tie: 0.05 */
+    double tie_band_s; /* costs closer than this (or 2 %) are a tie; four times that (or 5 %) for who holds the prompt: 0.05 */
     /* saturation (picker env settings sd-*) */
     uint32_t queue_threshold; /* 5 waiting requests */
     double kv_threshold;      /* 0.8 */

@@ -82,12 +82,12 @@ def test_noise_is_told(script):
 
 
 def test_replayed_requests_tell_their_limits(script, release_binary, tmp_path):
-    """`penstock bench` asks with max_tokens, so the replay does, too: prefix-cache decides differently, round robin cannot."""
+    """`penstock bench` asks with max_tokens, so the replay does, too: prefix-cache decides differently where memory is short, round robin cannot."""
     load = script.Load("assistants", types.SimpleNamespace(servers=4, time_scale=5))
     load.write(tmp_path / "load.jsonl", 9, 600, 1)
 
     def replay(*options):
-        done = subprocess.run([release_binary, "replay", tmp_path / "load.jsonl", "--servers", "4", "--as-recorded", "--policy", "prefix-cache,round-robin", "--json",
+        done = subprocess.run([release_binary, "replay", tmp_path / "load.jsonl", "--servers", "4", "--profile", "a10-qwen25-7b", "--as-recorded", "--policy", "prefix-cache,round-robin", "--json",
                                "--quiet", *options], capture_output=True, text=True, timeout=60, check=True)
         return [json.loads(line)["ttft_mean"] for line in done.stdout.splitlines()]
 
