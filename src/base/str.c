@@ -32,6 +32,28 @@ bool str_ieq(struct str a, struct str b)
     return true;
 }
 
+static int next_of_name(struct str *s) /* -1: the end */
+{
+    while (s->n) {
+        char c = s->p[0];
+        *s = str_from(*s, 1);
+        if (c != '-' && c != '_')
+            return lower(c);
+    }
+    return -1;
+}
+
+bool str_same_name(struct str a, struct str b)
+{
+    for (;;) {
+        int x = next_of_name(&a), y = next_of_name(&b);
+        if (x != y)
+            return false;
+        if (x < 0)
+            return true;
+    }
+}
+
 bool str_ends(struct str s, struct str suffix)
 {
     if (suffix.n == 0)

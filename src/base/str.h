@@ -41,6 +41,7 @@ static inline struct str str_first(struct str s, size_t n) /* the first n bytes 
     return (struct str){s.p, MIN(s.n, n)};
 }
 bool str_ieq(struct str a, struct str b);          /* ASCII case-insensitive */
+bool str_same_name(struct str a, struct str b);    /* the same, and '-' and '_' do not matter: "prefix-cache", "PREFIX_CACHE" */
 bool str_ends(struct str s, struct str suffix);
 struct str str_trim(struct str s);                 /* without blanks and tabs at both ends */
 char *str_dup(struct str s) __attribute__((malloc)); /* heap, NUL-terminated; caller frees */

@@ -59,18 +59,8 @@ static const char *among(const char *const *names, size_t n, unsigned v)
 
 static const char *outcome_name(unsigned v)
 {
-    static const char *const names[] = {
-        [OUT_OK] = "ok",
-        [OUT_CANCELLED] = "cancelled",
-        [OUT_CONNECT_FAILED] = "connect",
-        [OUT_RESET] = "reset",
-        [OUT_GARBAGE] = "garbage",
-        [OUT_TIMEOUT] = "timeout",
-        [OUT_SERVER_ERROR] = "server_error",
-        [OUT_MODEL_MISSING] = "model_missing",
-        [OUT_STALE_CONN] = "stale_conn",
-    };
-    return among(names, ARRAY_LEN(names), v);
+    const char *name = sched_outcome_name((enum sched_outcome)v);
+    return strcmp(name, "?") != 0 ? name : NULL;
 }
 
 static const char *answer_name(unsigned v)
@@ -97,12 +87,6 @@ static const char *early_name(unsigned v)
 {
     static const char *const names[] = {[EARLY_OFF] = "off", [EARLY_OWN] = "own", [EARLY_ALL] = "all"};
     return among(names, ARRAY_LEN(names), v);
-}
-
-const char *journal_outcome_name(enum sched_outcome how)
-{
-    const char *name = outcome_name(how);
-    return name ? name : "?";
 }
 
 /* ---- values ---- */

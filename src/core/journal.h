@@ -122,7 +122,6 @@ void journal_answer_of(struct journal_answer *out, const struct sched_decision *
 /* The inputs of a request from its line, for a new attempt: what is private to core stays. h: where the hashes are from now on, ph: what r->hashes
  * shall point to; both must live until sched_finish. */
 void journal_fill(struct sched_req *r, const struct journal_submit *s, struct prefix_hashes *ph, uint64_t *h);
-const char *journal_outcome_name(enum sched_outcome how);
 
 /* ---- text ---- */
 

@@ -71,32 +71,10 @@ const char *sched_policy_about(enum sched_policy p)
 }
 
 /* The next character that counts, in lower case; 0 at the end. */
-static char next_char(struct str *s)
-{
-    while (s->n) {
-        char c = s->p[0];
-        *s = str_from(*s, 1);
-        if (c != '-' && c != '_')
-            return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-    }
-    return 0;
-}
-
-static bool same_name(struct str a, struct str b)
-{
-    for (;;) {
-        char x = next_char(&a), y = next_char(&b);
-        if (x != y)
-            return false;
-        if (!x)
-            return !a.n && !b.n; /* a NUL inside is no end */
-    }
-}
-
 bool sched_policy_parse(struct str name, enum sched_policy *out)
 {
     for (size_t i = 0; i < ARRAY_LEN(policies); i++)
-        if (same_name(name, str_c(policies[i].name))) {
+        if (str_same_name(name, str_c(policies[i].name))) {
             *out = (enum sched_policy)i;
             return true;
         }
@@ -151,4 +129,20 @@ const char *sched_reject_name(enum sched_reject r)
         [REJECT_DEADLINE] = "queue_deadline",
     };
     return (size_t)r < ARRAY_LEN(names) ? names[r] : "?";
+}
+
+const char *sched_outcome_name(enum sched_outcome o)
+{
+    static const char *const names[] = {
+        [OUT_OK] = "ok",
+        [OUT_CANCELLED] = "cancelled",
+        [OUT_CONNECT_FAILED] = "connect",
+        [OUT_RESET] = "reset",
+        [OUT_GARBAGE] = "garbage",
+        [OUT_TIMEOUT] = "timeout",
+        [OUT_SERVER_ERROR] = "server_error",
+        [OUT_MODEL_MISSING] = "model_missing",
+        [OUT_STALE_CONN] = "stale_conn",
+    };
+    return (size_t)o < ARRAY_LEN(names) ? names[o] : "?";
 }

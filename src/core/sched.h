@@ -290,6 +290,7 @@ enum sched_outcome {
     OUT_MODEL_MISSING, /* 404 for the model: this endpoint does not serve it (yet) */
     OUT_STALE_CONN     /* reset on a reused idle connection: says nothing */
 };
+const char *sched_outcome_name(enum sched_outcome o);
 
 struct ep_load {               /* one scrape; fields the page did not have are flagged absent, never taken as 0 */
     uint64_t sent_us, done_us; /* when the scrape was asked for and when the answer was complete */

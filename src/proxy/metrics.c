@@ -325,20 +325,9 @@ void metrics_retry(struct request *rq)
 
 void metrics_upstream_failure(struct request *rq, enum sched_outcome how)
 {
-    static const char *const names[] = {
-        [OUT_OK] = "ok",
-        [OUT_CANCELLED] = "cancelled",
-        [OUT_CONNECT_FAILED] = "connect",
-        [OUT_RESET] = "reset",
-        [OUT_GARBAGE] = "garbage",
-        [OUT_TIMEOUT] = "timeout",
-        [OUT_SERVER_ERROR] = "server_error",
-        [OUT_MODEL_MISSING] = "model_missing",
-        [OUT_STALE_CONN] = "stale_conn",
-    };
     struct metric *s = atomic_load_explicit(&rq->backend->failures[how], memory_order_acquire);
     if (!s) {
-        s = metric_series(rq->w->g->pm->failures, (struct str[]){rq->backend->key, str_c(names[how])});
+        s = metric_series(rq->w->g->pm->failures, (struct str[]){rq->backend->key, str_c(sched_outcome_name(how))});
         atomic_store_explicit(&rq->backend->failures[how], s, memory_order_release);
     }
     metric_add(s, rq->w->index, 1);

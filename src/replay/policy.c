@@ -1,8 +1,6 @@
 /* replay/policy.c - see policy.h. */
 #include "replay/policy.h"
 
-#include <ctype.h>
-
 #define FAST_US 50000 /* the reference picker's scrape interval */
 
 static const struct policy policies[] = {
@@ -33,28 +31,13 @@ static const struct {
     {"reference-load", "gie-qkv"}, {"cache-aware", "sgl-cache-aware"},
 };
 
-static bool same_name(struct str a, const char *b)
-{
-    size_t i = 0;
-    for (;;) {
-        while (i < a.n && (a.p[i] == '-' || a.p[i] == '_'))
-            i++;
-        while (*b == '-')
-            b++;
-        if (i == a.n || !*b)
-            return i == a.n && !*b;
-        if (tolower((unsigned char)a.p[i++]) != *b++)
-            return false;
-    }
-}
-
 const struct policy *policy_find(struct str name)
 {
     for (size_t i = 0; i < ARRAY_LEN(policies); i++)
-        if (same_name(name, policies[i].name))
+        if (str_same_name(name, str_c(policies[i].name)))
             return &policies[i];
     for (size_t i = 0; i < ARRAY_LEN(aliases); i++)
-        if (same_name(name, aliases[i].name))
+        if (str_same_name(name, str_c(aliases[i].name)))
             return policy_find(str_c(aliases[i].means));
     return NULL;
 }

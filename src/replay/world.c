@@ -146,7 +146,6 @@ struct live *world_begin(struct world *w, uint32_t index)
                                 .output = l->output,
                                 .server = -1,
                                 .gateway = (uint16_t)l->gateway};
-    w->n_under_way++;
     return l;
 }
 
@@ -176,7 +175,6 @@ void world_end(struct world *w, struct live *l, enum world_end how)
     v->tries = (uint16_t)l->tries;
     l->over = true;
     w->n_done++;
-    w->n_under_way--;
     if (w->closed)
         next_of_user(w, l->index);
     if (w->p->progress && w->n_done % PROGRESS_EVERY == 0)

@@ -47,7 +47,7 @@ struct leg {            /* one submit to a picker: the request, or with P/D its 
     struct list here; /* at its server */
     int32_t server;
     uint32_t role;
-    bool picked, first_seen, prefilled;
+    bool picked, first_seen;
     uint32_t cached;
 };
 struct live { /* a request under way */
@@ -84,18 +84,18 @@ struct world {
     const struct world_params *p;
     struct world_result *out;
     struct rng rng;
-    uint64_t now, seq, scrape_us;
+    uint64_t now, seq;
     struct event *heap;
     uint32_t n_heap, cap_heap;
     struct server *servers;
     struct gateway *gateways;
     struct live *free, *all;
-    uint32_t next_gateway, n_done, n_all, n_decisions, n_under_way;
+    uint32_t next_gateway, n_done, n_all, n_decisions;
     double *arrive_s;     /* open loop: by request */
     uint32_t *order;      /* open loop: requests by arrival; closed: conversations in the order they are begun */
     uint32_t *first_turn; /* closed: first request of conversation i */
     uint32_t n_conversations, next_conversation, next_arrival;
-    double ideal_mean_out, mean_prefill_s;
+    double ideal_mean_out;
     bool closed;
     struct engine_forecast *forecasts; /* oracle's */
     uint64_t *adapter_names;

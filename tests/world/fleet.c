@@ -103,6 +103,16 @@ void fleet_init(struct fleet_params *p, const char *profile, double memory_frac)
     p->seed = 1;
 }
 
+void fleet_add(struct fleet_params *p, const char *name, int priority, double rate, uint32_t input, uint32_t output)
+{
+    p->c[p->n_classes++] = (struct fleet_class){.name = name,
+                                                .priority = priority,
+                                                .rate = rate,
+                                                .input_tokens = input,
+                                                .output_tokens = output,
+                                                .spread = 0.5};
+}
+
 /* ---- jobs ---- */
 
 static uint64_t model_hash(uint32_t lora)

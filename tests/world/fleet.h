@@ -69,6 +69,9 @@ double fleet_percentile(double *v, uint64_t n, double p); /* sorts */
 void fleet_init(struct fleet_params *p, const char *profile,
                 double memory_frac); /* share of the GPU's memory; 0: the default */
 
+/* One more class of an open loop, with lengths spread by half around these means. */
+void fleet_add(struct fleet_params *p, const char *name, int priority, double rate, uint32_t input, uint32_t output);
+
 /* For the programs: says what is not held and counts it in their `failures`. */
 #define WANT(cond, ...)                                                                                                \
     do {                                                                                                               \

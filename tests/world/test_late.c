@@ -25,16 +25,6 @@ struct outcome {
     double tokens_s;               /* all of the pool */
 };
 
-static void add(struct fleet_params *p, const char *name, int priority, double rate)
-{
-    p->c[p->n_classes++] = (struct fleet_class){.name = name,
-                                                .priority = priority,
-                                                .rate = rate,
-                                                .input_tokens = INPUT,
-                                                .output_tokens = OUTPUT,
-                                                .spread = 0.5};
-}
-
 static double share_in_time(const struct fleet_result *c)
 {
     uint64_t n = 0;
@@ -55,8 +45,8 @@ static struct outcome run(const char *what, double critical, double standard, en
     p.seed = seed;
     p.sched.queueing = true;
     p.sched.queue_order = order;
-    add(&p, "critical", 1, critical);
-    add(&p, "standard", 0, standard);
+    fleet_add(&p, "critical", 1, critical, INPUT, OUTPUT);
+    fleet_add(&p, "standard", 0, standard, INPUT, OUTPUT);
     fleet_run(&p, &r);
     for (uint32_t i = 0; i < p.n_classes; i++) {
         struct fleet_result *c = &r.c[i];

@@ -33,16 +33,6 @@ static void init(struct fleet_params *p)
     p->seed = seed;
 }
 
-static void add(struct fleet_params *p, const char *name, int priority, double rate)
-{
-    p->c[p->n_classes++] = (struct fleet_class){.name = name,
-                                                .priority = priority,
-                                                .rate = rate,
-                                                .input_tokens = INPUT,
-                                                .output_tokens = OUTPUT,
-                                                .spread = 0.5};
-}
-
 static double goodput(const struct fleet_report *r)
 {
     double tokens = 0;
@@ -82,7 +72,7 @@ static double best_constant(void)
         struct fleet_params p;
         struct fleet_report r;
         init(&p);
-        add(&p, "standard", 0, rate);
+        fleet_add(&p, "standard", 0, rate, INPUT, OUTPUT);
         fleet_run(&p, &r);
         double g = goodput(&r);
         line("constant load, no queueing", rate, &p, &r);
@@ -135,10 +125,10 @@ static void overload(const struct setting *st, double capacity, double best)
     p.sched.queue_bytes = st->queue_bytes ? st->queue_bytes : p.sched.queue_bytes;
     if (verbose)
         printf("\n-- %s\n", st->name);
-    add(&p, "critical", 1, critical);
+    fleet_add(&p, "critical", 1, critical, INPUT, OUTPUT);
     fleet_run(&p, &alone);
     line("critical alone", critical, &p, &alone);
-    add(&p, "sheddable", -1, 10 * capacity - critical);
+    fleet_add(&p, "sheddable", -1, 10 * capacity - critical, INPUT, OUTPUT);
     fleet_run(&p, &flood);
     line("flood", 10 * capacity, &p, &flood);
     judge(st, &p, &alone, &flood, best);

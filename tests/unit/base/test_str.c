@@ -27,6 +27,9 @@ static void test_compare(void **state)
         assert_int_equal((c > 0) - (c < 0), rows[i].cmp);
         assert_int_equal((d > 0) - (d < 0), -rows[i].cmp);
     }
+    assert_true(str_same_name(STR("PREFIX_CACHE"), STR("prefix-cache")) && str_same_name(STR("a-"), STR("_A")));
+    assert_true(str_same_name(STR(""), STR("--")) && !str_same_name(STR("a"), STR("ab")) && !str_same_name(STR("ab"), STR("a")));
+    assert_false(str_same_name(STR("a\0b"), STR("a\0c")) || str_same_name(STR("a"), STR("a\0")));
     assert_true(str_eq(STR_NULL, STR("")));
     assert_int_equal(str_cmp(STR_NULL, STR("")), 0);
 }
