@@ -106,7 +106,6 @@ static void run_job(struct job *j)
     world_run(&j->p, &j->w);
     j->w.wall_s = clock_s() - from;
     report_make(&j->w, j->p.users > 0, (double)j->p.stop_us / 1e6, &j->r);
-    j->r.wall = j->w.wall_s;
     atomic_fetch_add(&j->of->n_requests, j->w.n - j->done);
     if (!j->of->o.html)
         world_result_free(&j->w);
@@ -175,7 +174,10 @@ static void run_all(struct replay *rp)
 static int write_file(const char *path, const struct buf *b)
 {
     FILE *f = fopen(path, "we");
-    if (f && fwrite(buf_str(b).p, 1, buf_str(b).n, f) == buf_str(b).n && fclose(f) == 0)
+    bool ok = f && fwrite(buf_str(b).p, 1, buf_str(b).n, f) == buf_str(b).n;
+    if (f)
+        ok = fclose(f) == 0 && ok;
+    if (ok)
         return 0;
     fprintf(stderr, "penstock replay: %s cannot be written: %s.\n", path, strerror(errno));
     return 1;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define MAX_SEEDS 10000
+#define MAX_USERS 1e6
 
 struct raw { /* as given */
     const char *profile, *policy, *rate, *users, *sync, *order;
@@ -378,6 +379,11 @@ static int fill(struct replay_opts *o, const struct raw *raw, const struct cli_l
         take_numbers(raw->rate, &o->rates, &o->n_rates, "--rate", err) < 0 ||
         take_numbers(raw->users, &o->users, &o->n_users, "--users", err) < 0)
         return -1;
+    for (size_t i = 0; i < o->n_users; i++)
+        if (!(o->users[i] <= MAX_USERS) || o->users[i] < 1 || floor(o->users[i]) < o->users[i])
+            return err_set(err, "--users \"%s\": expected whole numbers from 1 to %.0f.", raw->users, MAX_USERS);
+    if (!(w->think_max_s >= 0) || !(w->jitter_s >= 0))
+        return err_set(err, "--think-max and --jitter must not be negative.");
     w->changes = xcalloc(raw->change.n + 1, sizeof(*w->changes));
     for (size_t i = 0; i < raw->change.n; i++)
         if (take_change(o, str_c(raw->change.v[i]), err) < 0)
@@ -392,6 +398,8 @@ static int fill(struct replay_opts *o, const struct raw *raw, const struct cli_l
         return err_set(err, "--gateways must be from 1 to %d.", WORLD_MAX_GATEWAYS);
     if (o->n_seeds < 1 || o->n_seeds > MAX_SEEDS)
         return err_set(err, "--seeds must be from 1 to %d.", MAX_SEEDS);
+    if (o->seed > UINT32_MAX - o->n_seeds)
+        return err_set(err, "--seed must be below %u.", UINT32_MAX - MAX_SEEDS);
     if (raw->adapters >= ENGINE_MAX_LORAS)
         return err_set(err, "--adapters must be below %d.", ENGINE_MAX_LORAS);
     if (raw->prefill_servers && raw->prefill_servers >= w->n_servers)
@@ -416,7 +424,7 @@ static int fill(struct replay_opts *o, const struct raw *raw, const struct cli_l
     w->adapter_slots = (uint32_t)MAX(raw->adapter_slots, (uint64_t)1);
     w->prefill_servers = (uint32_t)raw->prefill_servers;
     w->kv_bandwidth = raw->bandwidth * 1e9;
-    w->explain = (uint32_t)MIN(raw->explain, (uint64_t)100000);
+    w->explain = o->html ? (uint32_t)MIN(raw->explain, (uint64_t)100000) : 0; /* the page alone shows them */
     if (!o->threads)
         o->threads = (uint64_t)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
     o->threads = MIN(o->threads, (uint64_t)256);

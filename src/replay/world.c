@@ -238,6 +238,15 @@ static void open_loop(struct world *w)
     world_push(w, 0, AT_ARRIVE, w->order[0], 0, NULL);
 }
 
+static void shuffle(struct rng *r, uint32_t *order, uint32_t n) /* fills it with 0..n-1 */
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t j = (uint32_t)rng_below(r, i + 1);
+        order[i] = order[j];
+        order[j] = i;
+    }
+}
+
 static void closed_loop(struct world *w)
 {
     const struct dataset *d = w->p->data;
@@ -246,11 +255,7 @@ static void closed_loop(struct world *w)
     for (uint32_t i = 0; i < d->n; i++)
         if (d->v[i].turn == 0)
             w->first_turn[w->n_conversations++] = i;
-    for (uint32_t i = 0; i < w->n_conversations; i++) {
-        uint32_t j = (uint32_t)rng_below(&w->rng, i + 1);
-        w->order[i] = w->order[j];
-        w->order[j] = i;
-    }
+    shuffle(&w->rng, w->order, w->n_conversations);
     w->n_all = d->n;
     for (uint32_t i = 0; i < w->p->users; i++)
         world_push(w, (uint64_t)(i * w->p->ramp_s / w->p->users * 1e6), AT_USER, 0, 0, NULL);
@@ -388,11 +393,6 @@ static void play(struct world *w, const struct event *e)
     }
 }
 
-static bool names_live(enum event_kind k)
-{
-    return k == AT_HAND || k == AT_FIRST_SEEN || k == AT_END_SEEN || k == AT_TRANSFERRED || k == AT_OVER;
-}
-
 static void names(struct world *w)
 {
     if (!w->p->adapters)
@@ -409,11 +409,7 @@ static void names(struct world *w)
 static void join_all(struct world *w)
 {
     uint32_t n = w->p->n_servers, *order = xmalloc(n * sizeof(*order));
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t j = (uint32_t)rng_below(&w->rng, i + 1);
-        order[i] = order[j];
-        order[j] = i;
-    }
+    shuffle(&w->rng, order, n);
     for (uint32_t i = 0; i < n; i++)
         world_push(w, w->p->servers[order[i]].join_us, AT_JOIN, order[i], 0, NULL);
     free(order);
@@ -498,8 +494,7 @@ static void close_world(struct world *w)
     abandon(w);
     o->left = left_over(w);
     for (uint32_t i = 0; i < w->n_heap; i++)
-        if (!names_live(w->heap[i].kind))
-            gateway_drop(w->heap[i].kind, w->heap[i].p);
+        gateway_drop(w->heap[i].kind, w->heap[i].p);
     for (uint32_t i = 0; i < p->n_gateways; i++)
         gateway_close(&w->gateways[i]);
     for (uint32_t k = 0; k < p->n_servers; k++)

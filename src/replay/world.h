@@ -31,7 +31,7 @@ enum world_what {
     WORLD_NO_CACHE,
     WORLD_CACHE
 };
-struct world_change { /* something happens to a server; lists are in order of time */
+struct world_change { /* something happens to a server; lists are in any order */
     uint64_t at_us;
     uint32_t server;
     enum world_what what;
