@@ -2,18 +2,23 @@
  * Candidates, reservation, index, queue and explanation are the picker's (pick.c); only the rule differs.
  *
  *   REFERENCE*   max 2 * queue + 2 * (1 - KV use) + 3 * prefix share; queue min-max normalised; values as last scraped
- *   CACHE_AWARE  the longest match, where it is more than 0.3 of the prompt and loads differ by no more than 64
- * and 1.5; else the fewest requests DYNAMO       min prefill blocks to compute there, this prompt's included + blocks
- * active there, each shared one once LMETRIC      min (prefill tokens to compute there, this prompt's included) *
- * (requests + 1);   LEAST_WORK: the first factor alone PREBLE       E2: see preble_cost
+ *
+ *   CACHE_AWARE  the longest match, where it is over 0.3 of the prompt and loads differ by at most 64 or 1.5 times;
+ *                else the fewest requests
+ *
+ *   DYNAMO       min prefill blocks to compute there with this prompt's + blocks active there, shared ones once
+ *
+ *   LMETRIC      min prefill tokens to compute there with this prompt's * (requests + 1)
+ *
+ *   LEAST_WORK   the first factor of LMETRIC alone
+ *
+ *   PREBLE       E2: see preble_cost
  *
  * Sources: reference scheduling.md 1.5-1.8 and 8, routing-anchors.md. */
 #include "base/hash.h"
 #include "core/active.h"
 #include "core/sched_int.h"
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define TIE              1e-9 /* relative: scores this close are equal */
 #define REFERENCE_TOKENS 4096.0

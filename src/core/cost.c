@@ -230,13 +230,6 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
     return total;
 }
 
-double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, double cached)
-{
-    struct sched_cost c;
-    cost_of(s, slot, w, cached, &c);
-    return c.wait_s + c.prefill_s;
-}
-
 void cost_raw(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_req *r)
 {
     const struct ep *e = &s->eps[slot];

@@ -78,9 +78,9 @@ static void apply_insert(struct sched *s, const struct sched_event *ev, uint32_t
     if (!c.n)
         return;
     if (ev->type == EV_INSERT)
-        prefix_index_insert(s->index, slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US), &stamp);
+        prefix_index_insert(s->index, slot, &c, index_time(s), &stamp);
     else if (ev->type == EV_TOUCH)
-        prefix_index_touch(s->index, slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US));
+        prefix_index_touch(s->index, slot, &c, index_time(s));
     else
         prefix_index_trim(s->index, slot, &c, ev->n_kept);
 }

@@ -43,17 +43,12 @@ void hold_params(struct sched *s)
     }
 }
 
-static uint32_t now_ds(const struct sched *s)
-{
-    return (uint32_t)(s->now_us / INDEX_TIME_US);
-}
-
 void hold_finished(struct sched *s, const struct sched_req *r)
 {
     if (!s->hold || !r->n_chain)
         return;
     uint64_t key = r->hashes->h[r->n_chain - 1];
-    s->hold->tails[key & (TAILS - 1)] = (struct tail){key, now_ds(s)};
+    s->hold->tails[key & (TAILS - 1)] = (struct tail){key, index_time(s)};
 }
 
 /* A conversation goes on: how long was its pause. The quantile moves up by IDLE_SHARE of a step for a longer one, down
@@ -67,7 +62,7 @@ void hold_arrived(struct sched *s, const struct sched_req *r)
         struct tail *t = &s->hold->tails[key & (TAILS - 1)];
         if (t->key != key || !key)
             continue;
-        double pause = (double)(now_ds(s) - t->at_ds) / 10,
+        double pause = (double)(index_time(s) - t->at_ds) / 10,
                step = IDLE_STEP * (pause > s->hold->idle_s ? IDLE_SHARE : IDLE_SHARE - 1);
         s->hold->idle_s = MIN(IDLE_MAX_S, MAX(IDLE_MIN_S, s->hold->idle_s * exp(step)));
         t->key = 0;
@@ -82,7 +77,7 @@ static double idle_there(struct sched *s, const struct pick *k, uint32_t slot)
     uint32_t last;
     if (!prefix_index_oldest(s->index, slot, (uint64_t)(fresh * s->bytes_per_token / MAX(s->p.block_bytes, 1u)), &last))
         return (double)INFINITY;
-    return (double)(now_ds(s) - last) / 10;
+    return (double)(index_time(s) - last) / 10;
 }
 
 static bool cold(const struct sched *s, const struct pick *k, uint32_t slot)

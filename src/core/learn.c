@@ -99,7 +99,7 @@ static double pool_log(const struct sched *s, enum learn_kind kind)
     return clamp(s->pool[kind].log * n / (n + PRIOR_SAMPLES), -log(FACTOR_MAX), log(FACTOR_MAX));
 }
 
-/* Steps: from the gaps, or from whole answers where none are streamed. */
+/* Steps: from the gaps, or from whole answers, and first tokens that took mostly steps, where there are none. */
 static double pool_step(const struct sched *s)
 {
     if (!s->p.learn_speed)

@@ -327,7 +327,9 @@ static void reserve(struct sched *s, struct pick *k)
     struct sched_req *r = k->r;
     struct ep *e = &s->eps[k->slot];
     double cached = pick_cached(s, k, k->slot);
-    double ttft = cost_ttft(s, k->slot, &k->w, cached);
+    double lora = lora_cost(s, k, k->slot);
+    struct sched_cost c;
+    cost_of(s, k->slot, &k->w, cached, &c);
     uint32_t len = pick_matched(s, k, k->slot);
     r->d = (struct sched_decision){
         .ep = ep_ref_of(s, k->slot),
@@ -335,8 +337,8 @@ static void reserve(struct sched *s, struct pick *k)
         .reason = k->n == 1 && k->reason != REASON_PINNED ? REASON_ONLY_CANDIDATE : k->reason,
         .matched_bytes = len ? prefix_bytes(r->hashes, len) : 0,
         .stream_bytes = (uint64_t)k->w.stream_bytes,
-        .cost_s = cost_of(s, k->slot, &k->w, cached, NULL) + lora_cost(s, k, k->slot),
-        .ttft_s = ttft + lora_cost(s, k, k->slot),
+        .cost_s = c.total_s + lora,
+        .ttft_s = c.wait_s + c.prefill_s + lora,
         .n_candidates = k->n,
     };
     r->tokens = k->w.tokens;

@@ -130,7 +130,7 @@ void index_insert(struct sched *s, uint32_t slot, struct sched_req *r)
         return;
     }
     struct prefix_chain c = chain_of(r);
-    r->n_inserted = prefix_index_insert(s->index, slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US), &r->insert_stamp);
+    r->n_inserted = prefix_index_insert(s->index, slot, &c, index_time(s), &r->insert_stamp);
     event_emit(s, EV_INSERT, slot, r);
 }
 
@@ -206,7 +206,7 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
     }
     if (e && how == OUT_OK && r->first_us && r->n_chain && s->p.policy == SCHED_PREFIX_CACHE && e->cache_misses < CACHELESS) {
         struct prefix_chain c = chain_of(r); /* its blocks were in use until now, whatever was sent there meanwhile */
-        prefix_index_touch(s->index, r->d.ep.slot, &c, (uint32_t)(s->now_us / INDEX_TIME_US));
+        prefix_index_touch(s->index, r->d.ep.slot, &c, index_time(s));
         event_emit(s, EV_TOUCH, r->d.ep.slot, r);
         hold_finished(s, r);
     }

@@ -144,7 +144,7 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
     uint64_t eject_us;  /* first ejection; doubles up to eject_max_us; a successful probe ends it sooner */
     uint64_t eject_max_us;
     uint64_t slow_start_us; /* a new or returned endpoint is charged extra cost that fades over this time */
-    bool learn_speed;       /* relative speed factor from observed TTFT and token gaps */
+    bool learn_speed;       /* prefill and step factors, cold caches by late answers, KV capacity, first guess of bytes per token */
 };
 void sched_params_init(struct sched_params *p);
 
@@ -368,7 +368,7 @@ struct ep_view {
     double others_waiting, others_running;
     struct ep_load load;
     bool load_valid; /* there was a scrape and it is not stale */
-    double speed;    /* relative to the pool's prior: 2 = twice as slow */
+    double speed;    /* relative to the pool: 2 = twice as slow */
     uint64_t kv_tokens, index_blocks, picks, failures, ejections;
     uint64_t ejected_until_us;
 };

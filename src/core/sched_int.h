@@ -112,7 +112,7 @@ struct ep {
     struct work_window work; /* PREBLE */
 };
 
-struct scan { /* one float per slot, read by every pick: cost = base + own*own_s + new*tok_s + kv(kv_use + new*kv_inv)
+struct scan { /* one float per slot, read by every pick: cost = base + own*own_w + tokens*tok_s + kv(kv_use + new*kv_inv)
                */
     float *base, *own_w, *tok_s, *kv_use, *kv_inv;
     float *full;     /* 0: has room, INFINITY: full, or not usable */
@@ -193,6 +193,11 @@ struct work { /* what a request will need; match_tokens differ by endpoint */
     double tokens, out, stream_bytes;
 };
 
+static inline uint32_t index_time(const struct sched *s) /* now, as the index keeps it */
+{
+    return (uint32_t)(s->now_us / INDEX_TIME_US);
+}
+
 /* endpoint.c */
 struct ep *ep_of(struct sched *s, struct ep_ref r); /* NULL: stale */
 static inline struct ep_ref ep_ref_of(const struct sched *s, uint32_t slot)
@@ -224,7 +229,6 @@ void cost_update(struct sched *s, uint32_t slot);
 void cost_scan(struct sched *s, const struct work *w); /* fills scan.cost as if nothing were cached */
 double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens,
                struct sched_cost *out);
-double cost_ttft(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens);
 void cost_raw(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_req *r);
 double ep_unseen_s(const struct sched *s, const struct ep *e); /* prefill seconds that replicas may have sent and not told yet */
 double ep_waiting(const struct sched *s, const struct ep *e); /* what the threshold of saturation is compared with */
