@@ -20,11 +20,30 @@ enum api_kind {
     API_RESPONSES,   /* /v1/responses */
     API_MESSAGES,    /* /v1/messages (Anthropic) */
     API_MODELS,      /* GET /v1/models */
+    API_GENERATE,    /* SGLang /generate */
+    API_TRITON,      /* Triton /v2/models/{model}[/versions/{v}]/generate and generate_stream: the model stands in the path */
+    API_RERANK,      /* /rerank, /v1/rerank, /v2/rerank */
+    API_SCORE,       /* /score, /v1/score */
     API_N_KINDS
 };
 const char *api_kind_name(enum api_kind k);
 /* By path (without query) suffix: ".../v1/completions" etc. GET is only API_MODELS; other methods but POST are API_OTHER. */
 enum api_kind api_classify(bool is_get, bool is_post, struct str path);
+/* API_TRITON: the model's name as it stands in the path, percent-escapes and all (a span of path); empty for every other kind. With another
+ * model the path is what is before it + the escaped new name + what is behind it. */
+struct str api_path_model(enum api_kind kind, struct str path);
+bool api_path_streams(enum api_kind kind, struct str path); /* the path alone says that the answer is an event stream */
+/* The kind produces tokens from a prompt, so that prefill and decode can be separated: completions, chat, responses, messages, generate. */
+bool api_kind_generates(enum api_kind kind);
+
+#define API_MEMBERS 8
+enum api_member_key { /* top-level members that a prefill request must not have as they are (model-servers.md 3.2) */
+    MEMBER_STREAM, MEMBER_STREAM_OPTIONS, MEMBER_MAX_TOKENS, MEMBER_MAX_COMPLETION_TOKENS, MEMBER_MAX_OUTPUT_TOKENS, MEMBER_MIN_TOKENS
+};
+struct api_member { /* one top-level member of the body with one of the commas beside it: without this stretch the body is valid JSON still */
+    uint32_t key;   /* enum api_member_key */
+    const char *from, *to;
+};
 
 struct api_request {
     enum api_kind kind;
@@ -42,6 +61,12 @@ struct api_request {
     struct str stream_bytes;  /* the prefix stream, in scratch */
     uint64_t prompt_bytes;    /* decoded text bytes of the prompt (what the queue counts): no tools, roles, separators, hashes, ids */
     uint64_t prompt_token_ids; /* count of token ids given as numbers */
+    /* for api_pieces */
+    uint32_t n_batch;         /* a list of prompts (of any length, 1 too), or n > 1 in chat: so many independent items; 0: a single one */
+    bool object_empty;        /* the body is {} */
+    const char *object_end;   /* its closing brace, in the body; NULL: it is no object */
+    struct api_member members[API_MEMBERS]; /* in the order of the body */
+    uint32_t n_members;
     const char *forbidden;    /* first top-level key a client may not set (bootstrap_*, kv_transfer_params...), or NULL */
 };
 
@@ -62,6 +87,30 @@ int api_parse_request(enum api_kind kind, struct str body, struct buf *scratch, 
  * around model_raw (quotes excluded) and writes the escaped new name to `name_out` (cap bytes). False when it does not fit. */
 bool api_splice_model(struct str body, const struct api_request *rq, struct str model, char *name_out, size_t cap,
                       struct str *head, struct str *name, struct str *tail);
+
+/* The body as a leg of a P/D request gets it: stretches of the body and new text in turn, never a re-encoding, so that numbers
+ * and unknown members survive (model-servers.md 3.1, 3.2, 3.6).
+ *   BOOTSTRAP     the body + bootstrap_host, bootstrap_port, bootstrap_room; with n_batch lists of n_batch each, every item a room of its own
+ *   NIXL_PREFILL  without stream, stream_options, min_tokens; max_tokens 1 (max_completion_tokens, max_output_tokens where the body had
+ *                 them), "stream":false, kv_transfer_params that ask for a remote decode
+ *   NIXL_DECODE   the body + kv_transfer_params as the prefill answered
+ * `model` with p not NULL replaces the model's name as api_splice_model does. Pieces point into the body and into `text` (cleared first; grows
+ * to what is new; the pieces are valid until it changes). Returns their number (at most API_PIECES), 0 when it cannot be done: the body is no object, or
+ * text overflows. */
+enum api_leg { API_LEG_NONE, API_LEG_BOOTSTRAP, API_LEG_NIXL_PREFILL, API_LEG_NIXL_DECODE };
+struct api_change {
+    enum api_leg leg;
+    struct str model;
+    struct str bootstrap_host;  /* numeric; an IPv6 address comes in brackets */
+    uint16_t bootstrap_port;
+    const uint64_t *rooms;      /* max(1, n_batch), each below 2^63 */
+    struct str kv_transfer_params; /* raw JSON; empty: none is added */
+};
+#define API_PIECES 24
+uint32_t api_pieces(struct str body, const struct api_request *rq, const struct api_change *change, struct buf *text, struct str out[API_PIECES]);
+/* The kv_transfer_params object of a prefill's whole answer, raw and to be copied as it is. 1 found; 0 the answer has none, null or an empty block list (the
+ * decode endpoint computes the prompt itself); -1 the answer is no JSON object. */
+int api_kv_transfer_params(struct str answer, struct str *params);
 
 /* Usage of an answer: from a whole JSON body, or from the tail of an event stream. Found fields are set, others stay. */
 struct api_usage {

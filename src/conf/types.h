@@ -99,12 +99,27 @@ struct conf_setting { /* one annotation or policy field, for /config and check: 
     struct str note;                   /* why, for NOT_YET, NO_EFFECT, BAD_KEPT */
 };
 enum conf_runtime { RUNTIME_VLLM, RUNTIME_SGLANG, RUNTIME_TRTLLM };
+/* P/D separation (profile.pd of an InferenceTrafficPolicy; ack.md 2.4). The runtime says how the two parts of a request find each other:
+ * sglang by bootstrap fields, both parts at once; vllm (NIXL) one after the other. With trt-llm the policy does not validate. */
+enum conf_role { ROLE_ANY, /* the pool is not split */ ROLE_PREFILL, ROLE_DECODE };
+struct conf_pd {
+    struct str role_label;             /* pdRoleLabelName */
+    uint16_t bootstrap_port;           /* kvTransfer.bootstrapPort; 8998 (SGLang's default) where it is not given */
+    uint32_t n_without_role;           /* selected ready pods that are in neither set: the label is missing, or says something else */
+};
+/* Where and under which names a pool's servers show their load; what is not given ("", 0) is the runtime's own (core/promtext.h). */
+struct conf_metrics {
+    uint16_t port;
+    struct str path;                   /* begins with / */
+    struct str waiting, running, kv_usage, lora_info, cache_info; /* "name" or "name{label=value,...}" (model-servers.md 1.10) */
+};
 enum conf_unknown_model { UNKNOWN_MODEL_SERVE, UNKNOWN_MODEL_REJECT };
 
 struct conf_endpoint { /* one port of one ready pod */
     struct str ns, pod, host;          /* host: numeric IP */
     uint16_t port;
     uint16_t metrics_port;             /* 0 = port */
+    enum conf_role role;
 };
 struct conf_backend {
     enum { BACKEND_POOL, BACKEND_SERVICE } kind;
@@ -114,8 +129,12 @@ struct conf_backend {
     struct conf_endpoint *endpoints;
     uint32_t n_endpoints;
     /* pools only */
-    struct sched_params sched;
+    struct sched_params sched;         /* split: of the decode endpoints */
+    struct sched_params prefill;       /* split: of the prefill endpoints */
+    const struct conf_pd *pd;          /* NULL: not split */
     enum conf_runtime runtime;
+    bool runtime_given;                /* by annotation or policy; else it may be recognised by what the servers show */
+    struct conf_metrics metrics;
     enum conf_unknown_model unknown_model;
     struct conf_model *models;         /* sorted by model_name */
     uint32_t n_models;

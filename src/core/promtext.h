@@ -14,8 +14,15 @@
 
 #include "core/sched.h"
 
-enum prom_dialect { PROM_VLLM, PROM_SGLANG, PROM_TRTLLM }; /* runtimes of annotation model-server-runtime; only PROM_VLLM in this version: of the
-                                                            * others nothing is recognised and every field stays absent */
+enum prom_dialect { PROM_VLLM, PROM_SGLANG, PROM_TRTLLM }; /* runtimes of annotation model-server-runtime; TRTLLM: Triton with the TensorRT-LLM
+                                                            * backend, and trtllm-serve */
+/* What to look for. A name given here ("name" or "name{label=value,...}", quotes around values optional; model-servers.md 1.10) replaces the dialect's own
+ * for that quantity; spans must outlive the parser. detect: the runtime is not known, so series of every dialect count, and prom.shown says whose were there. */
+struct prom_spec {
+    enum prom_dialect dialect;
+    bool detect;
+    struct str waiting, running, kv_usage, lora_info, cache_info;
+};
 
 #define PROM_LINE 8192
 #define PROM_NAME 128

@@ -135,6 +135,9 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
                                     * are let go */
     const struct sched_flow_weight *flow_weights; /* copied by sched_new and sched_set_params */
     uint32_t n_flow_weights;
+    /* P/D: to bring the KV cache of a prompt from its prefill endpoint to its decode endpoint */
+    double transfer_s;       /* per token that the decode endpoint does not have: 10e-6 (256 KB/token at 25 GB/s) */
+    double transfer_base_s;  /* and for the hand-over: 0.01 */
     /* LoRA adapters */
     double lora_load_s; /* 0.2: to bring an adapter onto a server that does not have it */
     double lora_wait_s; /* 2: to wait for a slot where all are taken by other adapters in use */
@@ -227,6 +230,8 @@ struct sched_decision {
     double cost_s, ttft_s; /* expected seconds: whole cost; to the first token */
     uint32_t n_candidates;
     uint64_t queued_us; /* how long it waited in the queue; 0 = it did not */
+    bool no_prefill;   /* REJECTED for want of an endpoint: there is one to decode, but none to prefill */
+    double split_s, local_s; /* P/D: the costs that were compared, prefill elsewhere and prefill here; INFINITY: was not possible; both 0: nothing to compare */
     double
         retry_after_s; /* REJECTED: when capacity for it can be expected, from the measured drain rate; 0 = not known */
 };
@@ -252,8 +257,11 @@ struct sched_req {
     struct ep_ref tried[SCHED_MAX_TRIED]; /* endpoints that already failed this request */
     uint32_t n_tried;
     struct sched_explain *explain; /* or NULL */
+    struct sched_req *leg; /* P/D: the prefill part, see sched_join; NULL: none */
+    bool must_split;       /* with leg: the endpoint cannot prefill for itself (SGLang) */
     /* out */
     struct sched_decision d;
+    bool split; /* PICKED: leg is reserved, too; false: the endpoint of d prefills itself */
     /* private to core; zero before the first submit, left alone between attempts: a retry keeps its place, and what it
      * has waited counts */
     struct list link;
@@ -330,6 +338,24 @@ struct sched_usage {
 };
 void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, const struct sched_usage *u,
                   uint64_t now_us);
+
+/* P/D separation: the two roles of a pool are two schedulers, each with its own endpoints, policy, index and learnt rates, joined
+ * for as long as the pool is split. Requests are submitted to `decode`, where they also wait (params.queueing of both must agree;
+ * nobody is ever submitted to `prefill`). A request with a `leg` gets two endpoints in one step or none:
+ *   - in `leg` the caller fills hashes (NULL: nothing to match), tried and n_tried (prefill endpoints that failed it) and explain; the
+ *     rest is copied from the request. The leg produces one token.
+ *   - split: r->split is set, leg->d tells the prefill endpoint, both are reserved. Not split (never with must_split): as
+ *     without a leg. Of both ways the cheaper one is taken: cost at the decode endpoint without prefill + cost of the leg + transfer of what
+ *     the decode endpoint does not have, against the cost at the decode endpoint with prefill (the decode endpoints of the two may differ).
+ *   - with params.queueing it is placed when both have room (or, unless must_split, when one endpoint to decode has).
+ * Both are reported on: the request by the verbs of `decode`, the leg (exactly one sched_finish, too, when split) by those of `prefill`, in any order.
+ * sched_prefilled: the KV is on its way, from now on the decode endpoint's answer is due; before, it is neither late nor counted as waiting there.
+ * sched_prefill_here: the leg has failed (and is finished), and the decode endpoint prefills after all: its ledger takes the whole prompt.
+ * Every verb of either may decide requests that wait: sched_next_decided(decode) has them all.
+ * NULL parts them: those that wait go on as without a leg. */
+void sched_join(struct sched *decode, struct sched *prefill, uint64_t now_us);
+void sched_prefilled(struct sched *decode, struct sched_req *r, uint64_t now_us);    /* no-op when not split, or known already */
+void sched_prefill_here(struct sched *decode, struct sched_req *r, uint64_t now_us); /* no-op when not split; clears split */
 
 /* verb 3: endpoints. Names and addresses live in the shell; user is handed back in decisions. A new endpoint is not
  * ready until its first successful probe when wait_probe is set. */
