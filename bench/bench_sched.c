@@ -167,7 +167,7 @@ static void bench(const char *what, struct httpd *httpd, bool queueing, bool ful
     free(c);
     struct port *port = ports_find(ps, STR("pool/default/p"));
     for (int i = 0; i < 500; i++, usleep(10000)) {
-        port_stats(port, &st);
+        port_stats(port, ROLE_ANY, &st);
         if (st.n_ready == ENDPOINTS)
             break;
     }
@@ -184,11 +184,11 @@ static void bench(const char *what, struct httpd *httpd, bool queueing, bool ful
     usleep(300000);
     uint64_t before = 0, after = 0, queued_before = 0;
     double t0 = now_s(CLOCK_MONOTONIC);
-    port_stats(port, &st);
+    port_stats(port, ROLE_ANY, &st);
     before = st.picks;
     queued_before = st.dispatched;
     usleep((useconds_t)(SECONDS * 1e6));
-    port_stats(port, &st);
+    port_stats(port, ROLE_ANY, &st);
     after = st.picks;
     double took = now_s(CLOCK_MONOTONIC) - t0, submit_s = 0;
     uint64_t submits = 0;

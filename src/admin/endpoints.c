@@ -88,7 +88,7 @@ static void put_port(void *ctx, struct port *p)
 {
     struct jsonw *w = ctx;
     struct sched_stats st;
-    port_stats(p, &st);
+    port_stats(p, ROLE_ANY, &st);
     jsonw_obj(w);
     jsonw_key(w, "key"), jsonw_cstr(w, port_key(p));
     jsonw_key(w, "kind"), jsonw_cstr(w, port_is_pool(p) ? "InferencePool" : "Service");

@@ -43,7 +43,7 @@ static void put_costs(struct buf *out, struct request *rq)
     char names[SCHED_EXPLAIN][EP_NAME];
     for (uint32_t i = 0; i < rq->explain->n; i++)
         refs[i] = rq->explain->cost[i].ep;
-    port_ep_names(rq->backend->port, refs, rq->explain->n, names);
+    port_ep_names(rq->backend->port, ROLE_ANY, refs, rq->explain->n, names);
     buf_add(out, "[", 1);
     for (uint32_t i = 0; i < rq->explain->n; i++) {
         const struct sched_cost *c = &rq->explain->cost[i];

@@ -95,7 +95,7 @@ static void read_port(void *ctx, struct port *p)
     struct sched_stats st;
     struct reading rd = {lv, port_name(p)};
     struct row *r = row_of(lv, rd.pool, NULL);
-    port_stats(p, &st);
+    port_stats(p, ROLE_ANY, &st);
     r->inflight += (double)st.inflight;
     r->endpoints += st.n_endpoints;
     r->demand += port_is_pool(p) ? (double)(st.inflight + st.queued) : 0;

@@ -132,7 +132,7 @@ bool request_try_elsewhere(struct request *rq, enum sched_outcome how)
     uint64_t model = how == OUT_MODEL_MISSING ? model_hash(rq) : 0;
     struct sched_req *r = &rq->pick.core;
     note_tried(rq);
-    if (!port_untried(rq->backend->port, model, r->tried, r->n_tried)) {
+    if (!port_untried(rq->backend->port, ROLE_ANY, model, r->tried, r->n_tried)) {
         r->n_tried--;
         return false;
     }
@@ -158,7 +158,7 @@ void request_move_elsewhere(struct request *rq)
     if (!rq->reserved || !may_retry(rq))
         return;
     note_tried(rq);
-    if (!port_untried(rq->backend->port, 0, r->tried, r->n_tried)) {
+    if (!port_untried(rq->backend->port, ROLE_ANY, 0, r->tried, r->n_tried)) {
         r->n_tried--;
         return; /* nowhere better to wait */
     }

@@ -29,10 +29,14 @@ struct port {
     struct ports *owner;
     char *key, *name, *ns;
     bool pool;
+    uint64_t seed;
     uint32_t record_no; /* its number in the record, when there is one */
     _Atomic int dialect; /* enum prom_dialect */
     pthread_mutex_t lock;
-    struct sched *sched;
+    struct sched *sched;   /* of all endpoints; where the pool is split, of those that decode */
+    struct sched *prefill; /* of those that prefill; NULL: the pool has never been split */
+    bool split;            /* the two are joined; under lock */
+    bool unrecorded;       /* the pool is, or was, split: its verbs are not in the record */
     struct sched_params params; /* as the scheduler has them, but without flow weights; under lock */
     uint32_t n_queued;          /* requests that wait for a late answer; under lock */
     bool rushed;                /* the scraping thread knows that somebody waits; under lock */
@@ -66,7 +70,12 @@ void port_probe_ok(struct port *p, struct ep *e, const struct ep_load *load, uin
 void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us);
 /* Takes ids, reads adapter; NULL, 0: nothing told. */
 void port_set_models(struct port *p, struct ep *e, char **ids, const bool *adapter, uint32_t n);
-void port_set_params(struct port *p, const struct sched_params *params);
+/* prefill: of the endpoints that prefill; NULL: the pool is not split (any more). Control thread. */
+void port_set_params(struct port *p, const struct sched_params *params, const struct sched_params *prefill);
+static inline struct sched *port_sched(const struct port *p, enum conf_role role) /* under the lock */
+{
+    return role == ROLE_PREFILL && p->prefill ? p->prefill : p->sched;
+}
 uint64_t port_tick(struct port *p, uint64_t now_us, bool *waited_for); /* returns when the scheduler wants the next one */
 /* Where nobody waits: from now on nobody will. A port out of the table is ticked no more, and requests routed by an older
  * snapshot may still come. */

@@ -48,6 +48,9 @@ void port_unref(struct port *p)
 {
     if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
         return;
+    if (p->split)
+        sched_join(p->sched, NULL, port_now_us(p));
+    sched_free(p->prefill);
     sched_free(p->sched);
     recall_free(&p->recall);
     decisions_free(p->decisions);
@@ -106,6 +109,11 @@ static void note_pick(struct port_req *r)
     r->picked = true;
     r->ep = endpoint_ref(e);
     r->epoch = atomic_load_explicit(&e->epoch, memory_order_acquire);
+    if (!r->core.split)
+        return;
+    e = r->leg.d.user;
+    r->leg_ep = endpoint_ref(e);
+    r->leg_epoch = atomic_load_explicit(&e->epoch, memory_order_acquire);
 }
 
 /* A verb about an endpoint for the record, all of it but what only this verb has. */
@@ -116,7 +124,7 @@ static struct journal noted(const struct port *p, enum journal_type what, struct
 
 static struct record *recorder(const struct port *p)
 {
-    return p->owner->o.record;
+    return p->unrecorded ? NULL : p->owner->o.record;
 }
 
 /* Any verb may have decided about requests that wait, of any worker. Under the lock: whoever finds a request no longer
@@ -174,9 +182,25 @@ static void note_plain(struct port *p, enum journal_type what, struct ep_ref ep,
     record_note(recorder(p), &j);
 }
 
-static void set_params(struct port *p, const struct sched_params *params)
+/* The record knows of one scheduler a pool: a split pool is left out of it, from then on. */
+static void set_split(struct port *p, const struct sched_params *prefill, uint64_t now_us)
+{
+    if (!p->unrecorded && p->owner->o.record)
+        logf_msg(LOG_WARN, "%s is split into prefill and decode: it is not in the record", p->key);
+    p->unrecorded = true;
+    if (!p->prefill) /* stays when the pool is no longer split: requests may be in flight there */
+        p->prefill = sched_new(prefill, hash_mix(p->seed, ROLE_PREFILL));
+    p->split = prefill != NULL;
+    sched_join(p->sched, p->split ? p->prefill : NULL, now_us);
+}
+
+static void set_params(struct port *p, const struct sched_params *params, const struct sched_params *prefill)
 {
     uint64_t now_us = port_now_us(p);
+    if (p->split != (prefill != NULL))
+        set_split(p, prefill, now_us);
+    if (prefill)
+        sched_set_params(p->prefill, prefill, now_us);
     sched_set_params(p->sched, params, now_us);
     if (!recorder(p))
         return;
@@ -214,11 +238,12 @@ void port_add_endpoint(struct port *p, const struct conf_endpoint *ce)
     }
     copy_name(e->pub.name, sizeof e->pub.name, ce->pod);
     copy_name(e->pub.ns, sizeof e->pub.ns, ce->ns);
+    e->pub.role = ce->role;
     addr_format(&e->pub.addr, e->pub.address, sizeof e->pub.address);
     e->pub.port = port_ref(p);
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
-    e->pub.ref = sched_ep_add(p->sched, &e->pub, p->pool, now_us);
+    e->pub.ref = sched_ep_add(port_sched(p, ce->role), &e->pub, p->pool, now_us);
     if (recorder(p))
         note_added(p, e, now_us);
     list_push_back(&p->eps, &e->link);
@@ -256,7 +281,7 @@ void port_remove_endpoint(struct port *p, struct ep *e)
 {
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
-    sched_ep_remove(p->sched, e->pub.ref, now_us);
+    sched_ep_remove(port_sched(p, e->pub.role), e->pub.ref, now_us);
     if (recorder(p))
         note_plain(p, JOURNAL_EP_REMOVE, e->pub.ref, now_us);
     list_remove(&e->link);
@@ -281,12 +306,12 @@ void port_probe_ok(struct port *p, struct ep *e, const struct ep_load *load, uin
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
     if (load) {
-        sched_ep_load(p->sched, e->pub.ref, load, now_us);
+        sched_ep_load(port_sched(p, e->pub.role), e->pub.ref, load, now_us);
         if (recorder(p))
             note_load(p, e, load, now_us);
         post_decided(p);
     }
-    sched_ep_probe(p->sched, e->pub.ref, true, asked_us, now_us);
+    sched_ep_probe(port_sched(p, e->pub.role), e->pub.ref, true, asked_us, now_us);
     if (recorder(p))
         note_probe(p, e, true, asked_us, now_us);
     note_probed(p, e);
@@ -298,12 +323,12 @@ void port_probe_failed(struct port *p, struct ep *e, uint64_t asked_us)
     pthread_mutex_lock(&p->lock);
     uint64_t alive_us = atomic_load_explicit(&e->pub.alive_us, memory_order_relaxed), now_us = port_now_us(p);
     if (alive_us > asked_us) { /* busy: it answers others */
-        sched_ep_alive(p->sched, e->pub.ref, alive_us);
+        sched_ep_alive(port_sched(p, e->pub.role), e->pub.ref, alive_us);
         if (recorder(p))
             note_plain(p, JOURNAL_EP_ALIVE, e->pub.ref, alive_us);
         post_decided(p);
     }
-    bool ejected = sched_ep_probe(p->sched, e->pub.ref, false, asked_us, now_us);
+    bool ejected = sched_ep_probe(port_sched(p, e->pub.role), e->pub.ref, false, asked_us, now_us);
     if (recorder(p))
         note_probe(p, e, false, asked_us, now_us);
     note_probed(p, e);
@@ -327,7 +352,7 @@ void port_set_models(struct port *p, struct ep *e, char **ids, const bool *adapt
     e->n_models = n;
     e->models_known = n > 0;
     uint64_t now_us = port_now_us(p);
-    sched_ep_models(p->sched, e->pub.ref, models, n, now_us);
+    sched_ep_models(port_sched(p, e->pub.role), e->pub.ref, models, n, now_us);
     if (recorder(p))
         note_models(p, e, models, n, now_us);
     if (list_linked(&e->link))
@@ -358,7 +383,7 @@ enum sched_answer port_submit(struct port *p, struct port_req *r)
 {
     bool rush = false;
     r->port = p;
-    r->ep = NULL;
+    r->ep = r->leg_ep = NULL;
     r->picked = r->queued = false;
     pthread_mutex_lock(&p->lock);
     forget_unknown_model(p, &r->core);
@@ -428,10 +453,43 @@ void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, con
     r->ep = NULL;
 }
 
-void port_set_params(struct port *p, const struct sched_params *params)
+void port_leg_prefilled(struct port *p, struct port_req *r)
+{
+    if (!r->leg_ep)
+        return;
+    pthread_mutex_lock(&p->lock);
+    uint64_t now_us = port_now_us(p);
+    sched_first_token(p->prefill, &r->leg, now_us);
+    if (r->picked) /* else the request has ended before */
+        sched_prefilled(p->sched, &r->core, now_us);
+    leave(p);
+}
+
+void port_leg_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u)
+{
+    if (!r->leg_ep)
+        return;
+    if (is_failure(how))
+        atomic_store_explicit(&ep_of(r->leg_ep)->last_failure, how, memory_order_relaxed);
+    pthread_mutex_lock(&p->lock);
+    sched_finish(p->prefill, &r->leg, how, u, port_now_us(p));
+    leave(p);
+    endpoint_unref(r->leg_ep);
+    r->leg_ep = NULL;
+}
+
+void port_leg_here(struct port *p, struct port_req *r)
 {
     pthread_mutex_lock(&p->lock);
-    set_params(p, params);
+    if (r->picked)
+        sched_prefill_here(p->sched, &r->core, port_now_us(p));
+    leave(p);
+}
+
+void port_set_params(struct port *p, const struct sched_params *params, const struct sched_params *prefill)
+{
+    pthread_mutex_lock(&p->lock);
+    set_params(p, params, prefill);
     p->params = *params;
     p->params.flow_weights = NULL; /* the snapshot's */
     p->params.n_flow_weights = 0;
@@ -442,6 +500,8 @@ uint64_t port_tick(struct port *p, uint64_t now_us, bool *waited_for)
 {
     pthread_mutex_lock(&p->lock);
     uint64_t next_us = sched_tick(p->sched, now_us);
+    if (p->prefill)
+        next_us = MIN(next_us, sched_tick(p->prefill, now_us));
     if (recorder(p))
         note_plain(p, JOURNAL_TICK, (struct ep_ref){0}, now_us);
     post_decided(p);
@@ -452,11 +512,19 @@ uint64_t port_tick(struct port *p, uint64_t now_us, bool *waited_for)
 
 /* --- views --------------------------------------------------------------------------------------------------- */
 
-void port_stats(struct port *p, struct sched_stats *out)
+void port_stats(struct port *p, enum conf_role role, struct sched_stats *out)
 {
     pthread_mutex_lock(&p->lock);
-    sched_stats(p->sched, port_now_us(p), out);
+    sched_stats(port_sched(p, role), port_now_us(p), out);
     pthread_mutex_unlock(&p->lock);
+}
+
+bool port_split(struct port *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool split = p->split;
+    pthread_mutex_unlock(&p->lock);
+    return split;
 }
 
 void port_queue(struct port *p, struct port_queue *out)
@@ -473,7 +541,7 @@ bool port_close_queue(struct port *p)
     bool empty = p->n_queued == 0;
     if (empty) {
         p->params.queueing = false;
-        set_params(p, &p->params);
+        set_params(p, &p->params, NULL);
     }
     leave(p);
     return empty;
@@ -489,10 +557,10 @@ void port_views(struct port *p, void (*fn)(void *ctx, const struct ep_view *v, c
     uint32_t n = 0;
     pthread_mutex_lock(&p->lock);
     uint64_t now_us = port_now_us(p);
-    v = xmalloc((sched_ep_slots(p->sched) + 1) * sizeof *v);
+    v = xmalloc((sched_ep_slots(p->sched) + (p->prefill ? sched_ep_slots(p->prefill) : 0) + 1) * sizeof *v);
     LIST_EACH (it, &p->eps) {
         struct endpoint *e = &CONTAINER_OF(it, struct ep, link)->pub;
-        if (sched_ep_view(p->sched, e->ref.slot, now_us, &v[n].view))
+        if (sched_ep_view(port_sched(p, e->role), e->ref.slot, now_us, &v[n].view))
             v[n++].ep = endpoint_ref(e);
     }
     pthread_mutex_unlock(&p->lock);
@@ -508,12 +576,12 @@ static bool same_ref(struct ep_ref a, struct ep_ref b)
     return a.slot == b.slot && a.gen == b.gen;
 }
 
-void port_ep_names(struct port *p, const struct ep_ref *refs, uint32_t n, char (*names)[EP_NAME])
+void port_ep_names(struct port *p, enum conf_role role, const struct ep_ref *refs, uint32_t n, char (*names)[EP_NAME])
 {
     pthread_mutex_lock(&p->lock);
     for (uint32_t i = 0; i < n; i++) {
         struct ep_view v;
-        bool here = sched_ep_view(p->sched, refs[i].slot, 0, &v) && same_ref(v.ep, refs[i]);
+        bool here = sched_ep_view(port_sched(p, role), refs[i].slot, 0, &v) && same_ref(v.ep, refs[i]);
         copy_name(names[i], EP_NAME, here ? str_c(((const struct endpoint *)v.user)->name) : STR("gone"));
     }
     pthread_mutex_unlock(&p->lock);
@@ -537,7 +605,7 @@ static bool may_serve(const struct ep *e, uint64_t model)
     return false;
 }
 
-uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried, uint32_t n_tried)
+uint32_t port_untried(struct port *p, enum conf_role role, uint64_t model, const struct ep_ref *tried, uint32_t n_tried)
 {
     uint32_t n = 0;
     pthread_mutex_lock(&p->lock);
@@ -547,9 +615,9 @@ uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried
     LIST_EACH (it, &p->eps) {
         const struct ep *e = CONTAINER_OF(it, struct ep, link);
         struct ep_view v;
-        if (among(e->pub.ref, tried, n_tried) || !may_serve(e, model))
+        if ((e->pub.role == ROLE_PREFILL) != (role == ROLE_PREFILL) || among(e->pub.ref, tried, n_tried) || !may_serve(e, model))
             continue;
-        n += sched_ep_view(p->sched, e->pub.ref.slot, now_us, &v) && v.ready && !v.draining;
+        n += sched_ep_view(port_sched(p, role), e->pub.ref.slot, now_us, &v) && v.ready && !v.draining;
     }
     pthread_mutex_unlock(&p->lock);
     return n;

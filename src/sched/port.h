@@ -23,6 +23,7 @@ struct endpoint { /* immutable identity; refcounted */
     char name[EP_NAME];        /* pod name */
     char ns[64];
     char address[64];          /* "10.0.0.5:8000" */
+    enum conf_role role;       /* ROLE_ANY: its pool is not split into prefill and decode */
     struct addr addr, metrics_addr;
     _Atomic uint64_t alive_us; /* last response byte seen by a worker */
     _Atomic uint64_t epoch;    /* raised when a probe ejects the endpoint: unanswered requests there are to be moved. A removed endpoint may still answer
@@ -33,8 +34,11 @@ void endpoint_unref(struct endpoint *e);
 
 struct port_req { /* embed in the proxy's request */
     struct sched_req core;       /* in: see core/sched.h */
+    struct sched_req leg;        /* in, of a pool that is split: set core.leg to it for a request with a prefill part (see sched_join) */
     struct endpoint *ep;         /* out: after PICKED, referenced until port_finish */
     uint64_t epoch;              /* out: of ep, at the moment of the pick */
+    struct endpoint *leg_ep;     /* out: when core.split: the prefill endpoint, referenced until port_leg_finish; NULL: no leg is reserved */
+    uint64_t leg_epoch;
     struct loop *loop;           /* where a late answer is delivered */
     void (*on_decision)(struct port_req *r); /* late answers only, on that loop's thread; r->core.d holds it */
     struct mail mail;            /* private */
@@ -72,10 +76,11 @@ const char *port_ns(const struct port *p);
 bool port_is_pool(const struct port *p);
 struct decisions *port_decisions(struct port *p); /* NULL: none are kept, or a Service; lives as long as the port */
 bool port_warming(struct port *p); /* some endpoint has not had its first probe yet: "no endpoint" may be over in a moment */
+/* Where a pool is split, each role has endpoints (and ep_refs) of its own: role ROLE_PREFILL means those, anything else the others. */
 /* Pod names of n endpoints; "gone" for one that was removed. */
-void port_ep_names(struct port *p, const struct ep_ref *refs, uint32_t n, char (*names)[EP_NAME]);
+void port_ep_names(struct port *p, enum conf_role role, const struct ep_ref *refs, uint32_t n, char (*names)[EP_NAME]);
 /* Number of ready endpoints that are not among `tried` and serve the model (hash; 0 any) or have not told what they serve. */
-uint32_t port_untried(struct port *p, uint64_t model, const struct ep_ref *tried, uint32_t n_tried);
+uint32_t port_untried(struct port *p, enum conf_role role, uint64_t model, const struct ep_ref *tried, uint32_t n_tried);
 /* The verbs, under the port's mutex. now is read inside (clock_us). */
 enum sched_answer port_submit(struct port *p, struct port_req *r);
 /* Takes a queued request back. True: it is the caller's again. False: its late answer is already on the way; on_decision will be called, and the caller
@@ -83,8 +88,15 @@ enum sched_answer port_submit(struct port *p, struct port_req *r);
 bool port_cancel(struct port *p, struct port_req *r);
 void port_first_token(struct port *p, struct port_req *r);
 void port_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u);
+/* The prefill leg; each does nothing when none is reserved. prefilled: its endpoint has computed the prompt (once is enough). finish: as
+ * port_finish, exactly once for each split decision, before or after that of the request. here: after port_leg_finish with a failure: the decode endpoint
+ * prefills itself. */
+void port_leg_prefilled(struct port *p, struct port_req *r);
+void port_leg_finish(struct port *p, struct port_req *r, enum sched_outcome how, const struct sched_usage *u);
+void port_leg_here(struct port *p, struct port_req *r);
 /* Views: copies taken under the mutex; fn is called without it. */
-void port_stats(struct port *p, struct sched_stats *out);
+void port_stats(struct port *p, enum conf_role role, struct sched_stats *out);
+bool port_split(struct port *p); /* as of now; false: there are no prefill endpoints apart from the others */
 struct port_queue { /* settings of the queue in effect */
     bool on;
     uint64_t bytes, ttl_us;

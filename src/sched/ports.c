@@ -70,24 +70,24 @@ static struct port *port_new(struct ports *ps, const struct conf_backend *b)
     p->ns = str_dup(b->ns);
     p->pool = b->kind == BACKEND_POOL;
     pthread_mutex_init(&p->lock, NULL);
-    uint64_t seed = hash_bytes(b->key.p, b->key.n, ps->o.seed);
-    p->sched = sched_new(&params, seed);
-    if (ps->o.record)
-        p->record_no = record_pool(ps->o.record, b->name, b->ns, !p->pool, seed, &params);
+    p->seed = hash_bytes(b->key.p, b->key.n, ps->o.seed);
+    p->sched = sched_new(&params, p->seed);
+    if (ps->o.record && !b->pd)
+        p->record_no = record_pool(ps->o.record, b->name, b->ns, !p->pool, p->seed, &params);
     list_init(&p->eps);
     if (p->pool && ps->o.decisions)
         p->decisions = decisions_new(ps->o.decisions);
-    port_set_params(p, &params);
+    port_set_params(p, &params, b->pd ? &b->prefill : NULL);
     return p;
 }
 
 /* What makes an endpoint the same one across snapshots. */
 static struct str endpoint_key(char *out, size_t cap, struct str ns, struct str pod, const struct addr *a,
-                               uint16_t metrics_port)
+                               uint16_t metrics_port, enum conf_role role)
 {
     char at[64];
     addr_format(a, at, sizeof at);
-    int n = snprintf(out, cap, STR_FMT "/" STR_FMT "|%s|%u", STR_ARG(ns), STR_ARG(pod), at, metrics_port);
+    int n = snprintf(out, cap, STR_FMT "/" STR_FMT "|%s|%u|%d", STR_ARG(ns), STR_ARG(pod), at, metrics_port, (int)role);
     return (struct str){out, MIN((size_t)MAX(n, 0), cap - 1)};
 }
 
@@ -98,7 +98,7 @@ static struct str conf_endpoint_key(char *out, size_t cap, const struct conf_end
         return STR_NULL;
     struct endpoint cut; /* the names as port_add_endpoint cuts them */
     return endpoint_key(out, cap, str_first(ce->ns, sizeof cut.ns - 1), str_first(ce->pod, sizeof cut.name - 1), &a,
-                        ce->metrics_port ? ce->metrics_port : ce->port);
+                        ce->metrics_port ? ce->metrics_port : ce->port, ce->role);
 }
 
 /* Adds what is new and removes what is gone; an endpoint that stays is not touched. Control thread, so p->eps changes
@@ -116,7 +116,7 @@ static void apply_endpoints(struct port *p, const struct conf_backend *b)
     LIST_EACH_SAFE (it, next, &p->eps) {
         struct ep *e = CONTAINER_OF(it, struct ep, link);
         struct str k = endpoint_key(key, sizeof key, str_c(e->pub.ns), str_c(e->pub.name), &e->pub.addr,
-                                    addr_port(&e->pub.metrics_addr));
+                                    addr_port(&e->pub.metrics_addr), e->pub.role);
         if (!map_del(&wanted, k))
             port_remove_endpoint(p, e);
     }
@@ -150,7 +150,7 @@ static void apply_backend(struct ports *ps, const struct conf_backend *b)
     } else {
         struct sched_params params;
         backend_params(b, &params);
-        port_set_params(p, &params);
+        port_set_params(p, &params, b->pd ? &b->prefill : NULL);
     }
     atomic_store(&p->dialect, (int)b->runtime);
     apply_endpoints(p, b);

@@ -193,7 +193,7 @@ static void test_first_probe_and_models(void **state)
     assert_null(ports_find(ps, STR("pool/default/other")));
     assert_true(wait_until(has_models, &(struct wanted_models){p, 4})); /* a, b, c, common */
     struct sched_stats st;
-    port_stats(p, &st);
+    port_stats(p, ROLE_ANY, &st);
     assert_int_equal(st.n_ready, 3);
     port_unref(p);
     ports_free(ps);
@@ -221,12 +221,12 @@ static void test_pick_by_model_and_finish(void **state)
     struct port_req unknown = request("nobody-has-it"); /* restricts nothing */
     assert_int_equal(port_submit(p, &unknown), SCHED_PICKED);
     struct sched_stats st;
-    port_stats(p, &st);
+    port_stats(p, ROLE_ANY, &st);
     assert_int_equal(st.inflight, 1);
     port_finish(p, &unknown, OUT_CANCELLED, NULL);
-    port_stats(p, &st);
+    port_stats(p, ROLE_ANY, &st);
     assert_int_equal(st.inflight, 0);
-    assert_int_equal(port_untried(p, hash_bytes("b", 1, 0), NULL, 0), 1);
+    assert_int_equal(port_untried(p, ROLE_ANY, hash_bytes("b", 1, 0), NULL, 0), 1);
     port_unref(p);
     ports_free(ps);
 }
@@ -386,7 +386,7 @@ static bool answered(void *ctx)
 static bool pool_is_full(void *ctx)
 {
     struct sched_stats st;
-    port_stats(ctx, &st);
+    port_stats(ctx, ROLE_ANY, &st);
     return st.n_ready && !st.n_room;
 }
 
@@ -404,7 +404,7 @@ static struct ports *start_full(struct port **p)
 static uint64_t queued(struct port *p)
 {
     struct sched_stats st;
-    port_stats(p, &st);
+    port_stats(p, ROLE_ANY, &st);
     return st.queued;
 }
 
