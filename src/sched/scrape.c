@@ -74,7 +74,7 @@ static struct pace endpoint_pace(struct ep *e)
     struct ep_view v;
     struct pace pace = {0};
     pthread_mutex_lock(&p->lock);
-    if (sched_ep_view(p->sched, e->pub.ref.slot, port_now_us(p), &v)) {
+    if (sched_ep_view(port_sched(p, e->pub.role), e->pub.ref.slot, port_now_us(p), &v)) {
         pace.suspect = !v.ready || v.ejected;
         pace.others = v.others_waiting + v.others_running > 0.5;
         pace.waited_for = waited_for(p, port_now_us(p));
