@@ -1,5 +1,5 @@
-/* sim/options.c - one table of the options that have an effect here; everything else of the real server is accepted and
- * noted. */
+/* sim/options.c - one table of the options that have an effect here, whichever server they are of; everything else of
+ * the real server is accepted and noted. */
 #include "sim/options.h"
 
 #include "base/duration.h"
@@ -8,7 +8,24 @@
 
 #include <stdio.h>
 
-enum kind { STRING, NUMBER, PORT, FRACTION, FLAG, UNFLAG, TP, NAMES, LORAS, METRICS, MILLIS };
+enum kind {
+    STRING,
+    NUMBER,
+    PORT,
+    FRACTION,
+    FLAG,
+    UNFLAG,
+    TRUTH, /* true or false as a value */
+    COUNT, /* of GPUs or engines: 1 to 64 */
+    CHUNK, /* tokens; -1: no limit */
+    NAMES,
+    LORAS,
+    METRICS,
+    MILLIS,
+    DIALECT,
+    ROLE,
+    KV_CONFIG
+};
 struct option {
     const char *name, *arg, *help;
     enum kind kind;
@@ -16,18 +33,35 @@ struct option {
 };
 #define AT(f) offsetof(struct sim_options, f)
 static const struct option table[] = {
+    {"dialect", "NAME", "the server to play: vllm, sglang, triton or trtllm (vllm)", DIALECT, 0},
     {"model", "NAME", "path or name of the model (also as the first plain word)", STRING, AT(model)},
     {"served-model-name", "NAME...", "names that clients use; default: the model", NAMES, 0},
     {"host", "ADDR", "address to listen on (127.0.0.1)", STRING, AT(host)},
-    {"port", "PORT", "port to listen on (8000; 0: any free one)", PORT, AT(port)},
+    {"port", "PORT", "port to listen on (8000, SGLang 30000; 0: any free one)", PORT, AT(port)},
+    {"metrics-port", "PORT", "Triton: port of the metrics (8002; 0: any free one)", PORT, AT(metrics_port)},
+    {"allow-metrics", "BOOL", "Triton: serve metrics (true)", TRUTH, AT(expose_metrics)},
+    {"enable-metrics", NULL, "SGLang: serve metrics; without it /metrics is 404", FLAG, AT(expose_metrics)},
     {"profile", "NAME", "speed and memory of a GPU and model pair; see the list below", STRING, AT(profile)},
     {"hardware", "GPU", "a10, l20, a6000, a100-40, a100, h100, h20, h20-141 (default: the first that holds the model)",
      STRING, AT(hardware)},
-    {"tensor-parallel-size", "N", "GPUs that share the model", TP, AT(tp)},
+    {"tensor-parallel-size", "N", "GPUs that share the model", COUNT, AT(tp)},
+    {"data-parallel-size", "N", "engines in this server, each with GPUs of its own", COUNT, AT(dp)},
+    {"data-parallel-rank", "N", "this server is one engine of several that have ports of their own", NUMBER,
+     AT(dp_first)},
+    {"disaggregation-mode", "ROLE", "SGLang: prefill or decode, one half of a pair (null)", ROLE, 0},
+    {"disaggregation-bootstrap-port", "PORT", "SGLang prefill: where decode servers ask (8998; 0: any free one)", PORT,
+     AT(bootstrap_port)},
+    {"kv-transfer-config", "JSON", "vLLM: {\"kv_connector\":\"NixlConnector\",...} hands prompts over", KV_CONFIG, 0},
+    {"side-channel-port", "PORT", "vLLM with NIXL: where decode servers ask (5600; 0: any free one)", PORT,
+     AT(side_channel_port)},
+    {"kv-transfer-gbps", "N", "link for handed over prompts, 10^9 bit/s (100)", FRACTION, AT(kv_gbps)},
+    {"kv-transfer-latency-ms", "MS", "what every transfer takes besides (2)", MILLIS, AT(kv_latency_us)},
+    {"pair-wait-ms", "MS", "SGLang: how long a leg waits for its partner (300000)", MILLIS, AT(pair_wait_us)},
+    {"kv-lease-ms", "MS", "vLLM: how long a prompt is held for its partner (480000)", MILLIS, AT(kv_lease_us)},
     {"max-model-len", "TOKENS", "longest prompt and answer together", NUMBER, AT(max_model_len)},
     {"gpu-memory-utilization", "FRACTION", "share of the GPU's memory to use (0.9)", FRACTION, AT(memory_frac)},
     {"max-num-seqs", "N", "sequences in one batch", NUMBER, AT(max_num_seqs)},
-    {"max-num-batched-tokens", "N", "tokens in one step", NUMBER, AT(max_batched_tokens)},
+    {"max-num-batched-tokens", "N", "tokens in one step; -1: no limit", CHUNK, AT(max_batched_tokens)},
     {"max-num-queued-reqs", "N", "answer 503 when more requests wait", NUMBER, AT(max_queued)},
     {"enable-lora", NULL, "serve LoRA adapters", FLAG, AT(enable_lora)},
     {"max-loras", "N", "adapters in one batch, and on the GPU (1)", NUMBER, AT(max_loras)},
@@ -37,10 +71,11 @@ static const struct option table[] = {
     {"lora-modules", "NAME=PATH...", "adapters to serve", LORAS, 0},
     {"enable-prefix-caching", NULL, "keep computed blocks (default)", FLAG, AT(prefix_caching)},
     {"no-enable-prefix-caching", NULL, "forget them", UNFLAG, AT(prefix_caching)},
-    {"enable-prompt-tokens-details", NULL, "report cached_tokens in usage", FLAG, AT(prompt_tokens_details)},
+    {"enable-prompt-tokens-details", NULL, "report cached_tokens in usage (SGLang: --enable-cache-report)", FLAG,
+     AT(prompt_tokens_details)},
     {"enable-force-include-usage", NULL, "usage in every stream", FLAG, AT(force_usage)},
     {"enable-request-id-headers", NULL, "echo X-Request-Id (always on here)", FLAG, AT(request_id_headers)},
-    {"block-size", "TOKENS", "tokens in a KV block (16)", NUMBER, AT(block_size)},
+    {"block-size", "TOKENS", "tokens in a KV block (16; SGLang's --page-size: 1; Triton: 64)", NUMBER, AT(block_size)},
     {"num-gpu-blocks-override", "N", "KV blocks, whatever the memory holds", NUMBER, AT(n_blocks_override)},
     {"kv-tokens", "TOKENS", "capacity of the KV cache, whatever the memory holds", NUMBER, AT(kv_tokens)},
     {"seed", "N", "of jitter and drawn lengths", NUMBER, AT(seed)},
@@ -68,11 +103,27 @@ static const char *const bare[] = {"trust-remote-code",
                                    "no-enable-chunked-prefill",
                                    "enable-auto-tool-choice",
                                    "enable-reasoning",
-                                   "enable-metrics",
                                    "disable-custom-all-reduce",
                                    "enable-expert-parallel",
                                    "enable-mixed-chunk",
-                                   "headless"};
+                                   "headless",
+                                   "data-parallel-external-lb",
+                                   "data-parallel-hybrid-lb",
+                                   "enable-dp-attention",
+                                   "enable-dp-lm-head",
+                                   "disable-radix-cache",
+                                   "disable-cuda-graph",
+                                   "disable-overlap-schedule",
+                                   "enable-hierarchical-cache",
+                                   "enable-priority-scheduling",
+                                   "enable-metrics-for-all-schedulers",
+                                   "enable-torch-compile",
+                                   "enable-ep-moe",
+                                   "enable-deepep-moe",
+                                   "log-requests",
+                                   "skip-tokenizer-init",
+                                   "skip-server-warmup",
+                                   "is-embedding"};
 
 void sim_options_init(struct sim_options *o)
 {
@@ -86,7 +137,16 @@ void sim_options_init(struct sim_options *o)
                               .frontend_us = 5000,
                               .lora_load_us = 50000,
                               .lora_read_us = 150000,
-                              .time_scale = 1};
+                              .time_scale = 1,
+                              .bootstrap_port = 8998,
+                              .side_channel_port = 5600,
+                              .metrics_port = 8002,
+                              .expose_metrics = true,
+                              .kv_gbps = 100,
+                              .kv_latency_us = 2000,
+                              .pair_wait_us = 300000000,
+                              .kv_lease_us = 480000000,
+                              .dp_first = UINT64_MAX};
     arena_init(&o->arena, 4096);
 }
 
@@ -109,10 +169,33 @@ static const struct option *find(struct str name)
 {
     static const struct {
         const char *alias, *name;
-    } aliases[] = {{"tp", "tensor-parallel-size"},           {"tensor-parallel", "tensor-parallel-size"},
-                   {"tp-size", "tensor-parallel-size"},      {"model-path", "model"},
-                   {"context-length", "max-model-len"},      {"mem-fraction-static", "gpu-memory-utilization"},
-                   {"max-running-requests", "max-num-seqs"}, {"max-queued-requests", "max-num-queued-reqs"}};
+    } aliases[] = {{"tp", "tensor-parallel-size"},
+                   {"tensor-parallel", "tensor-parallel-size"},
+                   {"tp-size", "tensor-parallel-size"},
+                   {"model-path", "model"},
+                   {"context-length", "max-model-len"},
+                   {"mem-fraction-static", "gpu-memory-utilization"},
+                   {"max-running-requests", "max-num-seqs"},
+                   {"max-queued-requests", "max-num-queued-reqs"},
+                   {"dp", "data-parallel-size"},
+                   {"dp-size", "data-parallel-size"},
+                   {"data-parallel", "data-parallel-size"},
+                   {"page-size", "block-size"},
+                   {"enable-cache-report", "enable-prompt-tokens-details"},
+                   {"chunked-prefill-size", "max-num-batched-tokens"},
+                   {"lora-paths", "lora-modules"},
+                   {"max-loras-per-batch", "max-loras"},
+                   {"model-repository", "model"},
+                   {"model-store", "model"},
+                   {"model-repo", "model"},
+                   {"http-port", "port"},
+                   {"world-size", "tensor-parallel-size"},
+                   {"max-batch-size", "max-num-seqs"},
+                   {"max-num-tokens", "max-num-batched-tokens"},
+                   {"max-seq-len", "max-model-len"},
+                   {"tokens-per-block", "block-size"},
+                   {"http-address", "host"},
+                   {"random-seed", "seed"}};
     for (size_t i = 0; i < ARRAY_LEN(aliases); i++)
         if (name_is(name, aliases[i].alias))
             name = str_c(aliases[i].name);
@@ -173,11 +256,85 @@ static int set_metrics(struct sim_options *o, const struct option *op, struct st
     return bad_value(op, v, "v0, v1 or both", err);
 }
 
+static const char *const dialects[] = {
+    [SIM_VLLM] = "vllm", [SIM_SGLANG] = "sglang", [SIM_TRITON] = "triton", [SIM_TRTLLM] = "trtllm"};
+
+const char *sim_dialect_name(enum sim_dialect d)
+{
+    return dialects[d];
+}
+
+static int set_dialect(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(dialects); i++)
+        if (str_eq_c(v, dialects[i])) {
+            o->dialect = (enum sim_dialect)i;
+            return 0;
+        }
+    return bad_value(op, v, "vllm, sglang, triton or trtllm", err);
+}
+
+static int set_role(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
+{
+    static const char *const roles[] = {[SIM_UNIFIED] = "null", [SIM_PREFILL] = "prefill", [SIM_DECODE] = "decode"};
+    for (unsigned i = 0; i < ARRAY_LEN(roles); i++)
+        if (str_eq_c(v, roles[i])) {
+            o->role = (enum sim_role)i;
+            return 0;
+        }
+    return bad_value(op, v, "null, prefill or decode", err);
+}
+
+/* {"kv_connector":"NixlConnector","kv_role":"kv_both","kv_load_failure_policy":"fail",
+ * "kv_connector_extra_config":{"kv_lease_duration":30}}: the first decides whether there is a hand-over at all. */
+static int set_kv_config(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
+{
+    static const char *const keys[] = {"kv_connector", "kv_load_failure_policy", "kv_connector_extra_config"};
+    static const char *const extra_keys[] = {"kv_lease_duration"};
+    struct str m[3], lease[1] = {STR_NULL};
+    const char *why;
+    double seconds;
+    if (!body_members(v, keys, ARRAY_LEN(keys), m, &why) || (m[2].n && !body_members(m[2], extra_keys, 1, lease, &why)))
+        return bad_value(op, v, "a JSON object", err);
+    o->nixl = str_eq(m[0], STR("\"NixlConnector\""));
+    o->kv_recompute = str_eq(m[1], STR("\"recompute\""));
+    if (m[1].n && !o->kv_recompute && !str_eq(m[1], STR("\"fail\"")))
+        return bad_value(op, m[1], "a kv_load_failure_policy: fail or recompute", err);
+    if (lease[0].n) {
+        if (!str_to_double(lease[0], &seconds) || !(seconds > 0) || seconds > 1e6)
+            return bad_value(op, lease[0], "a kv_lease_duration in seconds", err);
+        o->kv_lease_us = (uint64_t)(seconds * 1e6);
+    }
+    return 0;
+}
+
+static int set_truth(const struct option *op, bool *at, struct str v, struct errbuf *err)
+{
+    *at = str_ieq(v, STR("true")) || str_eq_c(v, "1");
+    return *at || str_ieq(v, STR("false")) || str_eq_c(v, "0") ? 0 : bad_value(op, v, "true or false", err);
+}
+
+static int set_number(const struct option *op, void *at, struct str v, struct errbuf *err)
+{
+    uint64_t n;
+    if (op->kind == CHUNK && str_eq_c(v, "-1"))
+        n = 1u << 24;
+    else if (!str_to_u64(v, &n) || (op->kind == PORT && n > UINT16_MAX) ||
+             (op->kind == COUNT && (n < 1 || n > SIM_MAX_DP)) || n > UINT32_MAX)
+        return bad_value(op, v, "a whole number in range", err);
+    if (op->kind == PORT)
+        *(uint16_t *)at = (uint16_t)n;
+    else if (op->kind == COUNT)
+        *(unsigned *)at = (unsigned)n;
+    else
+        *(uint64_t *)at = n;
+    return 0;
+}
+
 /* One value of an option. Lists get here once per value. */
 static int set(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
 {
     void *at = (char *)o + op->at;
-    uint64_t n;
     double d;
     switch (op->kind) {
     case STRING:
@@ -202,19 +359,19 @@ static int set(struct sim_options *o, const struct option *op, struct str v, str
         return 0;
     case METRICS:
         return set_metrics(o, op, v, err);
+    case DIALECT:
+        return set_dialect(o, op, v, err);
+    case ROLE:
+        return set_role(o, op, v, err);
+    case KV_CONFIG:
+        return set_kv_config(o, op, v, err);
+    case TRUTH:
+        return set_truth(op, at, v, err);
     case NUMBER:
     case PORT:
-    case TP:
-        if (!str_to_u64(v, &n) || (op->kind == PORT && n > UINT16_MAX) || (op->kind == TP && (n < 1 || n > 64)) ||
-            n > UINT32_MAX)
-            return bad_value(op, v, "a whole number in range", err);
-        if (op->kind == PORT)
-            *(uint16_t *)at = (uint16_t)n;
-        else if (op->kind == TP)
-            *(unsigned *)at = (unsigned)n;
-        else
-            *(uint64_t *)at = n;
-        return 0;
+    case COUNT:
+    case CHUNK:
+        return set_number(op, at, v, err);
     case FLAG:
     case UNFLAG:
         break;
@@ -278,22 +435,44 @@ static int parse_option(struct sim_options *o, const struct str *argv, size_t n,
     return 0;
 }
 
-int sim_options_parse(struct sim_options *o, const struct str *argv, size_t n, struct errbuf *err)
+/* --dialect, wherever it stands: what the others mean by default depends on it. */
+static int find_dialect(struct sim_options *o, const struct str *argv, size_t n, struct errbuf *err)
 {
+    const struct option *op = find(STR("dialect"));
     for (size_t i = 0; i < n; i++) {
-        if (is_option(argv[i])) {
-            if (parse_option(o, argv, n, &i, err) != 0)
-                return -1;
-        } else if (argv[i].n > 1 && argv[i].p[0] == '-') { /* short spellings of the real server */
-            note(o, str_from(argv[i], 1));
-            if (i + 1 < n && argv[i + 1].n && argv[i + 1].p[0] != '-')
-                i++;
-        } else if (!o->model.n) {
-            o->model = arena_str(&o->arena, argv[i]);
-        } else {
-            note(o, argv[i]);
-        }
+        if (str_starts(argv[i], STR("--dialect=")))
+            return set_dialect(o, op, str_from(argv[i], 10), err);
+        if (str_eq_c(argv[i], "--dialect") && i + 1 < n)
+            return set_dialect(o, op, argv[i + 1], err);
     }
+    return 0;
+}
+
+static void dialect_defaults(struct sim_options *o)
+{
+    if (o->dialect == SIM_SGLANG) {
+        o->port = o->port == 8000 ? 30000 : o->port;
+        o->block_size = 1;
+        o->expose_metrics = false;
+        o->max_loras = 8;
+    } else if (o->dialect != SIM_VLLM) {
+        o->block_size = 64;
+    }
+}
+
+static int check_disaggregation(struct sim_options *o, struct errbuf *err)
+{
+    if (o->role != SIM_UNIFIED && o->dialect != SIM_SGLANG)
+        return err_set(err, "--disaggregation-mode is SGLang's; use --dialect sglang.");
+    if (o->nixl && o->dialect != SIM_VLLM)
+        return err_set(err, "--kv-transfer-config is vLLM's; use --dialect vllm.");
+    return 0;
+}
+
+static int check(struct sim_options *o, struct errbuf *err)
+{
+    if (o->dialect == SIM_SGLANG && o->n_loras)
+        o->enable_lora = true;
     if (o->enable_lora && o->max_loras == 0)
         o->max_loras = 1;
     if (o->max_cpu_loras && o->max_cpu_loras < o->max_loras)
@@ -304,7 +483,41 @@ int sim_options_parse(struct sim_options *o, const struct str *argv, size_t n, s
         return err_set(err, "--block-size: must be between 1 and 1024.");
     if (o->memory_frac > 1)
         return err_set(err, "--gpu-memory-utilization: must be at most 1.");
-    return 0;
+    if (o->dp_first == UINT64_MAX)
+        o->dp_first = 0;
+    else
+        o->dp = 1;
+    o->dp = o->dp ? o->dp : 1;
+    return check_disaggregation(o, err);
+}
+
+static bool is_subcommand(const struct sim_options *o, struct str word)
+{
+    return o->dialect == SIM_TRTLLM && str_eq_c(word, "serve");
+}
+
+int sim_options_parse(struct sim_options *o, const struct str *argv, size_t n, struct errbuf *err)
+{
+    if (find_dialect(o, argv, n, err) != 0)
+        return -1;
+    dialect_defaults(o);
+    for (size_t i = 0; i < n; i++) {
+        if (is_option(argv[i])) {
+            if (parse_option(o, argv, n, &i, err) != 0)
+                return -1;
+        } else if (argv[i].n > 1 && argv[i].p[0] == '-') { /* short spellings of the real server */
+            note(o, str_from(argv[i], 1));
+            if (i + 1 < n && argv[i + 1].n && argv[i + 1].p[0] != '-')
+                i++;
+        } else if (is_subcommand(o, argv[i])) {
+            continue;
+        } else if (!o->model.n) {
+            o->model = arena_str(&o->arena, argv[i]);
+        } else {
+            note(o, argv[i]);
+        }
+    }
+    return check(o, err);
 }
 
 void sim_options_each(void (*fn)(void *ctx, const char *name, const char *arg, const char *help), void *ctx)

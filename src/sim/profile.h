@@ -20,6 +20,7 @@ struct profile {
     char name[64];
     struct step_time time;
     uint64_t kv_tokens;    /* capacity of the KV cache */
+    double kv_token_bytes; /* of one token in it, all GPUs together */
     uint32_t max_num_seqs; /* what the server would choose by itself on this hardware */
     uint32_t max_batched_tokens;
     uint32_t max_model_len;
