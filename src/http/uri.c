@@ -59,15 +59,48 @@ bool uri_path_ok(struct str path)
     return segment_ok(&seg);
 }
 
+size_t uri_unescape(struct str s, char *out)
+{
+    size_t n, o = 0;
+    for (size_t i = 0; i < s.n; i += n) {
+        int b = byte_at(s, i, &n);
+        if (b < 0)
+            n = 1;
+        out[o++] = b < 0 ? '%' : (char)b;
+    }
+    return o;
+}
+
 static bool unreserved(int b)
 {
     return (b >= '0' && b <= '9') || (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z') || b == '-' || b == '.' ||
            b == '_' || b == '~';
 }
 
-size_t uri_path_normalise(struct str path, char *out)
+static size_t put_escaped(int b, char *out)
 {
     static const char hex[] = "0123456789ABCDEF";
+    out[0] = '%';
+    out[1] = hex[b >> 4];
+    out[2] = hex[b & 15];
+    return 3;
+}
+
+size_t uri_escape_segment(struct str s, char *out)
+{
+    size_t o = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char b = (unsigned char)s.p[i];
+        if (unreserved(b))
+            out[o++] = s.p[i];
+        else
+            o += put_escaped(b, out + o);
+    }
+    return o;
+}
+
+size_t uri_path_normalise(struct str path, char *out)
+{
     size_t n, o = 0;
     for (size_t i = 0; i < path.n; i += n) {
         int b = byte_at(path, i, &n);
@@ -77,9 +110,7 @@ size_t uri_path_normalise(struct str path, char *out)
         } else if (unreserved(b)) {
             out[o++] = (char)b;
         } else {
-            out[o++] = '%';
-            out[o++] = hex[b >> 4];
-            out[o++] = hex[b & 15];
+            o += put_escaped(b, out + o);
         }
     }
     return o;

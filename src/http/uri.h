@@ -13,6 +13,10 @@ size_t uri_path_normalise(struct str path, char *out);
 /* Gateway API PathPrefix: element-wise ("/v1" matches "/v1", "/v1/x", not "/v1x"; a trailing '/' of the prefix is
  * ignored). */
 bool uri_prefix_match(struct str path, struct str prefix);
+/* Percent-escapes resolved, a '%' without two digits stays. out needs s.n bytes. */
+size_t uri_unescape(struct str s, char *out);
+/* The text as one segment of a path: everything but unreserved characters escaped. out needs 3 * s.n bytes. */
+size_t uri_escape_segment(struct str s, char *out);
 /* First value of a query parameter, compared decoded. The value is copied decoded to out (cap bytes) and *value points
  * there. False when absent or longer than cap. */
 bool uri_query_get(struct str query, struct str name, char *out, size_t cap, struct str *value);

@@ -106,6 +106,21 @@ static void log_pick(struct logline *l, struct request *rq)
     log_f(l, "prefix_hit", rq->stream_bytes ? (double)rq->matched_bytes / (double)rq->stream_bytes : 0, 3);
 }
 
+static void log_prefill(struct logline *l, struct request *rq)
+{
+    const struct pd *pd = rq->pd;
+    if (!pd)
+        return;
+    log_cstr(l, "prefill", pd->split ? "elsewhere" : "here");
+    if (!pd->leg.ep) /* no attempt had a leg */
+        return;
+    log_cstr(l, "prefill_pod", pd->leg.ep->name);
+    log_cstr(l, "prefill_address", pd->leg.ep->address);
+    log_cstr(l, "prefill_reason", sched_reason_name(rq->pick.leg.d.reason));
+    log_u64(l, "prefill_hit_bytes", rq->pick.leg.d.matched_bytes);
+    log_f(l, "prefill_ms", ms(pd->leg.begun_us, pd->leg.prefilled_us), 3);
+}
+
 static void log_handled(struct request *rq, const struct api_usage *u, uint64_t now_us)
 {
     struct logline l;
@@ -127,6 +142,7 @@ static void log_handled(struct request *rq, const struct api_usage *u, uint64_t 
     if (rq->fairness_id.n)
         log_str(&l, "fairness_id", rq->fairness_id);
     log_pick(&l, rq);
+    log_prefill(&l, rq);
     log_f(&l, "queue_ms", (double)rq->waited_us / 1000, 3);
     log_f(&l, "ttft_ms", ms(rq->start_us, rq->first_us), 3);
     if (u && u->found) {

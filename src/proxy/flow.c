@@ -134,7 +134,8 @@ void flow_submitted(struct request *rq, enum sched_answer a, uint64_t took_us)
     rq->queued = true;
     rq->queued_us = worker_now_us(rq->w);
     flow_count(rq, 1);
-    body_fit(rq->w, &rq->body, rq->parts, rq->n_parts);
+    if (!rq->pd) /* there the body is pointed to from more places than its parts */
+        body_fit(rq->w, &rq->body, rq->parts, rq->n_parts);
 }
 
 static void left(struct request *rq, enum flow_outcome how)
@@ -210,6 +211,12 @@ void flow_refuse(struct request *rq)
         break;
     default:
         rq->retry_after_s = flow_retry_after_s(d->retry_after_s, 2);
+        if (port_split(rq->backend->port)) {
+            request_fail(rq, 503, d->no_prefill ? "no_prefill_endpoint" : "no_decode_endpoint",
+                         "No endpoint of %s with the role %s is ready, and the pool separates prefill and decode. Try again in %u s.", pool,
+                         d->no_prefill ? "prefill" : "decode", rq->retry_after_s);
+            break;
+        }
         request_fail(rq, 503, "no_endpoint", "No endpoint of %s is ready. Try again in %u s.", pool, rq->retry_after_s);
         break;
     }

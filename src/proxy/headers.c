@@ -2,6 +2,8 @@
  * route's filters. */
 #include "proxy/impl.h"
 
+#include "http/uri.h"
+
 #include <stdio.h>
 
 static bool in_list(const struct str *v, uint32_t n, struct str name)
@@ -131,7 +133,8 @@ static void put_request_id(struct request *rq, const struct conf_header_mod *mod
 {
     const struct h1_header *h = h1_find(rq->head, H_X_REQUEST_ID);
     bool good = h && h->value.n && h->value.n <= 256 && !h1_hop_by_hop(rq->head, h);
-    rq->request_id = good ? h->value : new_request_id(rq);
+    if (!rq->request_id.n) /* the legs of a request have the same */
+        rq->request_id = good ? h->value : new_request_id(rq);
     if (!mod_drops(mod, STR("x-request-id")))
         put(out, STR("X-Request-Id"), rq->request_id);
 }
@@ -171,10 +174,24 @@ static struct str host_out(const struct request *rq)
     return rq->head->host.n ? rq->head->host : str_c(port_name(rq->backend->port));
 }
 
+/* Triton has the model's name in the path. */
+static struct str with_target(struct request *rq, struct str path)
+{
+    struct str model = api_path_model(rq->kind, path);
+    if (!model.n || str_eq(rq->model, rq->target))
+        return path;
+    struct str head = str_first(path, (size_t)(model.p - path.p)), tail = str_from(path, head.n + model.n);
+    char *out = arena_alloc(&rq->arena, head.n + 3 * rq->target.n + tail.n + 1);
+    memcpy(out, head.p, head.n);
+    size_t n = head.n + uri_escape_segment(rq->target, out + head.n);
+    memcpy(out + n, tail.p, tail.n);
+    return (struct str){out, n + tail.n};
+}
+
 struct str headers_path(struct request *rq)
 {
     const struct conf_rewrite *rw = rq->rule->rewrite;
-    return rw ? new_path(rq, rw->path_type, rw->path) : rq->path;
+    return with_target(rq, rw ? new_path(rq, rw->path_type, rw->path) : rq->path);
 }
 
 struct str headers_request(struct request *rq, uint64_t content_length)

@@ -53,6 +53,7 @@ struct backend { /* a pool or Service as requests see it; lives across snapshots
     struct metric *retries, *ttft, *duration;
     _Atomic(struct metric *) by_status[600]; /* penstock_requests_total, filled on first use */
     _Atomic(struct metric *) failures[16];   /* by enum sched_outcome */
+    _Atomic(struct metric *) split[2], prefill; /* here, elsewhere; seconds of the leg */
 };
 struct plane_port {
     uint16_t port;
@@ -214,11 +215,45 @@ void client_continue(struct client *c);     /* sends 100 Continue */
 
 /* --- requests (request.c and others) ------------------------------------------------------------------------- */
 
-enum req_state { REQ_NEW, REQ_READ_BODY, REQ_ROUTE, REQ_WAIT_PICK, REQ_CONNECT, REQ_SEND, REQ_WAIT_HEAD, REQ_RELAY, REQ_DONE, REQ_N_STATES };
+enum req_state { REQ_NEW, REQ_READ_BODY, REQ_ROUTE, REQ_WAIT_PICK, REQ_PREFILL, REQ_CONNECT, REQ_SEND, REQ_WAIT_HEAD, REQ_RELAY, REQ_DONE, REQ_N_STATES };
 const char *req_state_name(enum req_state s);
 bool req_move_allowed(enum req_state from, enum req_state to);
 
 enum relay_mode { RELAY_RAW, RELAY_DECHUNK, RELAY_ENCHUNK };
+
+/* Prefill and decode on different endpoints (pd.c, leg.c; model-servers.md 3). The connection to the decode endpoint is the request's own, as for
+ * any other request; the prefill leg has one beside it. */
+enum pd_mode {
+    PD_BOOTSTRAP, /* SGLang: both get the same body with the prefill's address and a room, at once; neither can do without the other */
+    PD_NIXL       /* vLLM: the prefill answers with parameters that the decode gets; without them the decode endpoint prefills */
+};
+enum leg_state { LEG_NONE, LEG_CONNECT, LEG_SEND, LEG_WAIT_HEAD, LEG_BODY };
+struct leg {
+    enum leg_state state;
+    struct conn *up;
+    struct endpoint *ep;    /* of the newest leg; own reference */
+    uint64_t epoch;
+    uint64_t begun_us, prefilled_us; /* of the newest; prefilled: 0 not yet */
+    uint64_t deadline_us;   /* for the connection, then for its head; 0 none */
+    size_t sent;
+    bool fresh, keep, event_stream;
+    struct buf in;          /* unfinished head; PD_NIXL: then the body */
+    enum h1_framing framing;
+    uint64_t left;
+    struct h1_chunked chunked;
+    struct sse *tail;
+};
+struct pd {
+    enum pd_mode mode;
+    uint16_t bootstrap_port;
+    struct api_request body; /* points into the request's body */
+    uint64_t *rooms;         /* one for each item of a batch, at least one */
+    struct buf text;         /* what is new in the bodies sent */
+    struct leg leg;
+    bool split;              /* the newest attempt has, or had, a leg */
+    bool has_cached;         /* told by the prefill, whose caches it is about */
+    uint64_t cached_tokens;
+};
 
 struct request {
     struct client *c;
@@ -258,6 +293,7 @@ struct request {
     /* the picker */
     struct port_req pick;
     bool reserved;
+    struct pd *pd;          /* NULL: not a request whose prefill can be elsewhere */
     bool queued;            /* the port owes a late answer */
     bool cancelled;         /* nobody waits for that answer any more; it frees the request */
     uint64_t queued_us;     /* since when it waits */
@@ -269,6 +305,7 @@ struct request {
     bool accounted; /* ledger, metrics and log have it */
     struct prefix_hashes hashes;
     struct sched_explain *explain; /* NULL: not of this request */
+    struct sched_explain *explain_leg; /* of its prefill, beside it */
     unsigned explain_every; /* it is one of so many that are explained */
     uint64_t decision;      /* ticket of the newest pick that has not ended (sched/decisions.h); 0 none */
     uint64_t decided_wall_us;
@@ -280,7 +317,7 @@ struct request {
 
     /* upstream */
     struct conn *up;
-    struct iovec parts[4];  /* head, body (in three parts when the model was replaced) */
+    struct iovec parts[1 + API_PIECES]; /* head, body (in stretches where something of it was replaced). PD_BOOTSTRAP: for both legs */
     int n_parts;
     size_t send_total, sent;
     unsigned attempts, crashes;
@@ -346,6 +383,35 @@ void relay_client_drained(struct request *rq);
 void models_answer(struct request *rq, const struct conf_backend *pool); /* models_answer.c */
 bool models_known(struct request *rq, const struct conf_backend *pool);
 
+/* pd.c. prepare: for a pool that is split; false: the request was refused. start: after a pick. cut: ends the leg, wherever it is; its endpoint is not to blame
+ * unless `how` says so. answered: the decode endpoint's answer begins. prefill_failed: what a failed leg means for the request. retry_here: an error of the
+ * decode endpoint that may come from what it was handed: true when it gets the request anew, to prefill itself. */
+bool pd_prepare(struct request *rq, const struct conf_backend *pool, const struct api_request *body);
+void pd_start(struct request *rq);
+void pd_cut(struct request *rq, enum sched_outcome how);
+void pd_answered(struct request *rq);
+bool pd_retry_here(struct request *rq, unsigned status);
+void pd_prefill_failed(struct request *rq, enum sched_outcome how, const char *code);
+void pd_prefill_over(struct request *rq, struct str answer); /* PD_NIXL: the whole answer of the prefill */
+void pd_free(struct request *rq);
+/* leg.c */
+void leg_start(struct request *rq);
+void leg_stop(struct request *rq, enum sched_outcome how);   /* aborts what is under way and finishes its reservation; no-op without one */
+void leg_prefilled(struct request *rq); /* its endpoint has computed the prompt: tells port and metrics, once */
+void leg_expired(struct request *rq);
+void leg_ejected(struct request *rq);                        /* its endpoint has lost its probes */
+static inline bool leg_live(const struct request *rq)
+{
+    return rq->pd && rq->pd->leg.state != LEG_NONE;
+}
+size_t upstream_send(struct request *rq, struct conn *up, size_t sent); /* of the request's parts, what is behind `sent`; returns the bytes taken */
+int upstream_find_head(struct request *rq, struct str in, struct str *rest);
+void upstream_adopt(struct request *rq, struct conn *up);    /* the connection whose answer is the request's */
+uint64_t upstream_deadline_us(const struct request *rq);     /* of the first byte of an attempt that begins now */
+bool upstream_is_ours(int err);
+void retry_pair(struct request *rq, enum sched_outcome how, const char *code); /* retry.c: the prefill failed: another pair, or the end */
+void request_drop_attempt(struct request *rq); /* retry.c: forgets what this attempt had brought from the endpoint; a prefill leg is another matter */
+
 /* headers.c: both write to w->text and return it */
 struct str headers_path(struct request *rq); /* of the request as the endpoint gets it: the route's rewrite applied */
 struct str headers_request(struct request *rq, uint64_t content_length);
@@ -395,6 +461,9 @@ void metrics_retry(struct request *rq);
 void metrics_upstream_failure(struct request *rq, enum sched_outcome how);
 void metrics_done(struct request *rq, const struct api_usage *usage, uint64_t now_us);
 void metrics_rejected(struct worker *w, const char *code);
+void metrics_split(struct request *rq, bool split);      /* where its prefill is to be */
+void metrics_prefilled(struct request *rq);              /* the leg has computed the prompt */
+void metrics_prefill_failed(struct request *rq, enum sched_outcome how, bool here); /* here: the decode endpoint prefills instead */
 void metrics_degraded(struct request *rq); /* its prompt was hashed less than the pool's settings say */
 
 /* flow_metrics.c */

@@ -11,6 +11,7 @@ static void on_late_decision(struct port_req *pr)
     struct worker *w = rq->w;
     worker_enter(w);
     if (rq->cancelled) { /* it has ended while the answer was on its way: its client may be freed */
+        port_leg_finish(rq->backend->port, pr, OUT_CANCELLED, NULL);
         if (pr->picked)
             port_finish(rq->backend->port, pr, OUT_CANCELLED, NULL);
         if (rq->gone_us)
@@ -38,6 +39,10 @@ static void fill(struct request *rq)
     r->explain = rq->explain;
     r->d = (struct sched_decision){0};
     r->model = rq->backend->pool && rq->is_model_kind && rq->target.n ? hash_bytes(rq->target.p, rq->target.n, 0) : 0;
+    r->leg = rq->pd ? &rq->pick.leg : NULL;
+    r->must_split = rq->pd && rq->pd->mode == PD_BOOTSTRAP;
+    rq->pick.leg.hashes = r->hashes;
+    rq->pick.leg.explain = rq->explain_leg;
     rq->pick.loop = rq->w->loop;
     rq->pick.on_decision = on_late_decision;
 }
@@ -73,7 +78,10 @@ void request_picked(struct request *rq)
     rq->stream_bytes = d->stream_bytes;
     rq->attempts++;
     decided_picked(rq);
-    request_connect(rq);
+    if (rq->pd)
+        pd_start(rq);
+    else
+        request_connect(rq);
 }
 
 enum sched_answer request_submit(struct request *rq)

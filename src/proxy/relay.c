@@ -133,6 +133,7 @@ static void commit(struct request *rq, struct piece p)
     rq->committed = true;
     rq->first_us = loop_clock_us(w->loop);
     list_remove(&rq->link);
+    pd_answered(rq);
     if (p.scan == SCAN_END) {
         tell_first_byte(rq, p.payload);
         request_settle(rq);
@@ -169,7 +170,7 @@ static bool hold_back(struct request *rq, const struct piece *p)
     if (!rq->event_stream || !rq->tail)
         return false;
     unsigned code = api_first_event_error(sse_first_data(rq->tail));
-    return code >= 500 && request_try_elsewhere(rq, OUT_SERVER_ERROR);
+    return code >= 500 && (pd_retry_here(rq, code) || request_try_elsewhere(rq, OUT_SERVER_ERROR));
 }
 
 /* --- the end ------------------------------------------------------------------------------------------------- */
@@ -228,6 +229,8 @@ static bool is_event_stream(const struct h1_head *head)
 
 static bool goes_elsewhere(struct request *rq, unsigned status)
 {
+    if (pd_retry_here(rq, status))
+        return true;
     if (status == 502 || status == 503)
         return request_try_elsewhere(rq, OUT_SERVER_ERROR);
     if (status == 404 && rq->is_model_kind && rq->backend->pool) {

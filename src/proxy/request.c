@@ -8,6 +8,9 @@
  *                          +--> DONE (error, redirect, model list)         any state -> DONE (error, client gone,
  * deadline)
  *
+ * PREFILL is between WAIT_PICK and CONNECT for a request whose prefill is done elsewhere first (pd.c); it may go back to WAIT_PICK, too. Where both
+ * parts run at once the prefill leg runs beside the states from CONNECT on, and has states of its own (leg.c).
+ *
  * A request holds: its client (borrowed; the client outlives it), a reservation at its port (`reserved`, given back
  * exactly once), a connection to the endpoint (`up`), its body until the first byte of the answer, the world until the
  * answer's head is written. */
@@ -26,7 +29,8 @@ static const struct {
     [REQ_NEW] = {"new", BIT(REQ_READ_BODY) | BIT(REQ_ROUTE) | BIT(REQ_DONE)},
     [REQ_READ_BODY] = {"read_body", BIT(REQ_ROUTE) | BIT(REQ_DONE)},
     [REQ_ROUTE] = {"route", BIT(REQ_WAIT_PICK) | BIT(REQ_DONE)},
-    [REQ_WAIT_PICK] = {"wait_pick", BIT(REQ_WAIT_PICK) | BIT(REQ_CONNECT) | BIT(REQ_SEND) | BIT(REQ_DONE)},
+    [REQ_WAIT_PICK] = {"wait_pick", BIT(REQ_WAIT_PICK) | BIT(REQ_PREFILL) | BIT(REQ_CONNECT) | BIT(REQ_SEND) | BIT(REQ_DONE)},
+    [REQ_PREFILL] = {"prefill", BIT(REQ_WAIT_PICK) | BIT(REQ_CONNECT) | BIT(REQ_SEND) | BIT(REQ_DONE)},
     [REQ_CONNECT] = {"connect", BIT(REQ_WAIT_PICK) | BIT(REQ_SEND) | BIT(REQ_DONE)},
     [REQ_SEND] = {"send", BIT(REQ_WAIT_PICK) | BIT(REQ_CONNECT) | BIT(REQ_WAIT_HEAD) | BIT(REQ_RELAY) | BIT(REQ_DONE)},
     [REQ_WAIT_HEAD] = {"wait_head", BIT(REQ_WAIT_PICK) | BIT(REQ_CONNECT) | BIT(REQ_RELAY) | BIT(REQ_DONE)},
@@ -313,6 +317,8 @@ uint64_t request_deadline_us(const struct request *rq)
     default:
         break;
     }
+    if (leg_live(rq))
+        own = earlier(own, rq->pd->leg.deadline_us);
     uint64_t at = earlier(own, rq->deadline_us);
     return at ? at : UINT64_MAX / 2;
 }
@@ -332,7 +338,14 @@ void request_expired(struct request *rq, uint64_t now_us)
         expired_total(rq);
         return;
     }
+    if (leg_live(rq) && rq->pd->leg.deadline_us && now_us >= rq->pd->leg.deadline_us) { /* before the other's: that waits for it */
+        leg_expired(rq);
+        return;
+    }
     switch (rq->state) {
+    case REQ_PREFILL: /* only its leg has a limit */
+        client_arm(rq->c);
+        break;
     case REQ_READ_BODY:
         request_fail(rq, 408, "body_timeout", "The request body did not arrive in time.");
         break;
@@ -397,6 +410,7 @@ static void account(struct request *rq, const struct api_usage *usage)
 static void end(struct request *rq)
 {
     struct client *c = rq->c;
+    pd_cut(rq, OUT_CANCELLED);
     request_drop_upstream(rq);
     request_unqueue(rq);
     account(rq, NULL);
@@ -417,6 +431,7 @@ void request_release(struct request *rq)
     backend_unref(rq->backend);
     endpoint_unref(rq->ep);
     free(rq->tail);
+    pd_free(rq);
     arena_reset(&rq->arena);
 }
 
@@ -499,6 +514,11 @@ void request_settle(struct request *rq)
         return;
     read_usage(rq, &u);
     struct sched_usage su = {u.prompt_tokens, u.completion_tokens, u.cached_tokens, u.has_cached};
+    if (rq->pd && rq->pd->split) { /* what came from elsewhere counts as cached at the decode endpoint: that says nothing of its caches */
+        su.has_cached = false;
+        u.has_cached = rq->pd->has_cached;
+        u.cached_tokens = rq->pd->cached_tokens;
+    }
     if (rq->response_id.n && rq->status < 300)
         port_remember_response(rq->backend->port, rq->response_id, rq->ep);
     finish_with(rq, outcome_of(rq), u.found ? &su : NULL);

@@ -24,7 +24,7 @@ static bool may_retry(const struct request *rq)
     const struct gateway_opts *o = &rq->w->g->o;
     uint64_t now_us = worker_now_us(rq->w);
     return repeatable(rq) && rq->attempts < o->max_attempts && rq->crashes < o->max_crashes &&
-           rq->pick.core.n_tried < SCHED_MAX_TRIED && (!rq->deadline_us || now_us < rq->deadline_us) &&
+           rq->pick.core.n_tried < SCHED_MAX_TRIED && rq->pick.leg.n_tried < SCHED_MAX_TRIED && (!rq->deadline_us || now_us < rq->deadline_us) &&
            retry_allowed(&rq->backend->budget, o->retry_budget, now_us);
 }
 
@@ -35,8 +35,7 @@ static void note_tried(struct request *rq)
         r->tried[r->n_tried++] = rq->ep->ref;
 }
 
-/* Forgets what this attempt had brought. */
-static void reset_attempt(struct request *rq)
+void request_drop_attempt(struct request *rq)
 {
     request_drop_upstream(rq);
     rq->head_seen = false;
@@ -97,7 +96,7 @@ void upstream_failed(struct request *rq, enum sched_outcome how, const char *cod
     if (stale &&
         (rq->is_model_kind || idempotent(rq->head->method))) { /* the same endpoint, once, on a connection of its own */
         metrics_upstream_failure(rq, OUT_STALE_CONN);
-        reset_attempt(rq);
+        request_drop_attempt(rq);
         rq->fresh = true;
         request_connect(rq);
         return;
@@ -106,10 +105,11 @@ void upstream_failed(struct request *rq, enum sched_outcome how, const char *cod
     rq->crashes += !stale && is_crash(rq, how);
     bool again = may_retry(rq);
     set_failure(rq, how);
+    pd_cut(rq, OUT_CANCELLED);
     request_finish_pick(rq, stale ? OUT_STALE_CONN : how);
     if (how == OUT_CONNECT_FAILED)
         conn_pool_drop(rq->w->pool, &rq->ep->addr);
-    reset_attempt(rq);
+    request_drop_attempt(rq);
     if (!again) {
         request_fail(rq, rq->fail_status, rq->fail_code,
                      "The endpoint failed (%s) and the request cannot be tried elsewhere.", code);
@@ -136,13 +136,14 @@ bool request_try_elsewhere(struct request *rq, enum sched_outcome how)
         r->n_tried--;
         return false;
     }
+    pd_cut(rq, OUT_CANCELLED);
     request_finish_pick(rq, how);
     if (request_submit(rq) == SCHED_REJECTED)
         return false; /* the answer at hand is the best there is */
     metrics_upstream_failure(rq, how);
     count_retry(rq);
     set_failure(rq, how);
-    reset_attempt(rq);
+    request_drop_attempt(rq);
     request_move(rq, REQ_WAIT_PICK);
     if (rq->reserved)
         request_picked(rq);
@@ -165,7 +166,41 @@ void request_move_elsewhere(struct request *rq)
     metrics_upstream_failure(rq, OUT_TIMEOUT);
     count_retry(rq);
     set_failure(rq, OUT_CANCELLED);
+    pd_cut(rq, OUT_CANCELLED);
     request_finish_pick(rq, OUT_CANCELLED); /* the probes have counted the failure already */
-    reset_attempt(rq);
+    request_drop_attempt(rq);
+    request_pick(rq);
+}
+
+static void set_prefill_failure(struct request *rq, enum sched_outcome how)
+{
+    rq->fail_status = how == OUT_MODEL_MISSING ? 404 : how == OUT_TIMEOUT ? 504 : 503;
+    rq->fail_code = how == OUT_MODEL_MISSING ? "model_not_found" : "prefill_failed";
+    if (rq->crashes >= rq->w->g->o.max_crashes) {
+        rq->fail_status = 502;
+        rq->fail_code = "upstream_crashed";
+    }
+}
+
+void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
+{
+    struct sched_req *leg = &rq->pick.leg;
+    bool again = may_retry(rq);
+    if (leg->n_tried < SCHED_MAX_TRIED)
+        leg->tried[leg->n_tried++] = rq->pd->leg.ep->ref;
+    if (how == OUT_CANCELLED && (!again || !port_untried(rq->backend->port, ROLE_PREFILL, 0, leg->tried, leg->n_tried))) {
+        leg->n_tried--;
+        return; /* ejected, and nowhere better to wait */
+    }
+    metrics_prefill_failed(rq, how, false);
+    set_prefill_failure(rq, how);
+    leg_stop(rq, how);
+    request_finish_pick(rq, OUT_CANCELLED);
+    request_drop_attempt(rq);
+    if (!again) {
+        request_fail(rq, rq->fail_status, rq->fail_code, "The prefill endpoint failed (%s) and the request cannot be tried elsewhere.", code);
+        return;
+    }
+    count_retry(rq);
     request_pick(rq);
 }

@@ -3,6 +3,7 @@
 #include "proxy/impl.h"
 
 #include "base/hash.h"
+#include "http/uri.h"
 
 #include <stdio.h>
 
@@ -38,6 +39,11 @@ static void look_at_body(struct routing *r)
     if (r->tried)
         return;
     r->tried = true;
+    struct str in_path = api_path_model(rq->kind, rq->path);
+    if (in_path.n && in_path.n <= 1024) {
+        char *name = arena_alloc(&rq->arena, in_path.n);
+        rq->model = rq->target = (struct str){name, uri_unescape(in_path, name)};
+    }
     if (rq->head->method != H1_POST || (!rq->body.n && !rq->is_model_kind) || !is_json(rq->head))
         return;
     struct str text = {rq->body.n ? rq->body.p : "", rq->body.n};
@@ -146,7 +152,8 @@ static void hash_prefix(struct routing *r)
 {
     struct request *rq = r->rq;
     const struct sched_params *sp = &r->to->sched;
-    if (!rq->parsed || !rq->is_model_kind || !sched_policy_hashes(sp->policy))
+    bool wanted = sched_policy_hashes(sp->policy) || (r->to->pd && sched_policy_hashes(r->to->prefill.policy));
+    if (!rq->parsed || !rq->is_model_kind || !wanted)
         return;
     uint32_t blocks = sp->max_blocks;
     rq->degraded = rq->w->strain.level;
@@ -177,7 +184,7 @@ static void fill_pick(struct routing *r)
     s->prompt_bytes = r->body.prompt_bytes;
     s->prompt_token_ids = r->body.prompt_token_ids;
     s->n_media = r->body.n_media;
-    s->streamed = r->body.stream;
+    s->streamed = r->body.stream || api_path_streams(rq->kind, rq->path);
     s->max_tokens = r->body.has_max_tokens ? r->body.max_tokens : 0;
     s->n_outputs = MAX(r->body.n, 1u) * MAX(r->body.n_prompts, 1u);
     if (r->body.previous_response_id.n)
@@ -227,9 +234,14 @@ static void to_pool(struct routing *r)
         return;
     hash_prefix(r);
     fill_pick(r);
+    if (!pd_prepare(rq, r->to, &r->body))
+        return;
     if (explain_due(rq))
         rq->explain = arena_zalloc(&rq->arena, sizeof *rq->explain);
-    build_parts(r);
+    if (rq->explain && rq->pd)
+        rq->explain_leg = arena_zalloc(&rq->arena, sizeof *rq->explain_leg);
+    if (!rq->pd) /* else with each pick: it says what the body is to tell */
+        build_parts(r);
     request_pick(rq);
 }
 

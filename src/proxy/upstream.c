@@ -6,19 +6,23 @@
 
 static const struct conn_ops upstream_ops;
 
-static void send_more(struct request *rq)
+size_t upstream_send(struct request *rq, struct conn *up, size_t sent)
 {
-    struct iovec v[4];
+    struct iovec v[ARRAY_LEN(rq->parts)];
     int n = 0;
-    size_t skip = rq->sent;
+    size_t skip = sent;
     for (int i = 0; i < rq->n_parts; i++) {
         size_t cut = MIN(skip, rq->parts[i].iov_len);
         skip -= cut;
         if (rq->parts[i].iov_len > cut)
             v[n++] = (struct iovec){(char *)rq->parts[i].iov_base + cut, rq->parts[i].iov_len - cut};
     }
-    if (n)
-        rq->sent += conn_send(rq->up, v, n);
+    return n ? conn_send(up, v, n) : 0;
+}
+
+static void send_more(struct request *rq)
+{
+    rq->sent += upstream_send(rq, rq->up, rq->sent);
     if (rq->sent < rq->send_total || rq->state != REQ_SEND)
         return;
     request_move(rq, REQ_WAIT_HEAD);
@@ -26,7 +30,7 @@ static void send_more(struct request *rq)
     metrics_sent(rq);
 }
 
-static uint64_t attempt_deadline_us(const struct request *rq)
+uint64_t upstream_deadline_us(const struct request *rq)
 {
     uint64_t limit_us = rq->rule && rq->rule->backend_timeout_us && rq->rule->backend_timeout_us != UINT64_MAX
                             ? rq->rule->backend_timeout_us
@@ -38,7 +42,7 @@ static void start_sending(struct request *rq)
 {
     request_move(rq, REQ_SEND);
     rq->sent = 0;
-    rq->attempt_deadline_us = attempt_deadline_us(rq);
+    rq->attempt_deadline_us = upstream_deadline_us(rq);
     client_arm(rq->c);
     send_more(rq);
 }
@@ -63,11 +67,23 @@ void request_connect(struct request *rq)
     client_arm(rq->c);
 }
 
+void upstream_adopt(struct request *rq, struct conn *up)
+{
+    if (rq->state == REQ_PREFILL || rq->state == REQ_CONNECT)
+        request_move(rq, REQ_SEND);
+    if (rq->state == REQ_SEND)
+        request_move(rq, REQ_WAIT_HEAD);
+    rq->up = up;
+    conn_set(up, &upstream_ops, rq);
+    rq->attempt_deadline_us = upstream_deadline_us(rq);
+    client_arm(rq->c);
+}
+
 /* --- the answer's head --------------------------------------------------------------------------------------- */
 
 /* Takes heads from the start of `in`, 1xx ones too. Returns what is behind the final head in *rest and its description
  * in w->resp: 1; 0 when it is not whole (*rest: what to keep); -1 when it is no HTTP. */
-static int find_head(struct request *rq, struct str in, struct str *rest)
+int upstream_find_head(struct request *rq, struct str in, struct str *rest)
 {
     struct worker *w = rq->w;
     struct h1_error e;
@@ -95,7 +111,7 @@ static void head_input(struct request *rq, struct str data)
         return;
     }
     struct str in = buffered ? buf_str(&rq->up_in) : data, rest;
-    int found = find_head(rq, in, &rest);
+    int found = upstream_find_head(rq, in, &rest);
     if (found < 0) {
         upstream_failed(rq, OUT_GARBAGE, "upstream_garbage");
         return;
@@ -116,7 +132,7 @@ static void head_input(struct request *rq, struct str data)
 /* --- events -------------------------------------------------------------------------------------------------- */
 
 /* Errors of connect() that say something about this machine and nothing about the endpoint. */
-static bool is_ours(int err)
+bool upstream_is_ours(int err)
 {
     return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM || err == -EADDRNOTAVAIL;
 }
@@ -126,7 +142,7 @@ static void on_connect(struct conn *c, int err)
     struct request *rq = conn_ctx(c);
     struct worker *w = rq->w;
     worker_enter(w);
-    if (is_ours(err))
+    if (upstream_is_ours(err))
         request_fail(rq, 503, "gateway_exhausted", "The gateway has no socket left for the request; try again.");
     else if (err)
         upstream_failed(rq, OUT_CONNECT_FAILED, "connect_failed");

@@ -260,6 +260,8 @@ static void sweep(struct timer *t)
         list_push_back(&w->waiting, &rq->link);
         if (atomic_load_explicit(&rq->ep->epoch, memory_order_acquire) != rq->epoch)
             request_move_elsewhere(rq);
+        else if (leg_live(rq) && atomic_load_explicit(&rq->pd->leg.ep->epoch, memory_order_acquire) != rq->pd->leg.epoch)
+            leg_ejected(rq);
     }
     look_at_strain(w);
     body_trim(w, worker_now_us(w));

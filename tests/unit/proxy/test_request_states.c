@@ -20,6 +20,7 @@ static void test_every_state_may_end(void **state)
 static void test_only_before_the_first_byte_there_is_another_try(void **state)
 {
     (void)state;
+    assert_true(req_move_allowed(REQ_PREFILL, REQ_WAIT_PICK));
     assert_true(req_move_allowed(REQ_CONNECT, REQ_WAIT_PICK));
     assert_true(req_move_allowed(REQ_SEND, REQ_WAIT_PICK));
     assert_true(req_move_allowed(REQ_WAIT_HEAD, REQ_WAIT_PICK));

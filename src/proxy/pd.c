@@ -1,0 +1,185 @@
+/* pd.c - a request whose prefill and decode are done by different endpoints: what each of the two is sent, and what it means when the prefill fails.
+ *
+ *   BOOTSTRAP  pick of both -> both legs at once, the same bytes -> the decode's answer is relayed
+ *              the prefill fails before that: both are given up, another pair is tried (its room is a new one)
+ *   NIXL       pick of both -> PREFILL: the prefill leg alone -> its parameters -> the decode leg, as any request
+ *              the prefill fails: the decode endpoint, which is reserved already, gets the request as it came
+ *   A request that the picker did not split goes to the decode endpoint as it came.
+ *
+ * A 4xx of the prefill (but 404, 408, 429) says what is wrong with the request: it becomes the answer (leg.c). */
+#include "proxy/impl.h"
+
+#define MAX_BATCH 1024                   /* items of one request that can be split: each has a room */
+#define MAX_TEXT  ((size_t)16 << 20) /* of what is new in a body */
+
+/* --- set-up -------------------------------------------------------------------------------------------------- */
+
+/* vLLM hands over one prompt a request, and tells of it only in answers of these kinds. */
+static bool nixl_can(enum api_kind kind, const struct api_request *body)
+{
+    return (kind == API_COMPLETIONS || kind == API_CHAT || kind == API_RESPONSES) && body->n_batch <= 1 && body->n <= 1;
+}
+
+bool pd_prepare(struct request *rq, const struct conf_backend *pool, const struct api_request *body)
+{
+    enum pd_mode mode = pool->runtime == RUNTIME_SGLANG ? PD_BOOTSTRAP : PD_NIXL;
+    if (!pool->pd || !rq->parsed || !api_kind_generates(rq->kind) || !body->object_end)
+        return true;
+    if (mode == PD_NIXL && !nixl_can(rq->kind, body))
+        return true;
+    if (body->n_batch > MAX_BATCH) {
+        request_fail(rq, 400, "invalid_field", "The request asks for %u outputs at once; where prefill and decode are separated it may be %d.",
+                     body->n_batch, MAX_BATCH);
+        return false;
+    }
+    struct pd *pd = rq->pd = arena_zalloc(&rq->arena, sizeof *pd);
+    pd->mode = mode;
+    pd->bootstrap_port = pool->pd->bootstrap_port;
+    pd->body = *body;
+    pd->rooms = arena_alloc(&rq->arena, MAX(body->n_batch, 1u) * sizeof *pd->rooms);
+    buf_init(&pd->text, MAX_TEXT);
+    return true;
+}
+
+void pd_free(struct request *rq)
+{
+    if (!rq->pd)
+        return;
+    buf_free(&rq->pd->text);
+    endpoint_unref(rq->pd->leg.ep);
+}
+
+/* --- what is sent -------------------------------------------------------------------------------------------- */
+
+/* The address alone, an IPv6 one in its brackets. */
+static struct str host_of(const struct endpoint *e)
+{
+    size_t n = strlen(e->address);
+    while (n && e->address[n - 1] != ':')
+        n--;
+    return (struct str){e->address, n ? n - 1 : 0};
+}
+
+static bool build(struct request *rq, enum api_leg leg, struct str params)
+{
+    struct pd *pd = rq->pd;
+    struct str body = {rq->body.p, rq->body.n}, pieces[API_PIECES];
+    struct api_change change = {.leg = leg, .bootstrap_port = pd->bootstrap_port, .rooms = pd->rooms, .kv_transfer_params = params};
+    if (!str_eq(rq->target, rq->model))
+        change.model = rq->target;
+    if (leg == API_LEG_BOOTSTRAP) {
+        change.bootstrap_host = host_of(rq->pick.leg_ep);
+        for (uint32_t i = 0; i < MAX(pd->body.n_batch, 1u); i++)
+            pd->rooms[i] = rng_u64(&rq->w->ids) >> 1; /* below 2^63, and unlike any other's */
+    }
+    uint32_t n = api_pieces(body, &pd->body, &change, &pd->text, pieces);
+    if (!n) {
+        request_fail(rq, 413, "body_too_large", "The request body is too large to be sent with what a separated prefill needs.");
+        return false;
+    }
+    size_t length = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        rq->parts[1 + i] = span(pieces[i]);
+        length += pieces[i].n;
+    }
+    struct str head = arena_str(&rq->arena, headers_request(rq, length));
+    rq->parts[0] = span(head);
+    rq->n_parts = 1 + (int)n;
+    rq->send_total = head.n + length;
+    return true;
+}
+
+static void begin_here(struct request *rq)
+{
+    rq->pd->split = false;
+    if (build(rq, API_LEG_NONE, STR_NULL))
+        request_connect(rq);
+}
+
+void pd_start(struct request *rq)
+{
+    struct pd *pd = rq->pd;
+    pd->split = rq->pick.leg_ep != NULL;
+    pd->has_cached = false;
+    metrics_split(rq, pd->split);
+    if (!pd->split) {
+        begin_here(rq);
+    } else if (pd->mode == PD_BOOTSTRAP) {
+        if (!build(rq, API_LEG_BOOTSTRAP, STR_NULL))
+            return;
+        leg_start(rq);
+        request_connect(rq);
+    } else if (build(rq, API_LEG_NIXL_PREFILL, STR_NULL)) {
+        request_move(rq, REQ_PREFILL);
+        list_remove(&rq->link);
+        list_push_back(&rq->w->waiting, &rq->link);
+        leg_start(rq);
+    }
+}
+
+/* --- the prefill is over, or has failed ---------------------------------------------------------------------- */
+
+void pd_prefill_over(struct request *rq, struct str answer)
+{
+    struct str params = STR_NULL;
+    if (rq->state != REQ_PREFILL)
+        return;
+    if (api_kv_transfer_params(answer, &params) > 0) {
+        if (build(rq, API_LEG_NIXL_DECODE, params))
+            request_connect(rq);
+        return;
+    }
+    metrics_prefill_failed(rq, OUT_GARBAGE, true); /* a server that hands nothing over */
+    port_leg_here(rq->backend->port, &rq->pick);
+    begin_here(rq);
+}
+
+void pd_prefill_failed(struct request *rq, enum sched_outcome how, const char *code)
+{
+    struct leg *g = &rq->pd->leg;
+    if (rq->committed) { /* nobody waits for it any more */
+        leg_stop(rq, how);
+        return;
+    }
+    rq->crashes += how == OUT_RESET && g->sent == rq->send_total;
+    if (rq->pd->mode == PD_BOOTSTRAP || rq->crashes >= rq->w->g->o.max_crashes) {
+        retry_pair(rq, how, code);
+        return;
+    }
+    metrics_prefill_failed(rq, how, true);
+    struct sched_req *leg = &rq->pick.leg;
+    if (leg->n_tried < SCHED_MAX_TRIED)
+        leg->tried[leg->n_tried++] = g->ep->ref;
+    leg_stop(rq, how);
+    port_leg_here(rq->backend->port, &rq->pick);
+    begin_here(rq);
+}
+
+bool pd_retry_here(struct request *rq, unsigned status)
+{
+    if (!rq->pd || rq->pd->mode != PD_NIXL || !rq->pd->split || status != 500)
+        return false;
+    request_drop_attempt(rq);
+    rq->fresh = true;
+    port_leg_here(rq->backend->port, &rq->pick);
+    metrics_prefill_failed(rq, OUT_SERVER_ERROR, true);
+    begin_here(rq);
+    return true;
+}
+
+void pd_cut(struct request *rq, enum sched_outcome how)
+{
+    if (leg_live(rq) || rq->pick.leg_ep)
+        leg_stop(rq, how);
+}
+
+void pd_answered(struct request *rq)
+{
+    if (!leg_live(rq))
+        return;
+    rq->pd->leg.deadline_us = 0;
+    if (rq->status >= 300 || rq->pd->leg.state < LEG_WAIT_HEAD)
+        leg_stop(rq, OUT_CANCELLED);
+    else
+        leg_prefilled(rq); /* or there would be no token */
+}
