@@ -436,15 +436,20 @@ bool baseline_choose(struct sched *s, struct pick *k)
     return true;
 }
 
-void baseline_sent(struct sched *s, struct sched_req *r)
+void baseline_computes(struct sched *s, struct sched_req *r)
 {
     struct ep *e = &s->eps[r->d.ep.slot];
+    if (s->p.policy != SCHED_PREBLE)
+        return;
+    window_advance(s, &e->work);
+    e->work.prefill_s[e->work.at % WORK_SLOTS] += r->prefill_s;
+}
+
+void baseline_sent(struct sched *s, struct sched_req *r)
+{
     if (s->p.policy == SCHED_DYNAMO)
         count_active(s, r);
-    if (s->p.policy == SCHED_PREBLE) {
-        window_advance(s, &e->work);
-        e->work.prefill_s[e->work.at % WORK_SLOTS] += r->prefill_s;
-    }
+    baseline_computes(s, r);
     if (s->p.policy == SCHED_CACHE_AWARE)
         for (uint32_t i = 0; r->hashes && i < r->hashes->n; i++)
             sessions_put(s->users, r->hashes->h[i], r->d.ep.slot, r->d.ep.gen);

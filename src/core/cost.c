@@ -6,6 +6,8 @@
  *   own    = prefill_s * new + quad_s * new * (all - new / 2)               counted `affinity` times: those who come
  *                                                                           later wait for it, too
  *   others = OTHERS_SHARE * requests in flight there * own                  their steps take longer meanwhile
+ *   answer = output * one step when all in flight there decode              P/D alone, where servers that only decode
+ *                                                                           differ in nothing else
  *   kv     = T * f(KV in use + what the request adds)                       preemption and waiting for memory; T is the
  *                                                                           time an average request holds its memory
  *
@@ -20,6 +22,7 @@
 #define MIN_RUNNING    16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
 #define FULL_KV        0.9  /* unless memory is what they wait for */
 #define OTHERS_SHARE   0.12
+#define ANSWER_SHARE   1.0
 #define REMOTE_CAUTION 5.0 /* times what replicas may have sent unseen: then they keep apart. More costs cache hits */
 #define MAX_LAG_S      2.0
 #define PREFILL_AT_ONCE                                                                                                \
@@ -44,6 +47,11 @@ struct work work_of(const struct sched *s, const struct sched_req *r)
 double work_prefill_s(const struct sched *s, double new_tokens, double tokens)
 {
     return s->p.prefill_s * new_tokens + s->p.quad_s * new_tokens * (tokens - new_tokens / 2);
+}
+
+double work_transfer_s(const struct sched *s, double new_tokens)
+{
+    return s->p.transfer_base_s + s->p.transfer_s * new_tokens;
 }
 
 double ep_kv_tokens(const struct sched *s, const struct ep *e)
@@ -89,7 +97,7 @@ double ep_queue(const struct ep *e)
 {
     if (!load_valid(e) || !e->load.has_waiting || e->load.waiting <= 0)
         return 0;
-    double q = e->load.waiting + (double)e->own.inflight - (double)e->own_at_load;
+    double q = e->load.waiting + (double)ep_there(e) - (double)e->own_at_load;
     bool full = e->load.running >= MIN_RUNNING || e->load.kv_frac > FULL_KV;
     return MAX(0, MIN(q, e->others_waiting + (full ? (double)e->own.unanswered : 0))) * e->decay;
 }
@@ -161,6 +169,15 @@ static double kv_loss(double u)
     return 0.002 * MIN(u, 1.0) + 0.5 * x * x * x * x + MIN(2.5, 4 * over);
 }
 
+/* Of a step when all that is in flight there decodes: the time between two tokens of an answer. */
+static double answer_step(const struct sched *s, const struct ep *e)
+{
+    double running = unknown_running(e) + unknown_waiting(e);
+    double n = (double)(e->own.inflight + e->remote.inflight) + running;
+    double context = e->own.prompts + e->remote.prompts + running * s->mean_tokens;
+    return ep_step(e) * (s->p.step_s + s->p.decode_s * n + s->p.ctx_s * context);
+}
+
 static void note_room(struct sched *s, uint32_t slot, bool usable)
 {
     struct scan *c = &s->scan;
@@ -180,7 +197,7 @@ void cost_update(struct sched *s, uint32_t slot)
     c->order[slot] = (uint64_t)MIN(e->own.inflight, (1u << 24) - 1) << 40 | (e->last_pick & ((1ull << 40) - 1));
     if (!ep_usable(e)) {
         c->base[slot] = INFINITY;
-        c->own_w[slot] = c->tok_s[slot] = c->kv_use[slot] = c->kv_inv[slot] = 0;
+        c->own_w[slot] = c->tok_s[slot] = c->kv_use[slot] = c->kv_inv[slot] = c->answer[slot] = 0;
         return;
     }
     struct state st = state_of(s, e);
@@ -189,6 +206,7 @@ void cost_update(struct sched *s, uint32_t slot)
     c->tok_s[slot] = (float)(ep_step(e) * st.step / (double)s->p.step_tokens);
     c->kv_use[slot] = (float)ep_kv_use(s, e);
     c->kv_inv[slot] = (float)(1 / ep_kv_tokens(s, e));
+    c->answer[slot] = (float)answer_step(s, e);
 }
 
 void cost_scan(struct sched *s, const struct work *w)
@@ -197,8 +215,11 @@ void cost_scan(struct sched *s, const struct work *w)
     const float *restrict base = c->base, *restrict own_w = c->own_w, *restrict tok_s = c->tok_s;
     const float *restrict kv_use = c->kv_use, *restrict kv_inv = c->kv_inv;
     float *restrict cost = c->cost;
-    float own = (float)work_prefill_s(s, w->tokens, w->tokens), hold = (float)hold_s(s);
-    float tokens = (float)w->tokens, need = tokens + (float)w->out / 2;
+    float tokens = (float)w->tokens, need = tokens + (float)w->out / 2, hold = (float)hold_s(s), own = 0;
+    if (w->given)
+        tokens = 0;
+    else
+        own = (float)work_prefill_s(s, w->tokens, w->tokens);
     for (uint32_t i = 0; i < s->n_slots; i++) { /* the same as cost_of with nothing cached, written to vectorise */
         float u = kv_use[i] + need * kv_inv[i], x = 2 * u - 1, over = 4 * (u - 1), low = u < 1 ? u : 1;
         x = x > 0 ? x : 0;
@@ -209,16 +230,27 @@ void cost_scan(struct sched *s, const struct work *w)
     }
 }
 
+void cost_scan_pair(struct sched *s, const struct work *w)
+{
+    const float *restrict answer = s->scan.answer;
+    float *restrict cost = s->scan.cost;
+    float out = (float)(ANSWER_SHARE * w->out), come = w->given ? (float)work_transfer_s(s, w->tokens) : 0;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        cost[i] += out * answer[i] + come;
+}
+
 double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_cost *out)
 {
     const struct ep *e = &s->eps[slot];
     struct state st = state_of(s, e);
-    double fresh = MAX(1.0, w->tokens - cached);
-    double wait = wait_s(s, e, &st) + ep_step(e) * st.step * fresh / (double)s->p.step_tokens;
-    double prefill = ep_prefill(e) * work_prefill_s(s, fresh, w->tokens);
+    double fresh = MAX(1.0, w->tokens - cached), here = w->given ? 0 : fresh;
+    double wait = wait_s(s, e, &st) + ep_step(e) * st.step * here / (double)s->p.step_tokens;
+    double prefill = ep_prefill(e) * work_prefill_s(s, here, w->tokens);
     double others = OTHERS_SHARE * st.all * prefill;
     double kv = hold_s(s) * kv_loss(ep_kv_use(s, e) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
-    double total = wait + s->p.affinity * prefill + others + kv + e->extra_s;
+    double transfer = w->given ? work_transfer_s(s, fresh) : 0;
+    double answer = w->pair ? ANSWER_SHARE * w->out * answer_step(s, e) : 0;
+    double total = wait + s->p.affinity * prefill + others + kv + e->extra_s + transfer + answer;
     if (out) {
         out->total_s = total;
         out->wait_s = wait;
@@ -226,6 +258,8 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
         out->others_s = others;
         out->kv_s = kv;
         out->extra_s = e->extra_s;
+        out->transfer_s = transfer;
+        out->answer_s = answer;
     }
     return total;
 }
@@ -234,16 +268,16 @@ void cost_raw(const struct sched *s, uint32_t slot, const struct work *w, double
 {
     const struct ep *e = &s->eps[slot];
     struct state st = state_of(s, e);
-    double fresh = MAX(1.0, w->tokens - cached), own = work_prefill_s(s, fresh, w->tokens);
+    double fresh = w->given ? 0 : MAX(1.0, w->tokens - cached), own = work_prefill_s(s, fresh, w->tokens);
     r->raw_prefill_s = st.ahead_s + own;
     r->raw_step_s = MAX((1 + (st.ahead_tokens + fresh) / (double)s->p.step_tokens) * st.step, st.queue_s + st.step);
-    r->raw_saved_s = work_prefill_s(s, w->tokens, w->tokens) - own;
+    r->raw_saved_s = w->given ? 0 : work_prefill_s(s, w->tokens, w->tokens) - own;
 }
 
 /* Of ours without a first token: those beyond what the server takes into its next step. */
 static double ours_waiting(const struct sched *s, const struct ep *e)
 {
-    double budget = (double)s->p.step_tokens, fresh = (double)(e->own.inflight - e->own.decoding), n = 0;
+    double budget = (double)s->p.step_tokens, fresh = (double)(ep_there(e) - e->own.decoding), n = 0;
     if (e->own.pending_tokens > budget)
         n = fresh * (1 - budget / e->own.pending_tokens);
     return s->p.queueing ? MAX(n, fresh - PREFILL_AT_ONCE) : n;
@@ -254,7 +288,7 @@ static double ours_waiting(const struct sched *s, const struct ep *e)
  * or what of our own cannot be in its next step. */
 double ep_waiting(const struct sched *s, const struct ep *e)
 {
-    double known = 0, mine = (double)e->own.inflight;
+    double known = 0, mine = (double)ep_there(e);
     if (load_valid(e) && e->load.has_waiting && e->load.waiting > 0) {
         known = e->load.waiting + mine - (double)e->own_at_done;
         if (e->run_cap > 0)

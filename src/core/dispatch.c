@@ -133,6 +133,11 @@ static uint64_t lane_of(const struct sched_req *r)
         h = hash_mix(hash_mix(h, 4), (uint64_t)r->wait_for.slot << 32 | r->wait_for.gen);
     if (r->on_hold)
         h = hash_mix(h, 3);
+    if (r->leg && r->must_split) {
+        h = hash_mix(h, 5);
+        for (uint32_t i = 0; i < r->leg->n_tried && i < SCHED_MAX_TRIED; i++)
+            h ^= hash_mix((uint64_t)r->leg->tried[i].slot << 32 | r->leg->tried[i].gen, 6);
+    }
     return h;
 }
 
@@ -151,7 +156,7 @@ static double charge_of(const struct sched_req *r)
 static bool starts_waiting_for(struct sched *s, struct sched_req *r)
 {
     uint32_t slot;
-    if (!s->p.prefix_wait_us || r->wait_until_us || !pick_full_holder(s, r, &slot))
+    if (!s->p.prefix_wait_us || r->wait_until_us || pair_of(s, r) || !pick_full_holder(s, r, &slot))
         return false;
     r->wait_for = ep_ref_of(s, slot);
     r->wait_until_us = s->now_us + s->p.prefix_wait_us;
@@ -197,7 +202,9 @@ enum sched_answer flow_reject(struct sched *s, struct sched_req *r, enum sched_r
 {
     r->state = REQ_IDLE;
     hold_set(s, r, false);
+    r->split = false;
     r->d = (struct sched_decision){.reject = why, .retry_after_s = flow_retry_after(s, r)};
+    r->d.no_prefill = why == REJECT_NO_ENDPOINT && pair_lacks_prefill(s, r);
     s->rejects[why]++;
     return SCHED_REJECTED;
 }
@@ -280,7 +287,7 @@ static void adapt_order(struct sched *s)
         set_direction(s, waits_too_long(s));
 }
 
-void flow_run(struct sched *s)
+static void run(struct sched *s)
 {
     adapt_order(s);
     if (!queue_n(s->queue)) {
@@ -297,6 +304,19 @@ void flow_run(struct sched *s)
         run_switched_off(s);
     if (!queue_n(s->queue))
         set_direction(s, false);
+}
+
+/* P/D: what changed in either role may have made room for those that wait, all with the one that decodes. */
+void flow_run(struct sched *s)
+{
+    struct sched *decode = s->owner ? s->owner : s, *prefill = decode->peer;
+    if (prefill) {
+        bool gained = decode->room_gained || prefill->room_gained;
+        pair_clock(decode);
+        decode->room_gained = prefill->room_gained = gained;
+        run(prefill);
+    }
+    run(decode);
 }
 
 /* ---- into the queue ---- */
@@ -360,7 +380,7 @@ static bool too_late(const struct sched *s, const struct sched_req *r)
 }
 
 /* Every endpoint it could use has failed it: what it would wait for does not come with time. */
-static bool failed_by_all(struct sched *s, const struct sched_req *r)
+static bool failed_by_all_of(struct sched *s, const struct sched_req *r)
 {
     const struct model_column *c = r->n_tried ? model_column(s, r->model) : NULL;
     for (uint32_t i = 0; r->n_tried && i < s->n_slots; i++) {
@@ -369,6 +389,11 @@ static bool failed_by_all(struct sched *s, const struct sched_req *r)
             return false;
     }
     return r->n_tried && s->n_used;
+}
+
+static bool failed_by_all(struct sched *s, const struct sched_req *r)
+{
+    return failed_by_all_of(s, r) || (pair_of(s, r) && r->must_split && failed_by_all_of(s->peer, r->leg));
 }
 
 static enum sched_answer enqueue(struct sched *s, struct sched_req *r)
@@ -452,7 +477,10 @@ static void expired(struct sched *s, struct sched_req *r)
         s->room_gained = true;
         return;
     }
-    turn_away(s, r, s->n_ready > s->n_ejected ? REJECT_QUEUE_TIMEOUT : REJECT_NO_ENDPOINT);
+    bool none = s->n_ready <= s->n_ejected;
+    if (pair_of(s, r) && r->must_split)
+        none = none || s->peer->n_ready <= s->peer->n_ejected;
+    turn_away(s, r, none ? REJECT_NO_ENDPOINT : REJECT_QUEUE_TIMEOUT);
 }
 
 uint64_t flow_tick(struct sched *s)

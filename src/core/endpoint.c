@@ -31,7 +31,8 @@ static void grow(struct sched *s)
     s->eps = xrealloc(s->eps, cap * sizeof(s->eps[0]));
     memset(s->eps + s->cap_slots, 0, (cap - s->cap_slots) * sizeof(s->eps[0]));
     float **columns[] = {&s->scan.base,   &s->scan.own_w, &s->scan.tok_s, &s->scan.kv_use,
-                         &s->scan.kv_inv, &s->scan.cost,  &s->scan.full};
+                         &s->scan.kv_inv, &s->scan.cost,  &s->scan.full,
+                         &s->scan.answer, &s->scan.other};
     for (size_t i = 0; i < ARRAY_LEN(columns); i++)
         grow_column(columns[i], cap);
     s->scan.order = xrealloc(s->scan.order, cap * sizeof(s->scan.order[0]));
@@ -138,7 +139,7 @@ static void ours_around(struct sched *s, struct ep *e, const struct ep_load *l)
     hist_advance(s, e);
     uint64_t from = l->sent_us > HIST_WINDOW_US ? (l->sent_us - HIST_WINDOW_US) / HIST_SLOT_US : 0;
     uint64_t from_mem = l->sent_us / HIST_SLOT_US;
-    e->own_at_load = e->own_at_done = e->own.inflight;
+    e->own_at_load = e->own_at_done = ep_there(e);
     e->held_at_load = e->own.held;
     for (uint64_t k = 0; k < HIST_SLOTS && k <= e->hist_at; k++) {
         const struct inflight_hist *h = &e->hist[(e->hist_at - k) % HIST_SLOTS];

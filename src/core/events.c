@@ -18,7 +18,9 @@ void event_emit(struct sched *s, enum sched_event_type type, uint32_t slot, cons
     if (r) {
         ev.req_id = r->id;
         ev.prefill_s =
-            r->state == REQ_PENDING ? r->prefill_s : 0; /* EV_RELEASE: 0 says that the first token was seen */
+            r->state == REQ_PENDING ? r->prefill_s : 0;
+        ev.split = r->split;
+        ev.answered = r->state == REQ_DECODING;
         ev.tokens = r->tokens;
         ev.new_tokens = r->uncached_tokens;
         ev.out_tokens = r->out_tokens;
@@ -37,32 +39,41 @@ static double less(double v, double by)
 static void remote_reserve(struct ledger *l, const struct sched_event *ev)
 {
     l->inflight++;
+    l->mem += ev->new_tokens + ev->out_tokens / 2;
+    l->out += ev->out_tokens;
+    l->prompts += ev->tokens;
+    if (ev->split) {
+        l->coming++;
+        return;
+    }
     l->unanswered++;
     l->pending_s += ev->prefill_s;
     l->pending_tokens += ev->new_tokens;
-    l->mem += ev->new_tokens + ev->out_tokens / 2;
-    l->out += ev->out_tokens;
 }
 
 static void remote_answered(struct ledger *l, const struct sched_event *ev)
 {
-    l->unanswered -= l->unanswered > 0;
     l->decoding++;
+    l->context += ev->tokens;
+    if (ev->split) {
+        l->coming -= l->coming > 0;
+        return;
+    }
+    l->unanswered -= l->unanswered > 0;
     l->pending_s = less(l->pending_s, ev->prefill_s);
     l->pending_tokens = less(l->pending_tokens, ev->new_tokens);
-    l->context += ev->tokens;
 }
 
 static void remote_release(struct ledger *l, const struct sched_event *ev)
 {
-    if (ev->prefill_s > 0) {
+    if (!ev->answered)
         remote_answered(l, ev);
-    }
     l->decoding -= l->decoding > 0;
     l->context = less(l->context, ev->tokens);
     l->inflight -= l->inflight > 0;
     l->mem = less(l->mem, ev->new_tokens + ev->out_tokens / 2);
     l->out = less(l->out, ev->out_tokens);
+    l->prompts = less(l->prompts, ev->tokens);
     if (!l->inflight)
         *l = (struct ledger){0};
 }

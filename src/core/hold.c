@@ -102,7 +102,7 @@ uint64_t hold_until(const struct sched *s, const struct sched_req *r)
 static bool may_hold(const struct sched *s, const struct pick *k)
 {
     const struct sched_req *r = k->r;
-    if (!s->hold || r->hold_over || k->reason == REASON_EXPLORE)
+    if (!s->hold || r->hold_over || s->owner || pair_of(s, r) || k->reason == REASON_EXPLORE)
         return false;
     return (!r->hold_from_us || s->now_us < hold_until(s, r)) && cold(s, k, k->slot);
 }

@@ -416,6 +416,7 @@ static const struct field params_fields[] = {
     PN(queue_discard, discard), P(U64, queue_bytes),
     P(U32, queue_requests),     P(U64, queue_ttl_us),
     PN(early_refusal, early),   P(U64, prefix_wait_us),
+    P(DOUBLE, transfer_s),      P(DOUBLE, transfer_base_s),
     P(DOUBLE, lora_load_s),     P(DOUBLE, lora_wait_s),
     P(DOUBLE, eject_share),     P(U64, eject_us),
     P(U64, eject_max_us),       P(U64, slow_start_us),
@@ -476,6 +477,7 @@ static const struct field probe_fields[] = {
 #define ANSWER(m)                                                                                                      \
     {.name = "ep", .kind = REF, .at = AT(m.ep)}, NAMED("reason", m.reason, reason), NAMED("reject", m.reject, reject), \
         {.name = "matched_bytes", .kind = U64, .at = AT(m.matched_bytes)},                                             \
+        {.name = "no_prefill", .kind = BOOL, .at = AT(m.no_prefill)},                                                  \
     {                                                                                                                  \
         .name = "queued_us", .kind = U64, .at = AT(m.queued_us)                                                        \
     }
@@ -719,7 +721,8 @@ static const struct field *find(const struct field *f, size_t n, struct str key)
 static const char *odd_params(const struct sched_params *p)
 {
     const double v[] = {p->step_s,   p->prefill_s,  p->quad_s,       p->decode_s,    p->ctx_s,       p->bytes_per_token,
-                        p->affinity, p->tie_band_s, p->kv_threshold, p->lora_load_s, p->lora_wait_s, p->eject_share};
+                        p->affinity, p->tie_band_s, p->kv_threshold, p->lora_load_s, p->lora_wait_s, p->eject_share,
+                        p->transfer_s, p->transfer_base_s};
     for (size_t i = 0; i < ARRAY_LEN(v); i++)
         if (!(v[i] >= 0 && v[i] <= 1e9))
             return "has a number below 0 or above 1e9";
@@ -847,6 +850,7 @@ void journal_answer_of(struct journal_answer *out, const struct sched_decision *
                                    .reason = d->reject == REJECT_NONE ? d->reason : REASON_NONE,
                                    .matched_bytes = d->reject == REJECT_NONE ? d->matched_bytes : 0,
                                    .queued_us = d->queued_us,
+                                   .no_prefill = d->no_prefill,
                                    .ep = d->reject == REJECT_NONE ? d->ep : (struct ep_ref){0}};
 }
 

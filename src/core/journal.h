@@ -23,7 +23,7 @@
 #define JOURNAL_MAX_POOLS  4096
 
 /* Size of struct sched_params all of whose members journal.c writes: a test compares, so that a new member is not forgotten there. */
-#define JOURNAL_PARAMS_SIZE 288
+#define JOURNAL_PARAMS_SIZE 304
 
 enum journal_type {
     JOURNAL_HEAD,
@@ -50,6 +50,7 @@ struct journal_answer { /* what was decided; all zero while queued */
     enum sched_reject reject;
     enum sched_reason reason;
     uint64_t matched_bytes, queued_us;
+    bool no_prefill;
     struct ep_ref ep;
 };
 

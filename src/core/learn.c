@@ -31,6 +31,7 @@
 #define CAPACITY_GAIN    0.3
 #define CLOSE            1.4  /* the two sums of ours, before they say how long our prompts are */
 #define LEAST_USE        0.02 /* of the KV cache: below it rounding says more */
+#define TRANSFER_SLACK 4.0 /* before it is late: nobody tells how fast the network is */
 #define GAP_TOKENS       8    /* shorter answers say little about token gaps */
 
 static double clamp(double v, double lo, double hi)
@@ -146,11 +147,11 @@ double learn_late(const struct sched *s, const struct ep *e)
     if (!s->p.learn_speed || list_empty(e->waiting))
         return 0;
     const struct sched_req *r = CONTAINER_OF(e->waiting->next, struct sched_req, link);
-    if (r->lora_cold || s->pool[r->streamed ? LEARN_TTFT : LEARN_TOTAL].n < LATE_SAMPLES ||
-        (!r->streamed && !r->max_tokens))
+    enum learn_kind kind = r->split && r->streamed ? LEARN_GAP : r->streamed ? LEARN_TTFT : LEARN_TOTAL;
+    if (r->lora_cold || s->pool[kind].n < LATE_SAMPLES || (!r->streamed && !r->max_tokens))
         return 0;
     double steps = r->raw_step_s + (r->streamed ? 0 : (double)r->max_tokens * step_now(s, e));
-    double expected = s->prefill_factor * r->raw_prefill_s + s->step_factor * steps;
+    double expected = s->prefill_factor * r->raw_prefill_s + s->step_factor * steps + TRANSFER_SLACK * r->raw_transfer_s;
     return MIN(SPEED_MAX, (double)(s->now_us - r->picked_us) / SEC / MAX(expected, 1e-4));
 }
 
@@ -205,7 +206,7 @@ static void learn_hit(struct sched *s, uint32_t slot, struct sched_req *r, bool 
 void learn_first(struct sched *s, uint32_t slot, struct sched_req *r)
 {
     struct ep *e = &s->eps[slot];
-    if (!s->p.learn_speed || !r->streamed ||
+    if (!s->p.learn_speed || !r->streamed || r->split ||
         r->lora_cold) /* an adapter that had to come says nothing about the speed */
         return;
     double seen = (double)(s->now_us - r->picked_us) / SEC, steps = e->step * r->raw_step_s;
@@ -235,6 +236,8 @@ void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, con
 {
     struct ep *e = &s->eps[slot];
     learn_bytes_per_token(s, r, u);
+    if (s->peer || s->owner) /* the same model: the answers of one role may not tell */
+        learn_bytes_per_token(s->peer ? s->peer : s->owner, r, u);
     if (!u->completion_tokens)
         return;
     double each = (double)u->completion_tokens / MAX(1.0, (double)r->n_outputs), step = step_now(s, e);
@@ -243,7 +246,7 @@ void learn_finish(struct sched *s, uint32_t slot, const struct sched_req *r, con
     if (!r->streamed && r->lora_cold)
         return;
     if (!r->streamed)
-        observe(s, slot, LEARN_TOTAL, MAX(total - e->prefill * r->raw_prefill_s, total / 5),
+        observe(s, slot, LEARN_TOTAL, MAX(total - r->raw_transfer_s - e->prefill * r->raw_prefill_s, total / 5),
                 r->raw_step_s + each * step);
     else if (r->first_us && each >= GAP_TOKENS)
         observe(s, slot, LEARN_GAP, (total - first) / (each - 1), step);

@@ -1,6 +1,12 @@
 /* The own ledger: what this gateway has sent to each endpoint and not seen finished. A scrape never overwrites it.
  *
- *   picked -> pending (prefill reserved) -> decoding (first token) -> done */
+ *   picked -> pending (prefill reserved) -> decoding (first token) -> done
+ *
+ * P/D: a request whose prompt another endpoint computes is not there before its KV comes. It holds memory from the pick on, but
+ * nothing waits for it, and it is not late:
+ *
+ *   picked -> coming -> pending (sched_prefilled; no prefill) -> decoding -> done
+ *                    -> pending (sched_prefill_here)          -> decoding -> done */
 #include "core/sched_int.h"
 
 static double floor0(double v)
@@ -13,6 +19,12 @@ static double growth(const struct sched_req *r)
     return r->out_tokens / 2; /* on average a running request has half of its answer in the cache */
 }
 
+/* Prefill that the endpoint has to do for it. */
+static double pending_tokens(const struct sched_req *r)
+{
+    return r->split ? 0 : r->uncached_tokens;
+}
+
 void hist_advance(struct sched *s, struct ep *e)
 {
     uint64_t now = s->now_us / HIST_SLOT_US;
@@ -20,7 +32,7 @@ void hist_advance(struct sched *s, struct ep *e)
         return;
     uint64_t n = MIN(now - e->hist_at, (uint64_t)HIST_SLOTS);
     for (uint64_t i = 0; i < n; i++)
-        e->hist[(now - i) % HIST_SLOTS] = (struct inflight_hist){e->own.inflight, (float)e->own.held};
+        e->hist[(now - i) % HIST_SLOTS] = (struct inflight_hist){ep_there(e), (float)e->own.held};
     e->hist_at = now;
 }
 
@@ -28,8 +40,17 @@ void hist_note(struct sched *s, struct ep *e)
 {
     hist_advance(s, e); /* before a change: the value so far held until now; after it: the new one counts as well */
     struct inflight_hist *h = &e->hist[e->hist_at % HIST_SLOTS];
-    h->max_inflight = MAX(h->max_inflight, e->own.inflight);
+    h->max_inflight = MAX(h->max_inflight, ep_there(e));
     h->min_held = MIN(h->min_held, (float)e->own.held);
+}
+
+static void wait_here(struct ep *e, struct sched_req *r)
+{
+    e->own.unanswered++;
+    e->own.pending_s += r->prefill_s;
+    e->own.pending_tokens += pending_tokens(r);
+    r->state = REQ_PENDING;
+    list_push_back(e->waiting, &r->link);
 }
 
 void ledger_reserve(struct sched *s, struct sched_req *r)
@@ -37,18 +58,46 @@ void ledger_reserve(struct sched *s, struct sched_req *r)
     struct ep *e = &s->eps[r->d.ep.slot];
     hist_note(s, e);
     e->own.inflight++;
-    e->own.unanswered++;
-    e->own.pending_s += r->prefill_s;
-    e->own.pending_tokens += r->uncached_tokens;
+    if (r->split) {
+        e->own.coming++;
+        r->state = REQ_COMING;
+    } else {
+        wait_here(e, r);
+    }
     e->own.out += r->out_tokens;
+    e->own.prompts += r->tokens;
     e->own.mem += r->uncached_tokens + growth(r);
     hist_note(s, e);
     e->picks++;
     e->last_pick = ++s->n_picks + (1u << 10);
     s->inflight++;
     lora_take(s, r->d.ep.slot, r);
-    r->state = REQ_PENDING;
+    cost_update(s, r->d.ep.slot);
+}
+
+void ledger_comes(struct sched *s, struct sched_req *r)
+{
+    struct ep *e = ep_of(s, r->d.ep);
+    if (!e) {
+        r->state = REQ_PENDING;
+        return;
+    }
+    hist_note(s, e);
+    e->own.coming--;
+    wait_here(e, r);
+    hist_note(s, e);
+    cost_update(s, r->d.ep.slot);
+}
+
+void ledger_computes(struct sched *s, struct sched_req *r)
+{
+    struct ep *e = ep_of(s, r->d.ep);
+    if (!e)
+        return;
+    list_remove(&r->link); /* its clock starts anew */
     list_push_back(e->waiting, &r->link);
+    e->own.pending_s += r->prefill_s;
+    e->own.pending_tokens += pending_tokens(r);
     cost_update(s, r->d.ep.slot);
 }
 
@@ -58,7 +107,7 @@ static void move_to_decoding(struct ep *e, const struct sched_req *r)
     e->own.context += r->tokens;
     e->own.held += r->uncached_tokens + growth(r);
     e->own.pending_s = floor0(e->own.pending_s - r->prefill_s);
-    e->own.pending_tokens = floor0(e->own.pending_tokens - r->uncached_tokens);
+    e->own.pending_tokens = floor0(e->own.pending_tokens - pending_tokens(r));
 }
 
 void ledger_answered(struct sched *s, struct sched_req *r)
@@ -109,20 +158,22 @@ void ledger_release(struct sched *s, struct sched_req *r)
     s->inflight--;
     list_remove(&r->link);
     struct ep *e = ep_of(s, r->d.ep);
-    bool pending = r->state == REQ_PENDING;
+    bool pending = r->state == REQ_PENDING, coming = r->state == REQ_COMING;
     r->state = REQ_DONE;
     if (!e)
         return;
     hist_note(s, e);
     lora_give(s, r->d.ep.slot, r);
     e->own.inflight--;
-    e->own.unanswered -= !r->first_us;
+    e->own.unanswered -= !r->first_us && !coming;
+    e->own.coming -= coming;
     e->own.out = floor0(e->own.out - r->out_tokens);
+    e->own.prompts = floor0(e->own.prompts - r->tokens);
     e->own.mem = floor0(e->own.mem - r->uncached_tokens - growth(r));
     if (pending) {
         e->own.pending_s = floor0(e->own.pending_s - r->prefill_s);
-        e->own.pending_tokens = floor0(e->own.pending_tokens - r->uncached_tokens);
-    } else {
+        e->own.pending_tokens = floor0(e->own.pending_tokens - pending_tokens(r));
+    } else if (!coming) {
         e->own.decoding--;
         e->own.held = floor0(e->own.held - r->uncached_tokens - growth(r));
         e->own.context = floor0(e->own.context - r->tokens);

@@ -30,6 +30,8 @@ void sched_params_init(struct sched_params *p)
         .queue_late_us = 2000000,
         .queue_ttl_us = 30000000,
         .early_refusal = EARLY_OWN,
+        .transfer_s = 10e-6,
+        .transfer_base_s = 0.01,
         .lora_load_s = 0.2,
         .lora_wait_s = 2,
         .eject_share = 0.5,

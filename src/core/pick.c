@@ -97,15 +97,18 @@ static void leave_out_full(struct sched *s)
         cost[i] += full[i];
 }
 
-static void compute(struct sched *s, struct pick *k)
+void pick_compute(struct sched *s, struct pick *k)
 {
     struct sched_req *r = k->r;
     cost_scan(s, &k->w);
+    if (k->w.pair)
+        cost_scan_pair(s, &k->w);
     const struct model_column *c = model_column(s, r->model);
     k->model = c ? c->penalty : NULL;
     k->lora = c && c->n_lora ? c->lora : NULL;
     add_penalties(s, k);
-    k->match = policy_match(s, r);
+    if (!k->match)
+        k->match = policy_match(s, r);
     if (k->match)
         credit_matches(s, k);
     if (k->room_only)
@@ -312,7 +315,7 @@ static bool choose_pinned(struct sched *s, struct pick *k)
     return true;
 }
 
-static bool all_saturated(const struct sched *s)
+bool pick_saturated(const struct sched *s)
 {
     for (uint32_t i = 0; i < s->n_slots; i++)
         if (s->scan.cost[i] < INFINITY && !ep_saturated(s, &s->eps[i]))
@@ -338,21 +341,23 @@ static void reserve(struct sched *s, struct pick *k)
         .matched_bytes = len ? prefix_bytes(r->hashes, len) : 0,
         .stream_bytes = (uint64_t)k->w.stream_bytes,
         .cost_s = c.total_s + lora,
-        .ttft_s = c.wait_s + c.prefill_s + lora,
+        .ttft_s = c.wait_s + c.prefill_s + c.transfer_s + lora,
         .n_candidates = k->n,
     };
     r->tokens = k->w.tokens;
     r->matched_tokens = cached;
     r->uncached_tokens = MAX(1.0, k->w.tokens - cached);
     r->out_tokens = k->w.out;
-    r->prefill_s = work_prefill_s(s, r->uncached_tokens, r->tokens);
+    r->split = k->w.given;
+    r->prefill_s = r->split ? 0 : work_prefill_s(s, r->uncached_tokens, r->tokens);
+    r->raw_transfer_s = c.transfer_s;
     cost_raw(s, k->slot, &k->w, cached, r);
     r->lora_cold = k->lora && k->lora[k->slot] > LORA_HELD;
     r->picked_us = s->now_us;
     r->first_us = 0;
 }
 
-static void commit(struct sched *s, struct pick *k)
+void pick_commit(struct sched *s, struct pick *k)
 {
     struct sched_req *r = k->r;
     reserve(s, k);
@@ -369,7 +374,7 @@ static void commit(struct sched *s, struct pick *k)
 }
 
 /* A request pinned to an endpoint that is usable goes there or, while only those with room count, nowhere. */
-static bool choose(struct sched *s, struct pick *k)
+bool pick_choose(struct sched *s, struct pick *k)
 {
     if (choose_pinned(s, k))
         return !k->room_only || (s->scan.full[k->slot] <= 0 && (!k->lora || k->lora[k->slot] != LORA_WAIT));
@@ -382,16 +387,18 @@ static bool choose(struct sched *s, struct pick *k)
 
 bool pick_place(struct sched *s, struct sched_req *r, bool room_only)
 {
+    if (pair_of(s, r))
+        return pair_place(s, r, room_only);
     struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r), .room_only = room_only};
     if (!s->n_used)
         return false;
-    compute(s, &k);
-    if (!choose(s, &k)) {
+    pick_compute(s, &k);
+    if (!pick_choose(s, &k)) {
         if (room_only && k.lora)
             lora_claim(s, &k);
         return false;
     }
-    commit(s, &k);
+    pick_commit(s, &k);
     return true;
 }
 
@@ -400,7 +407,7 @@ bool pick_full_holder(struct sched *s, struct sched_req *r, uint32_t *slot)
     struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r)};
     if (s->p.policy != SCHED_PREFIX_CACHE || !r->hashes || !s->n_used)
         return false;
-    compute(s, &k);
+    pick_compute(s, &k);
     if (!k.n || choose_pinned(s, &k)) /* where it must go is no choice of its own */
         return false;
     float limit = hold_limit(s, &k);
@@ -412,9 +419,13 @@ bool pick_full_holder(struct sched *s, struct sched_req *r, uint32_t *slot)
 
 void pick_explain_refused(struct sched *s, struct sched_req *r)
 {
+    if (pair_of(s, r)) {
+        pair_explain_refused(s, r);
+        return;
+    }
     struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r), .room_only = true};
     if (s->n_used)
-        compute(s, &k);
+        pick_compute(s, &k);
     pick_explain(s, &k);
 }
 
@@ -427,14 +438,16 @@ static enum sched_answer refuse(struct sched *s, const struct pick *k, enum sche
 
 enum sched_answer pick_run(struct sched *s, struct sched_req *r)
 {
+    if (pair_of(s, r))
+        return pair_run(s, r);
     struct pick k = {.r = r, .slot = NO_SLOT, .w = work_of(s, r)};
     if (!s->n_used)
         return flow_reject(s, r, REJECT_NO_ENDPOINT);
-    compute(s, &k);
-    if (r->priority < 0 && k.n && all_saturated(s))
+    pick_compute(s, &k);
+    if (r->priority < 0 && k.n && pick_saturated(s))
         return refuse(s, &k, REJECT_SHED);
-    if (!choose(s, &k))
+    if (!pick_choose(s, &k))
         return refuse(s, &k, REJECT_NO_ENDPOINT);
-    commit(s, &k);
+    pick_commit(s, &k);
     return SCHED_PICKED;
 }

@@ -42,6 +42,7 @@ void sched_free(struct sched *s)
 {
     if (!s)
         return;
+    pair_part(s);
     for (uint32_t i = 0; i < s->n_slots; i++) {
         free(s->eps[i].models);
         free(s->eps[i].lora);
@@ -52,7 +53,7 @@ void sched_free(struct sched *s)
         free(s->columns[i].lora);
     }
     struct scan *c = &s->scan;
-    float *v[] = {c->base, c->own_w, c->tok_s, c->kv_use, c->kv_inv, c->cost, c->full};
+    float *v[] = {c->base, c->own_w, c->tok_s, c->kv_use, c->kv_inv, c->cost, c->full, c->answer, c->other};
     for (size_t i = 0; i < ARRAY_LEN(v); i++)
         free(v[i]);
     free(c->order);
@@ -154,6 +155,12 @@ enum sched_answer sched_submit(struct sched *s, struct sched_req *r, uint64_t no
     r->state = REQ_IDLE;
     r->d = (struct sched_decision){0};
     r->n_inserted = 0;
+    r->split = false;
+    pair_fill(r);
+    if (pair_of(s, r)) {
+        pair_clock(s);
+        ep_refresh_all(s->peer, s->now_us);
+    }
     if (!r->q.seq) { /* a retry keeps its place, also when queueing was off at first */
         r->q.seq = ++s->n_arrivals;
         hold_arrived(s, r);
@@ -177,6 +184,7 @@ void sched_cancel(struct sched *s, struct sched_req *r, uint64_t now_us)
 void sched_first_token(struct sched *s, struct sched_req *r, uint64_t now_us)
 {
     s->now_us = MAX(s->now_us, now_us);
+    sched_prefilled(s, r, s->now_us); /* a token says so, too */
     if (r->first_us || (r->state != REQ_PENDING && r->state != REQ_DECODING))
         return;
     r->first_us = MAX(s->now_us, 1u);
@@ -197,11 +205,11 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
                   uint64_t now_us)
 {
     s->now_us = MAX(s->now_us, now_us);
-    CHECK(r->state == REQ_PENDING || r->state == REQ_DECODING);
+    CHECK(r->state == REQ_COMING || r->state == REQ_PENDING || r->state == REQ_DECODING);
     struct ep *e = ep_of(s, r->d.ep);
     if (e && how == OUT_OK && u) {
         learn_finish(s, r->d.ep.slot, r, u);
-        if (r->insert_stamp && s->p.policy == SCHED_PREFIX_CACHE)
+        if (r->insert_stamp && s->p.policy == SCHED_PREFIX_CACHE && !r->split) /* what came counts as cached, too */
             learn_cache(s, r->d.ep.slot, r, u);
     }
     if (e && how == OUT_OK && r->first_us && r->n_chain && s->p.policy == SCHED_PREFIX_CACHE && e->cache_misses < CACHELESS) {

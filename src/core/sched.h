@@ -205,9 +205,10 @@ struct sched_cost { /* one endpoint at the moment of the pick */
     struct ep_ref ep;
     enum sched_skip skip;
     double total_s, wait_s, prefill_s, others_s, kv_s, extra_s,
-        lora_s;             /* total = wait + affinity x prefill + others + kv + extra (slow start,
+        lora_s, transfer_s, answer_s;             /* total = wait + affinity x prefill + others + kv + extra (slow start,
                              * recent failures that could not eject) + lora (the adapter has to be loaded,
-                             * or must wait for a slot); seconds; INFINITY: not usable */
+                             * or must wait for a slot) + transfer (P/D: of the KV cache to there) + answer (P/D: the time
+                             * that the steps of its answer take there); seconds; INFINITY: not usable */
     uint64_t matched_bytes; /* of the prefix stream, believed cached there, */
     double cached_tokens;   /* and the tokens that they are taken for */
 };
@@ -282,6 +283,7 @@ struct sched_req {
     double tokens, uncached_tokens, out_tokens; /* reserved estimates */
     double raw_prefill_s, raw_step_s; /* predicted to the first token, by the prior: prefill ahead and own; steps */
     double raw_saved_s;               /* prefill saved by what is believed cached, by the prior */
+    double raw_transfer_s;            /* split: to bring the KV there */
     double matched_tokens;
     bool lora, lora_cold; /* counted among the users of its adapter there; the adapter was not there yet */
     uint64_t picked_us, first_us;
@@ -342,17 +344,23 @@ void sched_finish(struct sched *s, struct sched_req *r, enum sched_outcome how, 
 /* P/D separation: the two roles of a pool are two schedulers, each with its own endpoints, policy, index and learnt rates, joined
  * for as long as the pool is split. Requests are submitted to `decode`, where they also wait (params.queueing of both must agree;
  * nobody is ever submitted to `prefill`). A request with a `leg` gets two endpoints in one step or none:
- *   - in `leg` the caller fills hashes (NULL: nothing to match), tried and n_tried (prefill endpoints that failed it) and explain; the
- *     rest is copied from the request. The leg produces one token.
+ *   - in `leg` (zero at first; not in flight at sched_submit) the caller fills hashes and held (NULL: nothing to match; known by the index),
+ *     tried and n_tried (prefill endpoints that failed it) and explain; sched_submit copies the rest from the request. The leg produces one token.
  *   - split: r->split is set, leg->d tells the prefill endpoint, both are reserved. Not split (never with must_split): as
- *     without a leg. Of both ways the cheaper one is taken: cost at the decode endpoint without prefill + cost of the leg + transfer of what
- *     the decode endpoint does not have, against the cost at the decode endpoint with prefill (the decode endpoints of the two may differ).
- *   - with params.queueing it is placed when both have room (or, unless must_split, when one endpoint to decode has).
+ *     without a leg, leg->d is zero. Of both ways the cheaper one is taken: cost at the decode endpoint without prefill + cost of the leg + transfer
+ *     of what the decode endpoint does not have, against the cost at the decode endpoint with prefill (the decode endpoints of the two may differ);
+ *     in both with the time that the answer takes there. r->d.cost_s and ttft_s are of both legs together.
+ *   - with params.queueing it is placed when both have room (or, unless must_split, when one endpoint to decode has). conversation_hold and
+ *     prefix_wait are not for it.
+ *   - with priority < 0 and no queueing it is shed when all are full in the role that decodes or, with must_split, in either; unless must_split it
+ *     is not split when all are full in the role that prefills.
  * Both are reported on: the request by the verbs of `decode`, the leg (exactly one sched_finish, too, when split) by those of `prefill`, in any order.
  * sched_prefilled: the KV is on its way, from now on the decode endpoint's answer is due; before, it is neither late nor counted as waiting there.
+ * A first token says so, too.
  * sched_prefill_here: the leg has failed (and is finished), and the decode endpoint prefills after all: its ledger takes the whole prompt.
- * Every verb of either may decide requests that wait: sched_next_decided(decode) has them all.
- * NULL parts them: those that wait go on as without a leg. */
+ * Every verb of either may decide requests that wait: sched_next_decided(decode) has them all. The clocks of both go together.
+ * NULL parts them (so does sched_free of either): those that wait, with must_split, too, go on as without a leg; split requests in flight are reported on as before.
+ * A request with a leg and no join is one without. Replicas (sched_apply): each role's events are played onto the same role. */
 void sched_join(struct sched *decode, struct sched *prefill, uint64_t now_us);
 void sched_prefilled(struct sched *decode, struct sched_req *r, uint64_t now_us);    /* no-op when not split, or known already */
 void sched_prefill_here(struct sched *decode, struct sched_req *r, uint64_t now_us); /* no-op when not split; clears split */
@@ -435,6 +443,8 @@ struct sched_event {
     void *user; /* endpoint, as given to sched_ep_add: replicas map it by name */
     struct ep_ref ep;
     double prefill_s, tokens, new_tokens, out_tokens; /* new: not cached there */
+    bool split;    /* its prompt is computed elsewhere (P/D) */
+    bool answered; /* EV_RELEASE: its first token was seen */
     const struct prefix_hashes *hashes;               /* EV_INSERT, EV_ROLLBACK, EV_TOUCH: valid during the call */
     uint64_t stream_bytes;                            /* EV_INSERT */
     uint32_t n_kept;                                  /* EV_ROLLBACK: the endpoint still has the first so many */

@@ -26,7 +26,14 @@
 #define WORK_SLOTS     6      /* PREBLE: work of the last three minutes */
 #define WORK_SLOT_US   30000000
 
-enum req_state { REQ_IDLE, REQ_QUEUED, REQ_PENDING /* picked, no first token */, REQ_DECODING, REQ_DONE };
+enum req_state {
+    REQ_IDLE,
+    REQ_QUEUED,
+    REQ_COMING, /* picked; another endpoint prefills, and its KV is not yet on its way */
+    REQ_PENDING /* picked, no first token */,
+    REQ_DECODING,
+    REQ_DONE
+};
 enum learn_kind { LEARN_TTFT, LEARN_GAP, LEARN_TOTAL, LEARN_KINDS };
 
 struct estimate {    /* mean of log(observed / predicted) */
@@ -36,8 +43,10 @@ struct estimate {    /* mean of log(observed / predicted) */
 
 struct ledger { /* requests in flight: of this gateway, or of its replicas */
     uint32_t inflight, unanswered, decoding;
+    uint32_t coming;                  /* in flight, but not there yet: REQ_COMING */
     double pending_s, pending_tokens; /* prefill without a first token */
     double context, out;              /* tokens of decoding requests; output still expected of all */
+    double prompts;                   /* tokens of all */
     double mem;                       /* KV tokens only one request holds */
     double held;                      /* of mem, those of decoding requests: the others' are still to be taken */
 };
@@ -117,6 +126,8 @@ struct scan { /* one float per slot, read by every pick: cost = base + own*own_w
     float *base, *own_w, *tok_s, *kv_use, *kv_inv;
     float *full;     /* 0: has room, INFINITY: full, or not usable */
     float *cost;     /* result of the latest pick */
+    float *answer;   /* P/D: seconds of a step when all that is in flight decodes */
+    float *other;    /* P/D: cost of the way not looked at now */
     uint64_t *order; /* among equals the least wins: requests of ours in flight, then the longest not picked */
 };
 
@@ -136,6 +147,7 @@ struct rate { /* events per second of busy time, both fading */
 };
 
 struct sched {
+    struct sched *peer, *owner; /* P/D: who prefills for the requests of this one; whose requests this one prefills */
     struct sched_params p;
     struct rng rng;
     uint64_t seed;
@@ -191,6 +203,8 @@ struct sched {
 
 struct work { /* what a request will need; match_tokens differ by endpoint */
     double tokens, out, stream_bytes;
+    bool pair;  /* P/D: the time its answer takes counts, too */
+    bool given; /* and another endpoint computes its prompt: it comes by transfer */
 };
 
 static inline uint32_t index_time(const struct sched *s) /* now, as the index keeps it */
@@ -214,7 +228,13 @@ const struct model_column *model_column(struct sched *s,
 void model_missing(struct sched *s, uint32_t slot, uint64_t model); /* it answered so, whatever its list says */
 
 /* ledger.c */
+static inline uint32_t ep_there(const struct ep *e) /* of ours in flight, those that the server has */
+{
+    return e->own.inflight - e->own.coming;
+}
 void ledger_reserve(struct sched *s, struct sched_req *r);
+void ledger_comes(struct sched *s, struct sched_req *r);    /* no longer REQ_COMING: its answer is due */
+void ledger_computes(struct sched *s, struct sched_req *r); /* REQ_PENDING that was to come: its prefill is done here */
 void ledger_answered(struct sched *s, struct sched_req *r); /* prefill done */
 void ledger_release(struct sched *s, struct sched_req *r);
 void ledger_forget(struct ep *e);     /* the endpoint goes: its requests are on their own */
@@ -225,8 +245,10 @@ void hist_note(struct sched *s, struct ep *e);
 /* cost.c */
 struct work work_of(const struct sched *s, const struct sched_req *r);
 double work_prefill_s(const struct sched *s, double new_tokens, double tokens);
+double work_transfer_s(const struct sched *s, double new_tokens);
 void cost_update(struct sched *s, uint32_t slot);
 void cost_scan(struct sched *s, const struct work *w); /* fills scan.cost as if nothing were cached */
+void cost_scan_pair(struct sched *s, const struct work *w); /* adds what counts with P/D alone */
 double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens,
                struct sched_cost *out);
 void cost_raw(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_req *r);
@@ -255,6 +277,10 @@ struct pick { /* one decision in the making */
     enum sched_reason reason;
 };
 enum sched_answer pick_run(struct sched *s, struct sched_req *r);
+void pick_compute(struct sched *s, struct pick *k); /* costs; candidates */
+bool pick_choose(struct sched *s, struct pick *k);
+void pick_commit(struct sched *s, struct pick *k); /* the choice is made: reserves it */
+bool pick_saturated(const struct sched *s);        /* all candidates of what was computed last are full */
 bool pick_place(struct sched *s, struct sched_req *r,
                 bool room_only); /* chooses and reserves; false: nobody can take it now */
 bool pick_full_holder(struct sched *s, struct sched_req *r,
@@ -265,6 +291,19 @@ bool pick_tried(const struct sched_req *r, struct ep_ref ep);
 void pick_explain(struct sched *s, const struct pick *k);
 void pick_explain_refused(struct sched *s, struct sched_req *r); /* nobody has room for it */
 
+/* pair.c */
+static inline bool pair_of(const struct sched *s, const struct sched_req *r) /* it is to have an endpoint of both */
+{
+    return s->peer && r->leg;
+}
+void pair_fill(const struct sched_req *r);                             /* its leg, if it has one, from what it is */
+bool pair_place(struct sched *s, struct sched_req *r, bool room_only); /* as pick_place */
+enum sched_answer pair_run(struct sched *s, struct sched_req *r);      /* as pick_run */
+void pair_explain_refused(struct sched *s, struct sched_req *r);
+bool pair_lacks_prefill(struct sched *s, const struct sched_req *r); /* somebody could decode, and nobody prefill for it */
+void pair_clock(struct sched *s); /* both have the later of their times */
+void pair_part(struct sched *s);
+
 /* baselines.c */
 uint32_t policy_hashes(const struct sched *s,
                        const struct prefix_hashes *h); /* how many of them it looks at and remembers; NULL: 0 */
@@ -272,6 +311,7 @@ const struct prefix_match *policy_match(struct sched *s, const struct sched_req 
 bool baseline_choose(struct sched *s,
                      struct pick *k); /* among those with a finite scan.cost, at least one; false: not its policy */
 void baseline_sent(struct sched *s, struct sched_req *r); /* reserved */
+void baseline_computes(struct sched *s, struct sched_req *r); /* reserved as split, and computed here after all */
 void baseline_done(struct sched *s, struct sched_req *r); /* before its release */
 void baseline_switch(struct sched *s);                    /* the policy is new */
 void baseline_free(struct sched *s);

@@ -51,7 +51,8 @@ static void any_params(struct sched_params *p)
     p->conversation_hold_us = any();
     double *const d[] = {&p->step_s,       &p->prefill_s,       &p->quad_s,      &p->decode_s,
                          &p->ctx_s,        &p->bytes_per_token, &p->affinity,    &p->tie_band_s,
-                         &p->kv_threshold, &p->lora_load_s,     &p->lora_wait_s, &p->eject_share};
+                         &p->kv_threshold, &p->lora_load_s,     &p->lora_wait_s, &p->eject_share,
+                         &p->transfer_s,   &p->transfer_base_s};
     for (size_t i = 0; i < ARRAY_LEN(d); i++)
         *d[i] = real();
     p->kv_tokens = any();
@@ -83,6 +84,7 @@ static void any_answer(struct journal_answer *a)
     a->reason = (enum sched_reason)rng_below(&rng, REASON_DRAINED + 1);
     a->matched_bytes = any();
     a->queued_us = any();
+    a->no_prefill = flip();
     a->ep = ref();
 }
 
