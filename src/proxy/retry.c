@@ -174,7 +174,7 @@ void request_move_elsewhere(struct request *rq)
 
 static void set_prefill_failure(struct request *rq, enum sched_outcome how)
 {
-    rq->fail_status = how == OUT_MODEL_MISSING ? 404 : how == OUT_TIMEOUT ? 504 : 503;
+    rq->fail_status = how == OUT_MODEL_MISSING ? 404 : 503;
     rq->fail_code = how == OUT_MODEL_MISSING ? "model_not_found" : "prefill_failed";
     if (rq->crashes >= rq->w->g->o.max_crashes) {
         rq->fail_status = 502;
