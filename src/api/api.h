@@ -4,7 +4,7 @@
  * reads the key), the model and the flags are located, and the *prefix stream* (mission decision 15) is written to a scratch
  * buffer. The stream is what the prefix index hashes (core/prefix_hash.h): bytes of `prompt` decoded to UTF-8 (token ids as 4-byte
  * little-endian integers), or for messages: tools, then per message role 0x1f decoded text of its parts in order (a media part
- * counts as the 8-byte hash of its content) 0x1e. White space, escapes and the order of keys never change the stream, except the
+ * counts as the 8-byte hash of its content) 0x1e. Rerank and score: query 0x1f documents. White space, escapes and the order of keys never change the stream, except the
  * order of keys inside tools, tool_calls and tool inputs, which servers render as sent. To the byte: api/shape.h.
  * Reference for the request shapes: model-servers.md 2.2; results are spans into the body or the scratch. No I/O. */
 #ifndef API_API_H
@@ -40,14 +40,15 @@ bool api_kind_generates(enum api_kind kind);
 enum api_member_key { /* top-level members that a prefill request must not have as they are (model-servers.md 3.2) */
     MEMBER_STREAM, MEMBER_STREAM_OPTIONS, MEMBER_MAX_TOKENS, MEMBER_MAX_COMPLETION_TOKENS, MEMBER_MAX_OUTPUT_TOKENS, MEMBER_MIN_TOKENS
 };
-struct api_member { /* one top-level member of the body with one of the commas beside it: without this stretch the body is valid JSON still */
+struct api_member { /* one top-level member of the body: from its key's opening quote to behind its value; the comma beside it is api_pieces's business */
     uint32_t key;   /* enum api_member_key */
     const char *from, *to;
 };
 
 struct api_request {
     enum api_kind kind;
-    /* `model`: the string between its quotes as it stands in the body (raw), decoded in `model`; absent when raw.p is NULL */
+    /* `model`: the string between its quotes as it stands in the body (raw), decoded in `model`; absent when raw.p is NULL. API_GENERATE without
+     * `model`: lora_path, when it is one string. API_TRITON: never, see api_path_model. */
     struct str model_raw;
     struct str model;         /* decoded (span into body or scratch) */
     bool stream;
@@ -65,7 +66,7 @@ struct api_request {
     uint32_t n_batch;         /* a list of prompts (of any length, 1 too), or n > 1 in chat: so many independent items; 0: a single one */
     bool object_empty;        /* the body is {} */
     const char *object_end;   /* its closing brace, in the body; NULL: it is no object */
-    struct api_member members[API_MEMBERS]; /* in the order of the body */
+    struct api_member members[API_MEMBERS]; /* in the order of the body; each key at most once, for every kind that generates */
     uint32_t n_members;
     const char *forbidden;    /* first top-level key a client may not set (bootstrap_*, kv_transfer_params...), or NULL */
 };
@@ -92,27 +93,29 @@ bool api_splice_model(struct str body, const struct api_request *rq, struct str 
  * and unknown members survive (model-servers.md 3.1, 3.2, 3.6).
  *   BOOTSTRAP     the body + bootstrap_host, bootstrap_port, bootstrap_room; with n_batch lists of n_batch each, every item a room of its own
  *   NIXL_PREFILL  without stream, stream_options, min_tokens; max_tokens 1 (max_completion_tokens, max_output_tokens where the body had
- *                 them), "stream":false, kv_transfer_params that ask for a remote decode
+ *                 them; max_output_tokens always in responses), "stream":false, kv_transfer_params that ask for a remote decode
  *   NIXL_DECODE   the body + kv_transfer_params as the prefill answered
- * `model` with p not NULL replaces the model's name as api_splice_model does. Pieces point into the body and into `text` (cleared first; grows
- * to what is new; the pieces are valid until it changes). Returns their number (at most API_PIECES), 0 when it cannot be done: the body is no object, or
- * text overflows. */
+ * `model` with p not NULL replaces the model's name as api_splice_model does, where the body has one. Pieces point into the body and into
+ * `text` (cleared first; grows to what is new; the pieces are valid until it changes) and none of them is empty, but that of an empty body.
+ * Returns their number (at most API_PIECES), 0 when it cannot be done: text overflows, or there is a leg and the body is no object or
+ * holds a forbidden key (ours would be its duplicate). Bounded by text's max, which a large n_batch may reach. */
 enum api_leg { API_LEG_NONE, API_LEG_BOOTSTRAP, API_LEG_NIXL_PREFILL, API_LEG_NIXL_DECODE };
 struct api_change {
     enum api_leg leg;
     struct str model;
     struct str bootstrap_host;  /* numeric; an IPv6 address comes in brackets */
-    uint16_t bootstrap_port;
+    uint16_t bootstrap_port;    /* 0: null, the server's own default */
     const uint64_t *rooms;      /* max(1, n_batch), each below 2^63 */
     struct str kv_transfer_params; /* raw JSON; empty: none is added */
 };
 #define API_PIECES 24
 uint32_t api_pieces(struct str body, const struct api_request *rq, const struct api_change *change, struct buf *text, struct str out[API_PIECES]);
-/* The kv_transfer_params object of a prefill's whole answer, raw and to be copied as it is. 1 found; 0 the answer has none, null or an empty block list (the
- * decode endpoint computes the prompt itself); -1 the answer is no JSON object. */
+/* The kv_transfer_params object of a prefill's whole answer, raw and to be copied as it is: a span of the answer. 1 found; 0 the answer has none, null, {} or
+ * no blocks in remote_block_ids, in either of its forms (the decode endpoint computes the prompt itself); -1 the answer is no JSON object. */
 int api_kv_transfer_params(struct str answer, struct str *params);
 
-/* Usage of an answer: from a whole JSON body, or from the tail of an event stream. Found fields are set, others stay. */
+/* Usage of an answer: from a whole JSON body, or from the tail of an event stream. Found fields are set, others stay. SGLang's own answers are
+ * summed over the items of a batch: of a list, or of a stream's last event of each index (as far as the tail reaches; 64 at most). */
 struct api_usage {
     bool found;
     uint64_t prompt_tokens, completion_tokens, cached_tokens;
@@ -120,7 +123,8 @@ struct api_usage {
 };
 bool api_usage_from_body(struct str body, struct api_usage *u);       /* complete JSON document */
 bool api_usage_from_tail(struct str text, struct api_usage *u);       /* last bytes of an SSE stream or of a JSON body */
-/* The first event of a stream is an error that another server might not give (engine overloaded, dead): its code, else 0. */
+/* The first event of a stream is an error that another server might not give (engine overloaded, dead): its code, else 0. An error that is a bare
+ * string (Triton) has no code and counts as 500; SGLang's own API may tell it as a finish_reason "abort" with a status_code. */
 unsigned api_first_event_error(struct str data);
 /* `id` of a /v1/responses answer (body or first event) for later previous_response_id; empty when not found. */
 struct str api_response_id(struct str json);
@@ -129,7 +133,7 @@ struct str api_response_id(struct str json);
 int api_models_each(struct str body, void (*fn)(void *ctx, struct str id, bool adapter), void *ctx) MUST_USE;
 
 /* Error answers in the shape the client's SDK understands: OpenAI {"error":{message,type,param,code}}; Anthropic
- * {"type":"error","error":{type,message}} for API_MESSAGES. Appends the JSON to out. param may be NULL. */
+ * {"type":"error","error":{type,message}} for API_MESSAGES; {"error":message} for API_TRITON. Appends the JSON to out. param may be NULL. */
 void api_error_body(struct buf *out, enum api_kind kind, unsigned status, const char *code, const char *param, struct str message);
 
 #endif

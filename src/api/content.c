@@ -202,3 +202,8 @@ bool shape_content(struct scan *s)
 {
     return content_at(s, false);
 }
+
+bool shape_part(struct scan *s)
+{
+    return part_object(s, true);
+}

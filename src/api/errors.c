@@ -35,6 +35,12 @@ void api_error_body(struct buf *out, enum api_kind kind, unsigned status, const 
     struct jsonw w;
     jsonw_init(&w, out);
     jsonw_obj(&w);
+    if (kind == API_TRITON) { /* a sentence is all there is */
+        jsonw_key(&w, "error");
+        jsonw_str(&w, message);
+        jsonw_obj_end(&w);
+        return;
+    }
     if (anthropic) {
         jsonw_key(&w, "type");
         jsonw_cstr(&w, "error");

@@ -1,7 +1,8 @@
-/* `prompt` of /v1/completions and `input` of /v1/embeddings: text, list of texts, token ids, list of token id lists. */
+/* `prompt` of /v1/completions, `input` of /v1/embeddings, `text` and `input_ids` of /generate, `text_input` of Triton:
+ * text, list of texts, token ids, list of token id lists. */
 #include "api/shape.h"
 
-static bool one_text(struct scan *s)
+bool shape_one_text(struct scan *s)
 {
     struct scan_str v;
     if (!scan_string(s, &v))
@@ -29,8 +30,7 @@ static bool one_id(struct scan *s, const char *field)
     return true;
 }
 
-/* The rest of a list of token ids whose first element is at p. */
-static bool ids(struct scan *s, const char *field)
+bool shape_ids(struct scan *s, const char *field)
 {
     int more;
     bool first = false;
@@ -55,7 +55,7 @@ static bool id_list(struct scan *s, const char *field)
     int more = scan_elem(s, &first);
     if (more == 0)
         s->rq->n_prompts++;
-    return more > 0 ? ids(s, field) : more == 0;
+    return more > 0 ? shape_ids(s, field) : more == 0;
 }
 
 /* Several prompts: all texts or all lists, as the first one (at p) says; vLLM's embeddings also take objects, which are
@@ -64,6 +64,7 @@ static bool several(struct scan *s, const char *field, int kind)
 {
     bool first = false;
     int more = 1;
+    uint32_t before = s->rq->n_prompts;
     for (bool sep = false; more > 0; sep = true) {
         if (scan_peek(s) != kind)
             return scan_fail_type(s, s->p, field,
@@ -71,7 +72,7 @@ static bool several(struct scan *s, const char *field, int kind)
         if (sep)
             scan_emit(s, SCAN_SEP_END);
         uint64_t h;
-        if (kind == '"' && !one_text(s))
+        if (kind == '"' && !shape_one_text(s))
             return false;
         if (kind == '[' && !id_list(s, field))
             return false;
@@ -83,6 +84,7 @@ static bool several(struct scan *s, const char *field, int kind)
         }
         more = scan_elem(s, &first);
     }
+    s->rq->n_batch = s->rq->n_prompts - before;
     return more == 0;
 }
 
@@ -90,7 +92,7 @@ bool shape_prompt(struct scan *s, const char *field)
 {
     int c = scan_peek(s);
     if (c == '"')
-        return one_text(s);
+        return shape_one_text(s);
     if (c == 'n')
         return scan_skip(s);
     if (c != '[')
@@ -103,6 +105,6 @@ bool shape_prompt(struct scan *s, const char *field)
         return more == 0;
     c = scan_peek(s);
     if (c == '-' || (c >= '0' && c <= '9'))
-        return ids(s, field);
+        return shape_ids(s, field);
     return several(s, field, c == '[' || c == '{' ? c : '"');
 }

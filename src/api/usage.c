@@ -26,21 +26,41 @@ static int usage_key(const struct json *j)
     return -1;
 }
 
-static void set(struct api_usage *u, int id, uint64_t v)
+/* What was found, by usage_key. */
+struct tally {
+    uint64_t v[UK_DETAILS];
+    unsigned found; /* bits */
+};
+
+static void tally_set(struct tally *t, int id, uint64_t v)
 {
-    u->found = true;
-    if (id == UK_PROMPT)
-        u->prompt_tokens = v;
-    if (id == UK_COMPLETION)
-        u->completion_tokens = v;
-    if (id == UK_CACHED) {
-        u->cached_tokens = v;
+    t->v[id] = v;
+    t->found |= BIT(id);
+}
+
+static void tally_add(struct tally *t, const struct tally *more)
+{
+    for (int id = 0; id < UK_DETAILS; id++)
+        t->v[id] += more->v[id];
+    t->found |= more->found;
+}
+
+static bool tell(const struct tally *t, struct api_usage *u)
+{
+    if (t->found & BIT(UK_PROMPT))
+        u->prompt_tokens = t->v[UK_PROMPT];
+    if (t->found & BIT(UK_COMPLETION))
+        u->completion_tokens = t->v[UK_COMPLETION];
+    if (t->found & BIT(UK_CACHED)) {
+        u->cached_tokens = t->v[UK_CACHED];
         u->has_cached = true;
     }
+    u->found |= t->found != 0;
+    return t->found != 0;
 }
 
 /* A usage object (its `{` just read), with at most one object of details inside. */
-static bool usage_object(struct json *j, struct api_usage *u)
+static bool usage_object(struct json *j, struct tally *u)
 {
     unsigned inside = j->depth, outer = j->depth;
     enum json_type t;
@@ -64,7 +84,7 @@ static bool usage_object(struct json *j, struct api_usage *u)
         uint64_t v;
         t = json_next(j);
         if (t == JSON_NUMBER && id != UK_DETAILS && str_to_u64(j->tok, &v)) {
-            set(u, id, v);
+            tally_set(u, id, v);
         } else if (t == JSON_OBJ && id == UK_DETAILS && inside == outer) {
             inside = outer + 1;
         } else {
@@ -82,84 +102,174 @@ static bool is_key(const struct json *j, const char *name)
     return json_str_eq(j->tok, j->escaped, str_c(name));
 }
 
-bool api_usage_from_body(struct str body, struct api_usage *u)
+/* An answer (its `{` just read), to its end. */
+static bool answer_object(struct json *j, struct tally *got)
 {
-    struct json j;
-    enum json_type t;
-    struct api_usage got = *u;
     unsigned depth = 1;
-    got.found = false;
-    json_init(&j, body);
-    if (json_next(&j) != JSON_OBJ)
-        return false;
-    while ((t = json_next(&j)) == JSON_KEY || (t == JSON_OBJ_END && depth == 2)) {
+    enum json_type t;
+    while ((t = json_next(j)) == JSON_KEY || (t == JSON_OBJ_END && depth == 2)) {
         if (t == JSON_OBJ_END) {
             depth = 1;
             continue;
         }
-        bool holds = is_key(&j, "usage") || is_key(&j, "meta_info");
-        bool wraps = depth == 1 && (is_key(&j, "response") || is_key(&j, "message"));
-        struct json at_value = j;
-        t = holds || wraps ? json_next(&j) : JSON_NULL;
+        bool holds = is_key(j, "usage") || is_key(j, "meta_info");
+        bool wraps = depth == 1 && (is_key(j, "response") || is_key(j, "message"));
+        struct json at_value = *j;
+        t = holds || wraps ? json_next(j) : JSON_NULL;
         if (t == JSON_OBJ && wraps) {
             depth = 2;
         } else if (t == JSON_OBJ && holds) {
-            if (!usage_object(&j, &got))
+            if (!usage_object(j, got))
                 return false;
         } else {
-            j = at_value;
-            if (!json_skip(&j))
+            *j = at_value;
+            if (!json_skip(j))
                 return false;
         }
     }
-    if (t != JSON_OBJ_END || json_next(&j) != JSON_END || !got.found)
-        return false;
-    *u = got;
-    return true;
+    return t == JSON_OBJ_END;
 }
 
-/* The object behind a quoted key at `at`, when it is one. */
-static bool usage_at(struct str text, size_t at, size_t key_n, struct api_usage *u)
+/* The answers of a batch (the `[` just read), to its end. */
+static bool answer_list(struct json *j, struct tally *sum)
 {
-    struct str rest = str_from(text, at + key_n);
-    size_t i = 0, colons = 0;
-    while (i < rest.n &&
-           (rest.p[i] == ' ' || rest.p[i] == '\t' || rest.p[i] == '\n' || rest.p[i] == '\r' || rest.p[i] == ':'))
-        colons += rest.p[i++] == ':';
-    if (colons != 1 || i >= rest.n || rest.p[i] != '{')
+    enum json_type t;
+    while ((t = json_next(j)) == JSON_OBJ) {
+        struct tally one = {0};
+        if (!answer_object(j, &one))
+            return false;
+        tally_add(sum, &one);
+    }
+    return t == JSON_ARR_END;
+}
+
+bool api_usage_from_body(struct str body, struct api_usage *u)
+{
+    struct json j;
+    struct tally got = {0};
+    json_init(&j, body);
+    enum json_type t = json_next(&j);
+    bool ok = t == JSON_OBJ ? answer_object(&j, &got) : t == JSON_ARR && answer_list(&j, &got);
+    return ok && json_next(&j) == JSON_END && tell(&got, u);
+}
+
+static size_t blanks(struct str s, size_t i)
+{
+    while (i < s.n && (s.p[i] == ' ' || s.p[i] == '\t' || s.p[i] == '\n' || s.p[i] == '\r'))
+        i++;
+    return i;
+}
+
+/* The object behind the key that text begins with, when it is one. *after: what follows it. */
+static bool usage_at(struct str text, struct str key, struct tally *got, struct str *after)
+{
+    size_t i = blanks(text, key.n);
+    if (i >= text.n || text.p[i] != ':')
+        return false;
+    i = blanks(text, i + 1);
+    if (i >= text.n || text.p[i] != '{')
         return false;
     struct json j;
-    struct api_usage got = *u;
-    got.found = false;
-    json_init(&j, str_from(rest, i));
-    if (json_next(&j) != JSON_OBJ || !usage_object(&j, &got) || !got.found)
+    json_init(&j, str_from(text, i));
+    *got = (struct tally){0};
+    if (json_next(&j) != JSON_OBJ || !usage_object(&j, got) || !got->found)
         return false;
-    *u = got;
+    *after = str_from(text, (size_t)(j.p - text.p));
     return true;
 }
 
-/* Last occurrence of a key with a usable object. Inside strings the quotes would be escaped, so a match is a key (or a
- * whole string that reads `usage`, which no colon follows). */
-static bool last_usage(struct str text, struct str key, struct api_usage *u)
+/* The number in `, "index": N` at the start of text, with which SGLang's events say what item of a batch they belong
+ * to. Else 0. */
+static uint64_t index_at(struct str text)
 {
-    for (size_t at = text.n; at-- > 0;) {
-        if (text.p[at] != '"' || !str_starts(str_from(text, at), key))
-            continue;
-        if (usage_at(text, at, key.n, u))
-            return true;
+    size_t i = blanks(text, 0);
+    if (i >= text.n || text.p[i] != ',')
+        return 0;
+    i = blanks(text, i + 1);
+    if (!str_starts(str_from(text, i), STR("\"index\"")))
+        return 0;
+    i = blanks(text, i + sizeof("\"index\"") - 1);
+    if (i >= text.n || text.p[i] != ':')
+        return 0;
+    size_t from = blanks(text, i + 1), end = from;
+    while (end < text.n && text.p[end] >= '0' && text.p[end] <= '9')
+        end++;
+    uint64_t v = 0;
+    return str_to_u64((struct str){text.p + from, end - from}, &v) ? v : 0;
+}
+
+/* The latest usage of each item of a stream. */
+#define ITEMS_MAX 64
+struct items {
+    unsigned n;
+    uint64_t index[ITEMS_MAX];
+    struct tally of[ITEMS_MAX];
+};
+
+static void items_put(struct items *it, uint64_t index, const struct tally *t)
+{
+    unsigned i = 0;
+    while (i < it->n && it->index[i] != index)
+        i++;
+    if (i == ITEMS_MAX)
+        return;
+    it->n = MAX(it->n, i + 1);
+    it->index[i] = index;
+    it->of[i] = *t;
+}
+
+/* Every `usage` of the text, the later ones over the earlier: Anthropic tells the prompt's tokens at the start and the
+ * answer's at the end. Inside strings the quotes would be escaped, so a match is a key (or a whole string that reads
+ * `usage`, which no colon follows). */
+static void usages(struct str text, struct tally *sum)
+{
+    const struct str key = STR("\"usage\"");
+    struct tally one;
+    ptrdiff_t at;
+    while ((at = str_find(text, key)) >= 0) {
+        struct str here = str_from(text, (size_t)at), after;
+        bool ok = usage_at(here, key, &one, &after);
+        for (int id = 0; ok && id < UK_DETAILS; id++)
+            if (one.found & BIT(id))
+                tally_set(sum, id, one.v[id]);
+        text = ok ? after : str_from(here, key.n);
     }
-    return false;
+}
+
+/* SGLang's own events: cumulative, each about one item. */
+static void meta_infos(struct str text, struct tally *sum)
+{
+    const struct str key = STR("\"meta_info\"");
+    struct items it = {0};
+    struct tally one;
+    ptrdiff_t at;
+    while ((at = str_find(text, key)) >= 0) {
+        struct str here = str_from(text, (size_t)at), after;
+        bool ok = usage_at(here, key, &one, &after);
+        if (ok)
+            items_put(&it, index_at(after), &one);
+        text = ok ? after : str_from(here, key.n);
+    }
+    for (unsigned i = 0; i < it.n; i++)
+        tally_add(sum, &it.of[i]);
 }
 
 bool api_usage_from_tail(struct str text, struct api_usage *u)
 {
-    return last_usage(text, STR("\"usage\""), u) || last_usage(text, STR("\"meta_info\""), u);
+    struct tally got = {0};
+    usages(text, &got);
+    if (!got.found)
+        meta_infos(text, &got);
+    return tell(&got, u);
 }
 
 /* What an error event says: its number, or one made of its type. */
 struct event_error {
     bool is_error;
+    bool bare; /* a sentence is all there is */
     unsigned code;
+    bool aborted; /* SGLang's finish_reason is "abort" */
+    unsigned abort_code;
 };
 
 static unsigned code_of_type(const struct json *j)
@@ -177,32 +287,73 @@ static unsigned code_of_type(const struct json *j)
     return 0;
 }
 
-/* Reads keys of an object (its `{` just read) that may be an error, and of the `error` object inside. */
-static bool error_object(struct json *j, struct event_error *ev)
+/* Where in an event a key stands. */
+enum place { AT_TOP, IN_ERROR, IN_META, IN_FINISH, ELSEWHERE };
+
+static enum place place_of(const struct json *key, enum place in)
 {
-    unsigned depth = 1;
+    if (in == AT_TOP && is_key(key, "error"))
+        return IN_ERROR;
+    if (in == AT_TOP && is_key(key, "meta_info"))
+        return IN_META;
+    return in == IN_META && is_key(key, "finish_reason") ? IN_FINISH : ELSEWHERE;
+}
+
+static void error_number(const struct json *j, unsigned *code)
+{
+    uint64_t v;
+    if (str_to_u64(j->tok, &v) && v < 1000)
+        *code = (unsigned)v;
+}
+
+/* A string or number (of type t, just read) under the key `key` in the event, or in its error. */
+static void error_scalar(const struct json *key, const struct json *j, enum json_type t, bool top,
+                         struct event_error *ev)
+{
+    if (is_key(key, "code")) {
+        error_number(j, &ev->code);
+    } else if (t == JSON_STRING && is_key(key, "type")) {
+        ev->is_error |= top && is_key(j, "error");
+        if (!ev->code)
+            ev->code = code_of_type(j);
+    } else if (t == JSON_STRING && top && is_key(key, "object")) {
+        ev->is_error |= is_key(j, "error");
+    } else if (t == JSON_STRING && top && is_key(key, "error") && j->tok.n) {
+        ev->is_error = ev->bare = true;
+    }
+}
+
+static void finish_scalar(const struct json *key, const struct json *j, enum json_type t, struct event_error *ev)
+{
+    if (t == JSON_STRING && is_key(key, "type"))
+        ev->aborted = is_key(j, "abort");
+    else if (is_key(key, "status_code"))
+        error_number(j, &ev->abort_code);
+}
+
+/* Reads an event (its `{` just read) to its end. */
+static bool error_event(struct json *j, struct event_error *ev)
+{
+    enum place in = AT_TOP;
     enum json_type t;
-    while ((t = json_next(j)) == JSON_KEY || (t == JSON_OBJ_END && depth == 2)) {
+    while ((t = json_next(j)) == JSON_KEY || (t == JSON_OBJ_END && in != AT_TOP)) {
         if (t == JSON_OBJ_END) {
-            depth = 1;
+            in = in == IN_FINISH ? IN_META : AT_TOP;
             continue;
         }
-        bool error = depth == 1 && is_key(j, "error"), object = depth == 1 && is_key(j, "object"),
-             code = is_key(j, "code"), type = is_key(j, "type");
-        struct json at_value = *j;
-        uint64_t v;
+        struct json key = *j;
+        enum place inside = place_of(j, in);
         t = json_next(j);
-        if (error && t == JSON_OBJ) {
-            ev->is_error = true;
-            depth = 2;
-        } else if (code && (t == JSON_NUMBER || t == JSON_STRING) && str_to_u64(j->tok, &v) && v < 1000) {
-            ev->code = (unsigned)v;
-        } else if ((type || object) && t == JSON_STRING) {
-            ev->is_error |= depth == 1 && is_key(j, "error");
-            if (!ev->code && type)
-                ev->code = code_of_type(j);
+        if (t == JSON_OBJ && inside != ELSEWHERE) {
+            ev->is_error |= inside == IN_ERROR;
+            in = inside;
+        } else if (t == JSON_STRING || t == JSON_NUMBER) {
+            if (in == IN_FINISH)
+                finish_scalar(&key, j, t, ev);
+            else if (in != IN_META)
+                error_scalar(&key, j, t, in == AT_TOP, ev);
         } else {
-            *j = at_value;
+            *j = key;
             if (!json_skip(j))
                 return false;
         }
@@ -213,11 +364,14 @@ static bool error_object(struct json *j, struct event_error *ev)
 unsigned api_first_event_error(struct str data)
 {
     struct json j;
-    struct event_error ev = {false, 0};
+    struct event_error ev = {0};
     json_init(&j, data);
-    if (json_next(&j) != JSON_OBJ || !error_object(&j, &ev) || !ev.is_error)
+    if (json_next(&j) != JSON_OBJ || !error_event(&j, &ev))
         return 0;
-    return ev.code >= 500 || ev.code == 429 ? ev.code : 0;
+    unsigned code = ev.is_error ? ev.code : ev.aborted ? ev.abort_code : 0;
+    if (ev.bare && !code)
+        code = 500;
+    return code >= 500 || code == 429 ? code : 0;
 }
 
 struct str api_response_id(struct str json)

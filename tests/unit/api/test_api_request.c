@@ -242,7 +242,7 @@ static void paths_are_classified(void **state)
              {"/v1/models/x", API_OTHER, API_OTHER},
              {"/xv1/completions", API_OTHER, API_OTHER},
              {"/v1/completionsx", API_OTHER, API_OTHER},
-             {"/generate", API_OTHER, API_OTHER},
+             {"/generate", API_GENERATE, API_OTHER},
              {"", API_OTHER, API_OTHER}};
     for (size_t i = 0; i < ARRAY_LEN(t); i++) {
         assert_int_equal(api_classify(false, true, str_c(t[i].path)), t[i].post);
