@@ -51,7 +51,7 @@ static double measure(struct str page, size_t step, struct prom *p)
         int reps = 200;
         double t0 = now_s();
         for (int i = 0; i < reps; i++) {
-            prom_init(p, PROM_VLLM);
+            prom_init(p, &(struct prom_spec){.dialect = PROM_VLLM});
             p->stop_early = false;
             for (struct str rest = page; rest.n; rest = str_from(rest, step))
                 prom_feed(p, str_first(rest, step));

@@ -81,12 +81,17 @@ static bool load_valid(const struct ep *e)
     return e->has_load && e->decay > 0;
 }
 
-double ep_kv_use(const struct sched *s, const struct ep *e)
+static double kv_use(const struct sched *s, const struct ep *e, double told)
 {
     double ours = e->own.mem + e->remote.mem, kv = ep_kv_tokens(s, e);
     if (!load_valid(e) || !e->load.has_kv)
         return ours / kv;
-    return MAX(0, e->load.kv_frac + (e->own.mem - e->held_at_load) / kv);
+    return MAX(0, told + (e->own.mem - e->held_at_load) / kv);
+}
+
+double ep_kv_use(const struct sched *s, const struct ep *e)
+{
+    return kv_use(s, e, e->load.kv_frac);
 }
 
 /* What the server reported as waiting, moved by what we have sent and seen finished since. Those of ours that have
@@ -204,7 +209,7 @@ void cost_update(struct sched *s, uint32_t slot)
     c->base[slot] = (float)(wait_s(s, e, &st) + e->extra_s);
     c->own_w[slot] = (float)(ep_prefill(e) * (s->p.affinity + OTHERS_SHARE * st.all));
     c->tok_s[slot] = (float)(ep_step(e) * st.step / (double)s->p.step_tokens);
-    c->kv_use[slot] = (float)ep_kv_use(s, e);
+    c->kv_use[slot] = (float)kv_use(s, e, e->load.kv_mean);
     c->kv_inv[slot] = (float)(1 / ep_kv_tokens(s, e));
     c->answer[slot] = (float)answer_step(s, e);
 }
@@ -247,7 +252,7 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
     double wait = wait_s(s, e, &st) + ep_step(e) * st.step * here / (double)s->p.step_tokens;
     double prefill = ep_prefill(e) * work_prefill_s(s, here, w->tokens);
     double others = OTHERS_SHARE * st.all * prefill;
-    double kv = hold_s(s) * kv_loss(ep_kv_use(s, e) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
+    double kv = hold_s(s) * kv_loss(kv_use(s, e, e->load.kv_mean) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
     double transfer = w->given ? work_transfer_s(s, fresh) : 0;
     double answer = w->pair ? ANSWER_SHARE * w->out * answer_step(s, e) : 0;
     double total = wait + s->p.affinity * prefill + others + kv + e->extra_s + transfer + answer;

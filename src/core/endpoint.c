@@ -166,6 +166,7 @@ void sched_ep_load(struct sched *s, struct ep_ref ref, const struct ep_load *l, 
     e->load.waiting = l->has_waiting ? sane(l->waiting, 1e6) : 0;
     e->load.running = l->has_running ? sane(l->running, 1e6) : 0;
     e->load.kv_frac = l->has_kv ? sane(l->kv_frac, 1) : 0;
+    e->load.kv_mean = l->kv_mean > 0 ? MIN(l->kv_mean, e->load.kv_frac) : e->load.kv_frac;
     e->has_load = true;
     e->run_cap = e->load.waiting > 0 && l->has_running ? MAX(e->load.running, 1.0) : 0;
     ours_around(s, e, l);

@@ -458,6 +458,7 @@ static const struct field load_fields[] = {
     {.name = "waiting", .kind = DOUBLE, .at = AT(u.load.waiting), .has = AT(u.load.has_waiting)},
     {.name = "running", .kind = DOUBLE, .at = AT(u.load.running), .has = AT(u.load.has_running)},
     {.name = "kv_frac", .kind = DOUBLE, .at = AT(u.load.kv_frac), .has = AT(u.load.has_kv)},
+    {.name = "kv_mean", .kind = DOUBLE, .at = AT(u.load.kv_mean)},
     {.name = "blocks", .kind = BOOL, .at = AT(u.load.has_blocks)},
     {.name = "kv_tokens", .kind = U64, .at = AT(u.load.kv_tokens)},
     {.name = "block_tokens", .kind = U32, .at = AT(u.load.block_tokens)},

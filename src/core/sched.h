@@ -306,7 +306,8 @@ struct ep_load {               /* one scrape; fields the page did not have are f
     uint64_t sent_us, done_us; /* when the scrape was asked for and when the answer was complete */
     bool has_waiting, has_running, has_kv, has_blocks;
     double waiting, running; /* requests, summed over engines */
-    double kv_frac;          /* 0..1, the largest over engines */
+    double kv_frac;          /* 0..1, the largest over engines: for what is full (saturation, admission) */
+    double kv_mean;          /* the mean over engines: for what is cheap (cost of an endpoint); 0 with kv_frac above it: not told, as kv_frac */
     uint64_t kv_tokens;      /* capacity = block size x blocks, summed over engines (has_blocks) */
     uint32_t block_tokens;
     uint32_t max_lora, n_running_lora, n_waiting_lora;

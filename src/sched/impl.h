@@ -9,6 +9,7 @@
 #include "base/map.h"
 #include "sched/port.h"
 #include "sched/recall.h"
+#include "sched/source.h"
 #include <pthread.h>
 
 struct scraper;
@@ -31,7 +32,7 @@ struct port {
     bool pool;
     uint64_t seed;
     uint32_t record_no; /* its number in the record, when there is one */
-    _Atomic int dialect; /* enum prom_dialect */
+    struct source *source; /* where its servers show their load; has its own lock */
     pthread_mutex_t lock;
     struct sched *sched;   /* of all endpoints; where the pool is split, of those that decode */
     struct sched *prefill; /* of those that prefill; NULL: the pool has never been split */

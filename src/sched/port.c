@@ -54,6 +54,7 @@ void port_unref(struct port *p)
     sched_free(p->sched);
     recall_free(&p->recall);
     decisions_free(p->decisions);
+    source_free(p->source);
     pthread_mutex_destroy(&p->lock);
     free(p->model_set);
     free(p->key);

@@ -70,6 +70,7 @@ static struct port *port_new(struct ports *ps, const struct conf_backend *b)
     p->ns = str_dup(b->ns);
     p->pool = b->kind == BACKEND_POOL;
     pthread_mutex_init(&p->lock, NULL);
+    p->source = source_new();
     p->seed = hash_bytes(b->key.p, b->key.n, ps->o.seed);
     p->sched = sched_new(&params, p->seed);
     if (ps->o.record && !b->pd)
@@ -152,7 +153,7 @@ static void apply_backend(struct ports *ps, const struct conf_backend *b)
         backend_params(b, &params);
         port_set_params(p, &params, b->pd ? &b->prefill : NULL);
     }
-    atomic_store(&p->dialect, (int)b->runtime);
+    source_set(p->source, b);
     apply_endpoints(p, b);
 }
 

@@ -7,7 +7,6 @@
 #include "sched/impl.h"
 
 #include "base/rng.h"
-#include "core/promtext.h"
 #include "net/httpc.h"
 
 #include <stdlib.h>
@@ -41,7 +40,8 @@ struct scraper {
     struct timer timer, models_timer;
     struct httpc *client; /* pools: kept connection to metrics_addr */
     struct models_read *models;
-    struct prom *prom;  /* during a scrape */
+    struct prom *prom;  /* during a scrape; its names are those of rules */
+    struct source_rules *rules;
     struct conn *knock; /* Services: TCP probe under way */
     uint64_t asked_us;
 };
@@ -152,7 +152,9 @@ static void start_scrape(struct scraper *sc)
     if (httpc_busy(sc->client))
         return;
     sc->prom = xmalloc(sizeof *sc->prom);
-    prom_init(sc->prom, (enum prom_dialect)atomic_load(&sc->ep->pub.port->dialect));
+    source_unref(sc->rules);
+    sc->rules = source_get(sc->ep->pub.port->source);
+    prom_init(sc->prom, &sc->rules->spec);
     sc->asked_us = loop_clock_us(sc->s->loop);
     struct httpc_call call = {.method = STR("GET"),
                               .target = STR("/metrics"),
@@ -279,6 +281,7 @@ static void drop_scraper(struct scraper *sc)
         conn_abort(sc->knock);
     list_remove(&sc->link);
     free(sc->prom);
+    source_unref(sc->rules);
     sc->ep->scraper = NULL;
     endpoint_unref(&sc->ep->pub);
     free(sc);

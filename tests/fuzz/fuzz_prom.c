@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void parse(struct prom *p, struct str page, size_t step, bool stop_early)
 {
-    prom_init(p, PROM_VLLM);
+    prom_init(p, &(struct prom_spec){.dialect = PROM_VLLM});
     p->stop_early = stop_early;
     while (page.n) {
         struct str piece = str_first(page, step);

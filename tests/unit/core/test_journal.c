@@ -137,6 +137,7 @@ static void any_load(struct ep_load *l)
     l->waiting = l->has_waiting ? real() : 0;
     l->running = l->has_running ? real() : 0;
     l->kv_frac = l->has_kv ? real() / 1e3 : 0;
+    l->kv_mean = l->has_kv ? real() / 1e3 : 0;
     l->kv_tokens = any();
     l->block_tokens = any32();
     l->max_lora = any32();

@@ -26,7 +26,7 @@ static struct str read_page(const char *name)
 static struct prom parse(struct str page, size_t step, bool stop_early)
 {
     struct prom p;
-    prom_init(&p, PROM_VLLM);
+    prom_init(&p, &(struct prom_spec){.dialect = PROM_VLLM});
     p.stop_early = stop_early;
     while (page.n) {
         struct str piece = str_first(page, step);
@@ -171,7 +171,7 @@ static void test_odd_but_legal(void **state UNUSED)
 {
     struct prom p = parse_c("vllm:num_requests_waiting{a=\"\\\"}{,\\\\\",} 3 1755000000000\r\n"
                             "vllm:num_requests_running { a = \"x\" , b=\"\" } 1.2e1\r\n\r\n\n"
-                            "vllm:kv_cache_usage_perc{} 0.5"); /* no newline at the end */
+                            "vllm:kv_cache_usage_perc{} 0.5\r\n");
     assert_true(p.load.waiting == 3 && p.load.running == 12 && p.load.kv_frac == 0.5);
     assert_int_equal(p.bad_lines, 0);
 }
@@ -291,7 +291,7 @@ static void test_ascending_beginning_is_no_sorted_page(void **state UNUSED)
                                "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.25\n"
                                "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"100\"} 1\n";
     struct prom p;
-    prom_init(&p, PROM_VLLM);
+    prom_init(&p, &(struct prom_spec){.dialect = PROM_VLLM});
     (void)prom_feed(&p, str_c(page));
     prom_end(&p);
     assert_true(p.load.has_kv && p.load.kv_frac == 0.25);
@@ -301,10 +301,11 @@ static void test_ascending_beginning_is_no_sorted_page(void **state UNUSED)
 static void test_other_dialects_find_nothing(void **state UNUSED)
 {
     struct prom p;
-    prom_init(&p, PROM_SGLANG);
-    assert_true(prom_feed(&p, STR("sglang:num_queue_reqs 4\nvllm:num_requests_waiting 3\n")));
+    prom_init(&p, &(struct prom_spec){.dialect = PROM_SGLANG});
+    assert_true(prom_feed(&p, STR("sglang:num_running_reqs 4\nvllm:num_requests_waiting 3\n")));
     prom_end(&p);
     assert_false(p.load.has_waiting);
+    assert_int_equal(p.shown, BIT(PROM_SGLANG) | BIT(PROM_VLLM));
 }
 
 int main(void)

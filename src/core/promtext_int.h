@@ -1,0 +1,20 @@
+/* core/promtext_int.h - what promtext.c and promjson.c share. Private to these files. */
+#ifndef CORE_PROMTEXT_INT_H
+#define CORE_PROMTEXT_INT_H
+
+#include "core/promtext.h"
+
+#define PROM_COUNT_MAX 0x1p50 /* no server counts so far; keeps sums finite and exact */
+
+static inline bool prom_countable(double v) /* false for NaN too */
+{
+    return v >= 0 && v <= PROM_COUNT_MAX;
+}
+void prom_set_capacity(struct ep_load *l, double tokens); /* adds to it; 0 and what no machine has are left out */
+bool prom_wants(const struct prom *p, enum prom_dialect d);
+
+/* The page is an array (p->json). Always more to read; p->lines counts elements. */
+void prom_json_feed(struct prom *p, struct str piece);
+void prom_json_end(struct prom *p);
+
+#endif
