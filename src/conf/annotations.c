@@ -6,16 +6,33 @@
 #include <math.h>
 #include <stdio.h>
 
-#define XK8S         "inference.networking.x-k8s.io/"
-#define ENV          "inference-epp-env.networking.x-k8s.io/"
-#define OWN          "penstock.dev/"
-#define STALE_MIN_US 2000000 /* two rounds of reading metrics: less would make every reading stale */
-#define WEIGHT_MIN   1e-6    /* of a flow: the quotient of service and weight stays a useful number */
-#define WEIGHT_MAX   1e6
-#define MAX_FLOW     256 /* bytes of a flow's name */
+#define XK8S            "inference.networking.x-k8s.io/"
+#define ENV             "inference-epp-env.networking.x-k8s.io/"
+#define OWN             "penstock.dev/"
+#define STALE_MIN_US    2000000 /* two rounds of reading metrics: less would make every reading stale */
+#define WEIGHT_MIN      1e-6    /* of a flow: the quotient of service and weight stays a useful number */
+#define WEIGHT_MAX      1e6
+#define MAX_FLOW        256 /* bytes of a flow's name */
+#define MAX_PATH_BYTES  1024
+#define MAX_METRIC_TEXT 512
+#define MAX_METRIC_NAME 128 /* of a series or a label, with its end (PROM_NAME) */
 
-enum value_type { V_WORD, V_BOOL, V_SWITCH, V_INT, V_FRAC, V_FLOAT, V_DURATION, V_NAME, V_WEIGHTS, V_TRUST, V_POLICY };
-enum store_as { TO_NOTHING, TO_INT, TO_U32, TO_U64, TO_DOUBLE, TO_BOOL, TO_WEIGHTS };
+enum value_type {
+    V_WORD,
+    V_BOOL,
+    V_SWITCH,
+    V_INT,
+    V_FRAC,
+    V_FLOAT,
+    V_DURATION,
+    V_NAME,
+    V_WEIGHTS,
+    V_TRUST,
+    V_POLICY,
+    V_PATH,
+    V_METRIC
+};
+enum store_as { TO_NOTHING, TO_INT, TO_U16, TO_U32, TO_U64, TO_DOUBLE, TO_BOOL, TO_STR, TO_WEIGHTS };
 struct annotation {
     const char *key;
     enum value_type type;
@@ -28,19 +45,20 @@ struct annotation {
     const char *note; /* why, for NOT_YET and NO_EFFECT */
 };
 
-static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL};  /* in the order of enum sched_policy */
-static const char *const runtime_words[] = {"vllm", "sglang", "trt-llm", NULL}; /* enum conf_runtime */
+static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL}; /* in the order of enum sched_policy */
 static const char *const early_words[] = {"disabled", "own-deadline", "enabled", NULL}; /* enum sched_early */
 static const char *const switch_words[] = {"disabled", "enabled", "false", "true", "0", "1", NULL}; /* odd: on */
 static const char *const order_words[] = {"fifo", "deadline", "adaptive", NULL}; /* enum sched_order */
-static const char *const discard_words[] = {"lowest-class", "earliest", NULL}; /* enum sched_discard */
-static const char *const unknown_words[] = {"serve", "reject", NULL};          /* enum conf_unknown_model */
-static const char *const depth_words[] = {"documented", "deep", NULL};         /* sched_params.deep */
+static const char *const discard_words[] = {"lowest-class", "earliest", NULL};   /* enum sched_discard */
+static const char *const unknown_words[] = {"serve", "reject", NULL};            /* enum conf_unknown_model */
+static const char *const scheme_words[] = {"http", "https", NULL};
+static const char *const depth_words[] = {"documented", "deep", NULL}; /* sched_params.deep */
 
-#define SCHED(m) offsetof(struct conf_backend, sched.m)
-#define LATER    "accepted, not in effect yet"
-#define SCORES   "no effect, because decisions are expected seconds of work and not weighted scores"
-#define FILTERS  "no effect, because there is no filter tree: load and adapters are part of the cost"
+#define SCHED(m)   offsetof(struct conf_backend, sched.m)
+#define METRICS(m) offsetof(struct conf_backend, metrics.m)
+#define LATER      "accepted, not in effect yet"
+#define SCORES     "no effect, because decisions are expected seconds of work and not weighted scores"
+#define FILTERS    "no effect, because there is no filter tree: load and adapters are part of the cost"
 
 static const struct annotation table[] = {
     {XK8S "routing-strategy", V_WORD, "DEFAULT", SET_EFFECTIVE, 0, 0, strategy_words, TO_INT, SCHED(policy), NULL},
@@ -84,6 +102,15 @@ static const struct annotation table[] = {
     {OWN "flow-weights", V_WEIGHTS, "", SET_EFFECTIVE, 0, 0, NULL, TO_WEIGHTS, 0, NULL},
     {OWN "trust-request-headers", V_TRUST, "all", SET_EFFECTIVE, 0, 0, NULL, TO_INT,
      offsetof(struct conf_backend, trust), NULL},
+    /* Where and under which names the servers show their load; without them, as the runtime has it. */
+    {OWN "metrics-port", V_INT, "", SET_EFFECTIVE, 1, 65535, NULL, TO_U16, METRICS(port), NULL},
+    {OWN "metrics-path", V_PATH, "", SET_EFFECTIVE, 0, 0, NULL, TO_STR, METRICS(path), NULL},
+    {OWN "metrics-scheme", V_WORD, "http", SET_EFFECTIVE, 0, 0, scheme_words, TO_NOTHING, 0, NULL},
+    {ENV "total-queued-requests-metric", V_METRIC, "", SET_EFFECTIVE, 0, 0, NULL, TO_STR, METRICS(waiting), NULL},
+    {ENV "total-running-requests-metric", V_METRIC, "", SET_EFFECTIVE, 0, 0, NULL, TO_STR, METRICS(running), NULL},
+    {ENV "kv-cache-usage-percentage-metric", V_METRIC, "", SET_EFFECTIVE, 0, 0, NULL, TO_STR, METRICS(kv_usage), NULL},
+    {ENV "lora-info-metric", V_METRIC, "", SET_EFFECTIVE, 0, 0, NULL, TO_STR, METRICS(lora_info), NULL},
+    {ENV "cache-info-metric", V_METRIC, "", SET_EFFECTIVE, 0, 0, NULL, TO_STR, METRICS(cache_info), NULL},
     /* Settings of the reference picker that mean nothing here. */
     {ENV "enable-prefix-cache-scheduling", V_BOOL, "false", SET_NO_EFFECT, 0, 0, NULL, TO_NOTHING, 0,
      "no effect, because the policy is chosen by " XK8S "routing-strategy"},
@@ -106,6 +133,7 @@ static const struct annotation table[] = {
 struct value {
     int64_t i;
     double f;
+    struct str text;
     struct sched_flow_weight weights[SCHED_MAX_FLOW_WEIGHTS];
     uint32_t n_weights;
 };
@@ -244,6 +272,66 @@ static bool parse_policy(struct str s, struct value *v, char *why, size_t cap)
     return false;
 }
 
+/* A path as a request line carries it. */
+static bool path_ok(struct str s)
+{
+    if (s.n > MAX_PATH_BYTES || !str_starts(s, STR("/")))
+        return false;
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] <= ' ' || (unsigned char)s.p[i] >= 0x7f || s.p[i] == '#')
+            return false;
+    return true;
+}
+
+static bool metric_char(char c, bool first, bool colon)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (colon && c == ':') ||
+           (!first && c >= '0' && c <= '9');
+}
+
+/* Cuts a name of a series or a label off the front. */
+static bool metric_name(struct str *s, bool colon)
+{
+    size_t n = 0;
+    while (n < s->n && metric_char(s->p[n], n == 0, colon))
+        n++;
+    *s = str_from(*s, n);
+    return n > 0 && n < MAX_METRIC_NAME;
+}
+
+/* label=value off the front: the value in quotes, or up to a comma or brace. */
+static bool metric_label(struct str *s)
+{
+    if (!metric_name(s, false) || s->n < 2 || s->p[0] != '=')
+        return false;
+    *s = str_from(*s, 1);
+    bool quoted = s->p[0] == '"';
+    size_t n = quoted;
+    while (n < s->n && !strchr(quoted ? "\"\\\n" : "\"\\\n,{}", s->p[n]))
+        n++;
+    if (n == quoted || n == s->n || (quoted && s->p[n] != '"') || (!quoted && !strchr(",}", s->p[n])))
+        return false;
+    *s = str_from(*s, n + quoted);
+    return s->n > 0 && (s->p[0] == ',' || s->p[0] == '}');
+}
+
+/* name or name{label=value,...} */
+static bool metric_ok(struct str s)
+{
+    if (s.n > MAX_METRIC_TEXT || !metric_name(&s, true))
+        return false;
+    if (s.n == 0)
+        return true;
+    bool more = s.p[0] == '{';
+    while (more) {
+        s = str_from(s, 1);
+        if (!metric_label(&s))
+            return false;
+        more = s.p[0] == ',';
+    }
+    return s.n == 1 && s.p[0] == '}';
+}
+
 /* False with the end of the sentence `"x" ...` in why. */
 static bool parse(const struct annotation *t, struct str s, struct value *v, char *why, size_t cap)
 {
@@ -280,6 +368,14 @@ static bool parse(const struct annotation *t, struct str s, struct value *v, cha
         return parse_trust(s, v, why, cap);
     case V_POLICY:
         return parse_policy(s, v, why, cap);
+    case V_PATH:
+        snprintf(why, cap, "is no path that begins with /");
+        v->text = s;
+        return path_ok(s);
+    case V_METRIC:
+        snprintf(why, cap, "is neither name nor name{label=value,...}");
+        v->text = s;
+        return metric_ok(s);
     }
     return false;
 }
@@ -299,13 +395,18 @@ static void store(const struct annotation *t, const struct value *v, struct aren
     if (t->type == V_DURATION)
         u = u ? MAX(u / 1000, 1) : 0; /* what is more than zero stays so */
     int word = (int)v->i;
+    uint16_t u16 = (uint16_t)u;
     uint32_t u32 = (uint32_t)u;
+    struct str text;
     bool flag = v->i != 0;
     switch (t->as) {
     case TO_NOTHING:
         return;
     case TO_INT:
         memcpy(at, &word, sizeof word);
+        return;
+    case TO_U16:
+        memcpy(at, &u16, sizeof u16);
         return;
     case TO_U32:
         memcpy(at, &u32, sizeof u32);
@@ -318,6 +419,10 @@ static void store(const struct annotation *t, const struct value *v, struct aren
         return;
     case TO_BOOL:
         memcpy(at, &flag, sizeof flag);
+        return;
+    case TO_STR:
+        text = arena_str(a, v->text);
+        memcpy(at, &text, sizeof text);
         return;
     case TO_WEIGHTS:
         store_weights(v, a, &b->sched);
@@ -417,6 +522,25 @@ static void raise_ttl_max(const struct apply *x, struct conf_setting *s)
     note(x, CONF_INFO, s->key, text);
 }
 
+static void no_https(const struct apply *x, struct conf_setting *s)
+{
+    s->state = SET_NOT_YET;
+    s->value = STR("http");
+    s->note = STR("https is accepted, not in effect yet: metrics are read over http");
+    note(x, CONF_WARNING, s->key, s->note.p);
+}
+
+/* The ports of one pod are servers of their own: no single port tells of them all. */
+static void one_metrics_port(const struct apply *x, struct conf_setting *s)
+{
+    if (!x->b->metrics.port || ((const struct pool *)x->pool->spec)->spec.ports.n < 2)
+        return;
+    x->b->metrics.port = 0;
+    s->state = SET_NO_EFFECT;
+    s->note = STR("no effect, because the pool has several target ports: each shows its own metrics");
+    note(x, CONF_WARNING, s->key, s->note.p);
+}
+
 /* Values that are understood but bounded by others, or cannot all be served yet. */
 static void limits(const struct apply *x, struct conf_setting *s)
 {
@@ -424,11 +548,13 @@ static void limits(const struct apply *x, struct conf_setting *s)
         x->b->queue_ttl_max_us = x->b->sched.queue_ttl_us; /* the default of queue-ttl-max, which follows */
     if (str_eq_c(s->key, OWN "queue-ttl-max"))
         raise_ttl_max(x, s);
-    if (str_eq_c(s->key, XK8S "model-server-runtime") && x->b->runtime != RUNTIME_VLLM && s->state == SET_EFFECTIVE) {
-        s->state = SET_NOT_YET;
-        s->note = STR("accepted, not in effect yet: metrics are read by vLLM's names");
-        note(x, CONF_INFO, s->key, s->note.p);
-    }
+    if (str_eq_c(s->key, XK8S "model-server-runtime"))
+        x->b->runtime_given =
+            s->state == SET_EFFECTIVE || (s->state == SET_BAD_KEPT && x->previous && x->previous->runtime_given);
+    if (str_eq_c(s->key, OWN "metrics-scheme") && str_eq_c(s->value, "https"))
+        no_https(x, s);
+    if (str_eq_c(s->key, OWN "metrics-port"))
+        one_metrics_port(x, s);
     if (str_eq_c(s->key, ENV "sd-metrics-staleness-threshold") && s->state == SET_EFFECTIVE &&
         x->b->sched.stale_us < STALE_MIN_US) {
         x->b->sched.stale_us = STALE_MIN_US;

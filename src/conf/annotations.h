@@ -5,7 +5,7 @@
 
 #include "conf/object.h"
 
-/* Fills b->sched, runtime, unknown_model, trust, queue_ttl_max_us and settings of a pool's backend (arena a). Bad
+/* Fills b->sched, runtime, runtime_given, metrics, unknown_model, trust, queue_ttl_max_us and settings of a pool's backend (arena a). Bad
  * values are warnings: the value in effect in `previous` stays, the default where there is none (mission decision 12).
  */
 void annotations_apply(const struct object *pool, const struct conf_backend *previous, struct arena *a,

@@ -14,6 +14,7 @@ struct build {
     struct map pods_by_ns;         /* namespace -> struct pod_list *: ready pods */
     struct map slices;             /* "ns/service" -> struct slice_list * */
     struct map backend_index;      /* backend key -> index + 1 */
+    struct map policy_of;          /* pool's object key -> the InferenceTrafficPolicy that counts for it */
     uint32_t cap_backends, cap_listeners;
     const struct conf *previous;
     struct conf_report *rep;
@@ -32,10 +33,20 @@ void build_pools(struct build *b);
 uint32_t build_backend(struct build *b, const struct object *route, const struct backend_ref *r, struct str *problem);
 /* build_models.c: gives every pool its models, objectives and rewrites. After the pools, before any other backend. */
 void build_models(struct build *b);
+/* build_policy.c: the InferenceTrafficPolicy of a pool, after its annotations and before its endpoints. */
+struct no_role { /* pods of a split pool that are in neither set */
+    uint32_t n;
+    const struct object *pods[3]; /* the first of them */
+};
+void build_index_policies(struct build *b);
+const struct object *build_policy(struct build *b, const struct object *pool,
+                                  struct conf_backend *out); /* NULL: it has none */
+void build_check_policies(struct build *b);                  /* those that have no effect; after the pools */
+void build_warn_no_role(struct build *b, const struct object *policy, const struct no_role *n);
 /* build_endpoints.c */
 void build_index_pods(struct build *b);
 void build_free_pods(struct build *b);
-void build_pool_endpoints(struct build *b, const struct object *pool, struct conf_backend *out);
+void build_pool_endpoints(struct build *b, const struct object *pool, struct conf_backend *out, struct no_role *none);
 void build_service_endpoints(struct build *b, const struct object *service, const struct service_port *port,
                              struct conf_backend *out);
 /* build_listeners.c: gateways, what attaches to them, policies */

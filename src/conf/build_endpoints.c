@@ -28,8 +28,7 @@ static void list_add(struct map *m, struct str key, const struct object *o)
 
 static void lists_free(struct map *m)
 {
-    MAP_EACH(slot, m)
-    {
+    MAP_EACH (slot, m) {
         struct obj_list *l = slot->val;
         free(l->v);
         free(l);
@@ -67,6 +66,7 @@ struct collect {
     struct conf_endpoint *v; /* heap */
     uint32_t n, cap;
     struct map seen;
+    enum conf_role role; /* of what is added */
 };
 
 static void collect_add(struct collect *c, struct str ns, struct str pod, struct str host, int64_t port)
@@ -79,8 +79,11 @@ static void collect_add(struct collect *c, struct str ns, struct str pod, struct
         c->cap = c->cap ? c->cap * 2 : 16;
         c->v = xrealloc(c->v, c->cap * sizeof *c->v);
     }
-    c->v[c->n++] = (struct conf_endpoint){
-        .ns = arena_str(c->a, ns), .pod = arena_str(c->a, pod), .host = arena_str(c->a, host), .port = (uint16_t)port};
+    c->v[c->n++] = (struct conf_endpoint){.ns = arena_str(c->a, ns),
+                                          .pod = arena_str(c->a, pod),
+                                          .host = arena_str(c->a, host),
+                                          .port = (uint16_t)port,
+                                          .role = c->role};
 }
 
 static void collect_done(struct collect *c, struct conf_backend *out)
@@ -109,7 +112,26 @@ static bool port_active(const struct object *pod, int64_t port)
     return false;
 }
 
-void build_pool_endpoints(struct build *b, const struct object *pool, struct conf_backend *out)
+/* The set that a pod of a split pool belongs to; false when to none. */
+static bool role_of(const struct object *pod, const struct conf_pd *pd, enum conf_role *role)
+{
+    struct str value = STR("");
+    *role = ROLE_ANY;
+    if (!pd)
+        return true;
+    kvs_get(&pod->meta.labels, pd->role_label, &value);
+    *role = str_eq_c(value, "prefill") ? ROLE_PREFILL : ROLE_DECODE;
+    return *role == ROLE_PREFILL || str_eq_c(value, "decode");
+}
+
+static void count_no_role(struct no_role *none, const struct object *pod)
+{
+    if (none->n < ARRAY_LEN(none->pods))
+        none->pods[none->n] = pod;
+    none->n++;
+}
+
+void build_pool_endpoints(struct build *b, const struct object *pool, struct conf_backend *out, struct no_role *none)
 {
     const struct pool_spec *s = &((const struct pool *)pool->spec)->spec;
     const struct obj_list *pods = map_get(&b->pods_by_ns, pool->meta.ns);
@@ -119,6 +141,10 @@ void build_pool_endpoints(struct build *b, const struct object *pool, struct con
         const struct object *pod = pods->v[i];
         if (!kvs_contains(&pod->meta.labels, &s->selector))
             continue;
+        if (!role_of(pod, out->pd, &c.role)) {
+            count_no_role(none, pod);
+            continue;
+        }
         for (uint32_t k = 0; k < s->ports.n; k++)
             if (port_active(pod, s->ports.v[k].number))
                 collect_add(&c, pod->meta.ns, pod->meta.name, ((const struct pod *)pod->spec)->status->ip,

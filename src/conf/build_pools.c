@@ -42,52 +42,38 @@ static struct str pool_key(struct build *b, const struct object *o)
                               STR_ARG(o->meta.name)));
 }
 
-/* Policies on the pool: shown in its settings, as they are only accepted in this version. */
-static void add_policies(struct build *b, const struct object *pool, struct conf_backend *out)
+/* Tells of pods without a role, and counts them. */
+static void count_no_role(struct build *b, const struct object *policy, const struct no_role *none,
+                          struct conf_backend *out)
 {
-    EACH_OBJECT(b, K_TRAFFIC_POLICY, o)
-    {
-        const struct traffic_policy_spec *s = ((const struct traffic_policy *)o->spec)->spec;
-        if (!str_eq(o->meta.ns, pool->meta.ns) || !str_eq(s->pool->name, pool->meta.name))
-            continue;
-        struct arena *a = &b->c->arena;
-        struct conf_setting line = {.key = str_c(arena_printf(a, STR_FMT, STR_ARG(o->id))),
-                                    .value = STR(""),
-                                    .given = s->has_profile ? STR("spec.profile") : STR("spec"),
-                                    .state = SET_NOT_YET,
-                                    .note = STR("accepted, not in effect yet")};
-        annotations_add_setting(a, out, &line);
-    }
+    struct conf_pd *pd = arena_alloc(&b->c->arena, sizeof *pd);
+    *pd = *out->pd;
+    pd->n_without_role = none->n;
+    out->pd = pd;
+    build_warn_no_role(b, policy, none);
 }
 
 static void build_pool(struct build *b, const struct object *o)
 {
     struct conf_backend *out = backend_new(b, o->key, o);
+    struct no_role none = {0};
     out->kind = BACKEND_POOL;
     out->key = pool_key(b, o);
     annotations_apply(o, find_previous(b, out->key), &b->c->arena, out, b->rep);
-    add_policies(b, o, out);
-    build_pool_endpoints(b, o, out);
-}
-
-static bool pool_exists(const struct build *b, struct str ns, struct str name)
-{
-    return build_find(b, GROUP_POOL_X, "InferencePool", ns, name) ||
-           build_find(b, GROUP_POOL, "InferencePool", ns, name);
+    const struct object *policy = build_policy(b, o, out);
+    build_pool_endpoints(b, o, out, &none);
+    if (none.n)
+        count_no_role(b, policy, &none, out);
 }
 
 void build_pools(struct build *b)
 {
+    build_index_policies(b);
     EACH_OBJECT(b, K_POOL, o)
     build_pool(b, o);
     build_models(b);
-    EACH_OBJECT(b, K_TRAFFIC_POLICY, o)
-    {
-        const struct ref *r = ((const struct traffic_policy *)o->spec)->spec->pool;
-        if (!pool_exists(b, o->meta.ns, r->name))
-            build_note(b, CONF_WARNING, o, "spec.poolRef", "there is no InferencePool " STR_FMT "/" STR_FMT,
-                       STR_ARG(o->meta.ns), STR_ARG(r->name));
-    }
+    build_check_policies(b);
+    map_free(&b->policy_of);
 }
 
 /* References */

@@ -4,8 +4,8 @@
  * its last good form, or stays absent, and everything else goes on. Objects vanish when the source that gave them no longer does. Unknown
  * kinds and fields are reported, not fatal. YAML (multi-document, anchors bounded) and JSON, `kind: List`, files and directories
  * (*.yaml *.yml *.json, folders inside as well, hidden ones left out). Kinds: GatewayClass, Gateway, HTTPRoute, ReferenceGrant, BackendTrafficPolicy,
- * InferencePool v1alpha2 and v1, InferenceModel, InferenceObjective, InferenceModelRewrite, InferenceTrafficPolicy (accepted, reported as not in
- * effect yet), Pod, Service, EndpointSlice, ConfigMap, and for the sandbox Deployment, StatefulSet, LeaderWorkerSet. Bounds: 32 MiB a file, 10 000
+ * InferencePool v1alpha2 and v1, InferenceModel, InferenceObjective, InferenceModelRewrite, InferenceTrafficPolicy, Pod,
+ * Service, EndpointSlice, ConfigMap, and for the sandbox Deployment, StatefulSet, LeaderWorkerSet, RoleBasedGroup. Bounds: 32 MiB a file, 10 000
  * files, 200 000 objects, 50 000 values an object, 10 000 values through YAML aliases a document. When the same object is given twice, the later
  * file or source counts. Several sources may be loaded into one store (files, the sandbox's pods, --endpoint). */
 #ifndef CONF_CONF_H
@@ -52,11 +52,17 @@ struct conf *conf_build(struct conf_store *s, const struct conf *previous, struc
 void conf_explain(const struct conf *c, struct buf *out);
 void conf_json(const struct conf *c, struct buf *out);
 
-/* Workloads for the sandbox: what the cluster would start. Valid until the next load. */
+/* Workloads for the sandbox: what the cluster would start. A RoleBasedGroup gives one for each of its roles, with the labels that its controller
+ * adds. Valid until the next load. */
+enum conf_controller { /* what makes the pods: it names them, and makes them again when they are deleted */
+    CONF_POD, /* nobody */
+    CONF_DEPLOYMENT, CONF_STATEFULSET, CONF_GROUPS /* leader and workers, as a LeaderWorkerSet */
+};
 struct conf_workload {
-    struct str kind, ns, name;
-    unsigned replicas, group_size;   /* LeaderWorkerSet: size; else 1 */
-    struct { struct str key, value; } *labels, *worker_labels, *annotations; /* of the pod template; LWS: leader and worker template */
+    struct str kind, ns, name;       /* RoleBasedGroup: <name>-<role> */
+    enum conf_controller controller;
+    unsigned replicas, group_size;   /* groups: size; else 1 */
+    struct { struct str key, value; } *labels, *worker_labels, *annotations; /* of the pod template; groups: leader and worker template */
     uint32_t n_labels, n_worker_labels, n_annotations;
     struct str *argv;                /* command + args of the first container whose command is a model server (else of the first container) */
     uint32_t n_argv;

@@ -1,5 +1,5 @@
 /* conf/conf_json.c - a snapshot as JSON: the page /config and `penstock check --format json`. */
-#include "conf/conf.h"
+#include "conf/object.h"
 #include "base/duration.h"
 #include "base/json.h"
 
@@ -218,6 +218,50 @@ static void write_settings(struct jsonw *w, const struct conf_backend *b)
     jsonw_arr_end(w);
 }
 
+static const char *role_name(enum conf_role r)
+{
+    static const char *const names[] = {"", "prefill", "decode"};
+    return names[r];
+}
+
+/* What the runtime has itself is "" and 0. */
+static void write_metrics(struct jsonw *w, const struct conf_metrics *m)
+{
+    jsonw_key(w, "metrics");
+    jsonw_obj(w);
+    member_u64(w, "port", m->port);
+    member_str(w, "path", m->path);
+    member_str(w, "waiting", m->waiting);
+    member_str(w, "running", m->running);
+    member_str(w, "kv_usage", m->kv_usage);
+    member_str(w, "lora_info", m->lora_info);
+    member_str(w, "cache_info", m->cache_info);
+    jsonw_obj_end(w);
+}
+
+static void write_servers(struct jsonw *w, const struct conf_backend *b)
+{
+    jsonw_key(w, "runtime");
+    jsonw_cstr(w, runtime_words[b->runtime]);
+    jsonw_key(w, "runtime_given");
+    jsonw_bool(w, b->runtime_given);
+    write_metrics(w, &b->metrics);
+    jsonw_key(w, "pd"); /* null: not split */
+    if (!b->pd) {
+        jsonw_null(w);
+        return;
+    }
+    jsonw_obj(w);
+    member_str(w, "role_label", b->pd->role_label);
+    member_u64(w, "bootstrap_port", b->pd->bootstrap_port);
+    member_u64(w, "pods_without_role", b->pd->n_without_role);
+    jsonw_key(w, "prefill_policy");
+    jsonw_cstr(w, sched_policy_name(b->prefill.policy));
+    jsonw_key(w, "decode_policy");
+    jsonw_cstr(w, sched_policy_name(b->sched.policy));
+    jsonw_obj_end(w);
+}
+
 static void write_backend(struct jsonw *w, const struct conf_backend *b)
 {
     jsonw_obj(w);
@@ -236,6 +280,8 @@ static void write_backend(struct jsonw *w, const struct conf_backend *b)
         member_str(w, "pod", b->endpoints[i].pod);
         member_str(w, "host", b->endpoints[i].host);
         member_u64(w, "port", b->endpoints[i].port);
+        if (b->endpoints[i].role != ROLE_ANY)
+            member_str(w, "role", str_c(role_name(b->endpoints[i].role)));
         jsonw_obj_end(w);
     }
     jsonw_arr_end(w);
@@ -244,6 +290,7 @@ static void write_backend(struct jsonw *w, const struct conf_backend *b)
         write_objectives(w, b);
         write_rewrites(w, b);
         write_trust(w, b);
+        write_servers(w, b);
         write_settings(w, b);
     }
     jsonw_obj_end(w);

@@ -1,5 +1,5 @@
 /* conf/explain.c - what a snapshot does, as text for people. */
-#include "conf/conf.h"
+#include "conf/object.h"
 #include "base/duration.h"
 
 static const char *match_word(enum conf_match_type t)
@@ -116,6 +116,30 @@ static void add_settings(struct buf *out, const struct conf_backend *b)
     }
 }
 
+static void add_servers(struct buf *out, const struct conf_backend *b)
+{
+    uint32_t n[] = {0, 0, 0};
+    buf_addf(out, "    servers: %s%s\n", runtime_words[b->runtime], b->runtime_given ? "" : " (by default)");
+    if (!b->pd)
+        return;
+    for (uint32_t i = 0; i < b->n_endpoints; i++)
+        n[b->endpoints[i].role]++;
+    buf_addf(out, "    split by label " STR_FMT ": %u to prefill (%s), %u to decode (%s)", STR_ARG(b->pd->role_label),
+             n[ROLE_PREFILL], sched_policy_name(b->prefill.policy), n[ROLE_DECODE], sched_policy_name(b->sched.policy));
+    if (b->runtime == RUNTIME_SGLANG)
+        buf_addf(out, ", bootstrap port %u", b->pd->bootstrap_port);
+    if (b->pd->n_without_role)
+        buf_addf(out, "; %u pods in neither set", b->pd->n_without_role);
+    buf_addf(out, "\n");
+}
+
+static void add_endpoint(struct buf *out, const struct conf_endpoint *e)
+{
+    static const char *const roles[] = {"", " (prefill)", " (decode)"};
+    buf_addf(out, "    endpoint " STR_FMT " " STR_FMT ":%u%s\n", STR_ARG(e->pod), STR_ARG(e->host), e->port,
+             roles[e->role]);
+}
+
 static void add_backend(struct buf *out, const struct conf_backend *b)
 {
     if (b->kind == BACKEND_POOL)
@@ -131,9 +155,10 @@ static void add_backend(struct buf *out, const struct conf_backend *b)
                  b->objectives[i].priority);
     for (uint32_t i = b->n_rewrites; i-- > 0;) /* "every other" last */
         add_rewrite(out, &b->rewrites[i]);
+    if (b->kind == BACKEND_POOL)
+        add_servers(out, b);
     for (uint32_t i = 0; i < b->n_endpoints; i++)
-        buf_addf(out, "    endpoint " STR_FMT " " STR_FMT ":%u\n", STR_ARG(b->endpoints[i].pod),
-                 STR_ARG(b->endpoints[i].host), b->endpoints[i].port);
+        add_endpoint(out, &b->endpoints[i]);
     if (b->n_endpoints == 0)
         buf_addf(out, "    no ready endpoint\n");
     add_settings(out, b);

@@ -1,5 +1,5 @@
 /* conf/inference.c - the kinds of the inference extension: InferencePool (v1alpha2 and v1), InferenceModel,
- * InferenceObjective, InferenceModelRewrite; InferenceTrafficPolicy is only accepted. */
+ * InferenceObjective, InferenceModelRewrite. */
 #include "conf/object.h"
 
 /* InferencePool. Both versions fill struct pool_spec; the pieces of v1 that are nested deeper are flattened here. */
@@ -141,25 +141,6 @@ const struct fields model_fields = {
                                 FIELD("spec", F_OBJ, model, spec, .flags = F_REQUIRED, .sub = &model_spec_fields),
                                 FIELD_END},
     .size = sizeof(struct model)};
-
-/* InferenceTrafficPolicy: what names the pool, the rest is accepted as it comes. */
-static void has_profile(struct dec *d, const struct doc *v, void *out)
-{
-    (void)d;
-    *(bool *)out = v->kind == DOC_MAP;
-}
-static const struct fields traffic_spec_fields = {
-    .v = (const struct field[]){FIELD("poolRef", F_OBJ, traffic_policy_spec, pool, .flags = F_REQUIRED,
-                                      .sub = &ref_fields),
-                                FIELD("modelServerRuntime", F_STR, traffic_policy_spec, runtime, .max = 63),
-                                FIELD("profile", F_FN, traffic_policy_spec, has_profile, .fn = has_profile), FIELD_END},
-    .size = sizeof(struct traffic_policy_spec)};
-const struct fields traffic_policy_fields = {
-    .v =
-        (const struct field[]){
-            FIELD_SKIP_META,
-            FIELD("spec", F_OBJ, traffic_policy, spec, .flags = F_REQUIRED, .sub = &traffic_spec_fields), FIELD_END},
-    .size = sizeof(struct traffic_policy)};
 
 /* InferenceObjective. The upstream type has the priority alone; the product also describes it with the name of a model
  * and a criticality (ack 2.3, 5.11). */

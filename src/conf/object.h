@@ -28,6 +28,7 @@ enum object_kind {
     K_SLICE,
     K_CONFIGMAP,
     K_WORKLOAD,
+    K_ROLE_GROUP,
     K_N
 };
 
@@ -54,7 +55,6 @@ struct kind_def {
     enum object_kind kind;
     bool cluster;                /* has no namespace */
     const struct fields *fields; /* of the whole manifest: spec structs begin with the manifest's own members */
-    const char *note;            /* CONF_INFO for every object of the kind, or NULL */
 };
 const struct kind_def *kind_find(struct str group, struct str version, struct str kind, bool *group_known);
 const struct kind_def *kind_table(size_t *n);
@@ -226,7 +226,8 @@ struct model_spec {
 struct model {
     struct model_spec *spec;
 };
-struct objective_spec { /* priority, or the criticality word in its place; model_name "" = chosen by its own name alone */
+struct objective_spec { /* priority, or the criticality word in its place; model_name "" = chosen by its own name alone
+                         */
     int64_t priority;
     bool has_priority, has_criticality;
     int criticality; /* as in model_spec */
@@ -255,14 +256,51 @@ struct model_rewrite_spec {
 struct model_rewrite {
     struct model_rewrite_spec *spec;
 };
+/* InferenceTrafficPolicy. A policy is declared by its key in trafficPolicy, and prefixCache is the only one. */
+struct token_processor { /* as written, "" = not given */
+    struct str block_size, hash_seed, model;
+};
+struct prefix_indexer {
+    struct token_processor *tokens;
+};
+struct prefix_tracking {
+    struct prefix_indexer *indexer;
+};
+enum { PREFIX_ESTIMATE, PREFIX_TRACKING };
+struct prefix_policy {
+    int mode; /* PREFIX_* */
+    struct prefix_tracking *tracking;
+};
+struct declared_policies {
+    struct prefix_policy *prefix;
+};
+struct single_profile {
+    struct declared_policies *declared;
+    struct str ref;
+};
+struct kv_transfer {
+    int64_t bootstrap_port; /* 0 = not given */
+};
+struct pd_profile {
+    struct declared_policies *declared;
+    struct str prefill_ref, decode_ref, role_label;
+    struct kv_transfer *transfer;
+};
+struct traffic_profile {
+    struct single_profile *single;
+    struct pd_profile *pd; /* not both */
+};
 struct traffic_policy_spec {
     struct ref *pool;
-    struct str runtime;
-    bool has_profile;
+    int runtime; /* enum conf_runtime */
+    bool has_runtime;
+    struct traffic_profile *profile;
 };
 struct traffic_policy {
     struct traffic_policy_spec *spec;
 };
+#define POLICY_NAME "prefixCache"
+extern const char *const runtime_words[]; /* enum conf_runtime */
 extern const struct fields pool_x_fields, pool_v1_fields, model_fields, traffic_policy_fields, objective_fields,
     model_rewrite_fields;
 
@@ -333,10 +371,27 @@ struct pod_template {
 };
 struct workload {
     int64_t replicas, group_size;
-    struct pod_template *leader, *worker; /* worker: LeaderWorkerSet only */
+    struct pod_template *leader, *worker; /* worker: groups only */
 };
-extern const struct fields deployment_fields, statefulset_fields, lws_fields;
+struct group_role { /* of a RoleBasedGroup */
+    struct str name;
+    struct workload w;
+    enum conf_controller controller;
+};
+struct role_group {
+    DEC_LIST(struct group_role) roles;
+    bool v2; /* other label keys */
+};
+extern const struct fields deployment_fields, statefulset_fields, lws_fields, rbg_v1_fields, rbg_v2_fields;
+extern const struct fields template_fields,
+    template_patch_fields; /* struct pod_template; a patch need not have a spec */
+/* The template with the patch over it (labels and annotations by key; of containers, by name, what the patch gives).
+ * Either may be returned as it is; patch may be NULL. */
+struct pod_template *template_patched(struct arena *a, const struct pod_template *base,
+                                      const struct pod_template *patch);
+/* A RoleBasedGroup is as many workloads as it has roles, anything else is one. */
+uint32_t workload_parts(const struct object *o);
 /* Fills w from a workload, or a Pod without an address; false when it runs nothing the sandbox can play. */
-bool workload_describe(const struct object *o, struct arena *a, struct conf_workload *w);
+bool workload_describe(const struct object *o, uint32_t part, struct arena *a, struct conf_workload *w);
 
 #endif

@@ -130,8 +130,6 @@ static void decode(struct object *o, const struct doc *doc, struct dec *d)
     o->key = str_c(arena_printf(&o->arena, "%s/%s/" STR_FMT "/" STR_FMT, o->def->group, o->def->name,
                                 STR_ARG(o->meta.ns), STR_ARG(o->meta.name)));
     o->spec = dec_new(d, doc, o->def->fields);
-    if (o->def->note)
-        dec_note(d, CONF_INFO, doc, "%s", o->def->note);
 }
 
 static void keep_last_good(struct loader *l, struct object *bad, struct dec *d, const struct doc *doc)
@@ -306,16 +304,23 @@ void loader_text(struct loader *l, struct str file, struct str text)
             load_document(l, file, part, line, false);
 }
 
+static bool is_workload(const struct object *o)
+{
+    return o->def->kind == K_WORKLOAD || o->def->kind == K_POD || o->def->kind == K_ROLE_GROUP;
+}
+
 static void describe_workloads(struct conf_store *s)
 {
-    uint32_t n;
+    uint32_t n, parts = 0;
     const struct object **all = store_objects(s, &n);
+    for (uint32_t i = 0; i < n; i++)
+        parts += is_workload(all[i]) ? workload_parts(all[i]) : 0;
     arena_reset(&s->arena);
-    s->workloads = arena_zalloc(&s->arena, (n + 1) * sizeof *s->workloads);
+    s->workloads = arena_zalloc(&s->arena, (parts + 1) * sizeof *s->workloads);
     s->n_workloads = 0;
     for (uint32_t i = 0; i < n; i++)
-        if (all[i]->def->kind == K_WORKLOAD || all[i]->def->kind == K_POD)
-            s->n_workloads += workload_describe(all[i], &s->arena, &s->workloads[s->n_workloads]);
+        for (uint32_t k = 0; is_workload(all[i]) && k < workload_parts(all[i]); k++)
+            s->n_workloads += workload_describe(all[i], k, &s->arena, &s->workloads[s->n_workloads]);
     free(all);
 }
 

@@ -1,4 +1,5 @@
-/* conf/workload.c - Deployment, StatefulSet, LeaderWorkerSet and bare Pods: what the sandbox starts. */
+/* conf/workload.c - Deployment, StatefulSet, LeaderWorkerSet, the roles of a RoleBasedGroup and bare Pods: what the
+ * sandbox starts. */
 #include "conf/object.h"
 
 #include <stdio.h>
@@ -16,12 +17,77 @@ static void template_meta(struct dec *d, const struct doc *v, void *out)
     t->labels = m.labels;
     t->annotations = m.annotations;
 }
-static const struct fields template_fields = {
+const struct fields template_fields = {
     .v = (const struct field[]){{.name = "metadata", .kind = F_FN, .fn = template_meta},
                                 FIELD("spec", F_OBJ, pod_template, spec, .flags = F_REQUIRED, .sub = &pod_spec_fields),
                                 FIELD_END},
     .size = sizeof(struct pod_template),
     .lenient = true};
+const struct fields template_patch_fields = {
+    .v = (const struct field[]){{.name = "metadata", .kind = F_FN, .fn = template_meta},
+                                FIELD("spec", F_OBJ, pod_template, spec, .sub = &pod_spec_fields),
+                                FIELD_END},
+    .size = sizeof(struct pod_template),
+    .lenient = true};
+
+/* Patches of templates */
+static struct kvs kvs_patched(struct arena *a, const struct kvs *base, const struct kvs *patch)
+{
+    struct kvs out = {.v = arena_zalloc(a, (base->n + patch->n + 1) * sizeof *out.v)};
+    for (uint32_t i = 0; i < base->n; i++)
+        if (!kvs_find(patch, base->v[i].key))
+            out.v[out.n++] = base->v[i];
+    for (uint32_t i = 0; i < patch->n; i++)
+        out.v[out.n++] = patch->v[i];
+    return out;
+}
+
+static void patch_container(struct container *c, const struct container *patch)
+{
+    if (patch->image.n)
+        c->image = patch->image;
+    if (patch->command.n)
+        c->command = patch->command;
+    if (patch->args.n)
+        c->args = patch->args;
+    if (patch->ports.n)
+        c->ports = patch->ports;
+}
+
+static struct pod_spec *spec_patched(struct arena *a, const struct pod_spec *base, const struct pod_spec *patch)
+{
+    struct pod_spec *out = arena_zalloc(a, sizeof *out);
+    uint32_t n = base->containers.n;
+    out->containers.v = arena_zalloc(a, (n + patch->containers.n) * sizeof *out->containers.v + 1);
+    for (uint32_t i = 0; i < n; i++)
+        out->containers.v[i] = base->containers.v[i];
+    for (uint32_t i = 0; i < patch->containers.n; i++) {
+        const struct container *p = &patch->containers.v[i];
+        uint32_t k = 0;
+        while (k < n && !str_eq(out->containers.v[k].name, p->name))
+            k++;
+        if (k == n)
+            out->containers.v[n++] = *p;
+        else
+            patch_container(&out->containers.v[k], p);
+    }
+    out->containers.n = n;
+    return out;
+}
+
+struct pod_template *template_patched(struct arena *a, const struct pod_template *base,
+                                      const struct pod_template *patch)
+{
+    struct pod_template *out = arena_alloc(a, sizeof *out);
+    *out = *base;
+    if (!patch)
+        return out;
+    out->labels = kvs_patched(a, &base->labels, &patch->labels);
+    out->annotations = kvs_patched(a, &base->annotations, &patch->annotations);
+    if (patch->spec)
+        out->spec = spec_patched(a, base->spec, patch->spec);
+    return out;
+}
 
 static const struct fields deployment_spec_fields = {
     .v =
@@ -116,38 +182,96 @@ static void describe_command(const struct container *c, struct arena *a, struct 
     w->container_port = c->ports.n ? (uint16_t)c->ports.v[0].port : 0;
 }
 
-#define COPY_KVS(a, from, to, count)                                                                                   \
-    do {                                                                                                               \
-        (to) = arena_zalloc((a), ((from)->n + 1) * sizeof *(to));                                                      \
-        for (uint32_t i_ = 0; i_ < (from)->n; i_++) {                                                                  \
-            (to)[i_].key = (from)->v[i_].key;                                                                          \
-            (to)[i_].value = (from)->v[i_].value;                                                                      \
-        }                                                                                                              \
-        (count) = (from)->n;                                                                                           \
-    } while (0)
+struct extra { /* a label that a controller adds */
+    struct str key, value;
+};
 
-bool workload_describe(const struct object *o, struct arena *a, struct conf_workload *w)
+/* Labels and annotations for the sandbox: struct { struct str key, value; }, as conf_workload has them thrice. */
+static void *copy_kvs(struct arena *a, const struct kvs *from, const struct extra *extra, uint32_t n_extra,
+                      uint32_t *count)
+{
+    struct extra *out = arena_zalloc(a, (from->n + n_extra + 1) * sizeof *out);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < from->n; i++) {
+        bool replaced = false;
+        for (uint32_t k = 0; k < n_extra; k++)
+            replaced |= str_eq(extra[k].key, from->v[i].key);
+        if (!replaced)
+            out[n++] = (struct extra){from->v[i].key, from->v[i].value};
+    }
+    for (uint32_t k = 0; k < n_extra; k++)
+        out[n++] = extra[k];
+    *count = n;
+    return out;
+}
+
+static const struct group_role *role_of(const struct object *o, uint32_t part)
+{
+    return o->def->kind == K_ROLE_GROUP ? &((const struct role_group *)o->spec)->roles.v[part] : NULL;
+}
+
+static enum conf_controller controller_of(const struct object *o, const struct group_role *role)
+{
+    if (role)
+        return role->controller;
+    if (o->def->kind == K_POD)
+        return CONF_POD;
+    return !strcmp(o->def->name, "Deployment")        ? CONF_DEPLOYMENT
+           : !strcmp(o->def->name, "LeaderWorkerSet") ? CONF_GROUPS
+                                                      : CONF_STATEFULSET;
+}
+
+uint32_t workload_parts(const struct object *o)
+{
+    return o->def->kind == K_ROLE_GROUP ? ((const struct role_group *)o->spec)->roles.n : 1;
+}
+
+/* The container that is a model server; else the first. */
+static const struct container *main_container(const struct pod_spec *spec)
+{
+    for (uint32_t i = 0; i < spec->containers.n; i++)
+        if (is_server(&spec->containers.v[i]))
+            return &spec->containers.v[i];
+    return &spec->containers.v[0];
+}
+
+/* The labels that tell pods of a RoleBasedGroup apart. */
+static uint32_t role_labels(const struct object *o, const struct group_role *role, struct extra out[2])
+{
+    if (!role)
+        return 0;
+    bool v2 = ((const struct role_group *)o->spec)->v2;
+    out[0] = (struct extra){
+        v2 ? STR("rbg.workloads.x-k8s.io/group-name") : STR("rolebasedgroup.workloads.x-k8s.io/name"), o->meta.name};
+    out[1] = (struct extra){
+        v2 ? STR("rbg.workloads.x-k8s.io/role-name") : STR("rolebasedgroup.workloads.x-k8s.io/role"), role->name};
+    return 2;
+}
+
+bool workload_describe(const struct object *o, uint32_t part, struct arena *a, struct conf_workload *w)
 {
     static const struct kvs none;
-    const struct workload *l = o->def->kind == K_WORKLOAD ? o->spec : NULL;
+    const struct group_role *role = role_of(o, part);
+    const struct workload *l = role ? &role->w : o->def->kind == K_WORKLOAD ? o->spec : NULL;
     const struct pod *pod = l ? NULL : o->spec;
     const struct pod_spec *spec = l ? l->leader->spec : pod->spec;
+    struct extra extra[2];
+    uint32_t n_extra = role_labels(o, role, extra);
     if (!spec || spec->containers.n == 0 || (pod && pod->status && pod->status->ip.n))
         return false;
-    const struct container *c = &spec->containers.v[0];
-    for (uint32_t i = spec->containers.n; i-- > 0;)
-        if (is_server(&spec->containers.v[i]))
-            c = &spec->containers.v[i];
-    *w = (struct conf_workload){.kind = str_c(o->def->name), .ns = o->meta.ns, .name = o->meta.name};
+    *w = (struct conf_workload){
+        .kind = str_c(o->def->name), .ns = o->meta.ns, .name = o->meta.name, .controller = controller_of(o, role)};
+    if (role)
+        w->name = str_c(arena_printf(a, STR_FMT "-" STR_FMT, STR_ARG(o->meta.name), STR_ARG(role->name)));
     w->replicas = l ? (unsigned)l->replicas : 1;
     w->group_size = l ? (unsigned)l->group_size : 1;
     const struct kvs *labels = l ? &l->leader->labels : &o->meta.labels,
                      *notes = l ? &l->leader->annotations : &o->meta.annotations;
     const struct kvs *worker = l && l->worker ? &l->worker->labels : &none;
-    COPY_KVS(a, labels, w->labels, w->n_labels);
-    COPY_KVS(a, worker, w->worker_labels, w->n_worker_labels);
-    COPY_KVS(a, notes, w->annotations, w->n_annotations);
-    describe_command(c, a, w);
+    w->labels = copy_kvs(a, labels, extra, n_extra, &w->n_labels);
+    w->worker_labels = copy_kvs(a, worker, extra, n_extra, &w->n_worker_labels);
+    w->annotations = copy_kvs(a, notes, NULL, 0, &w->n_annotations);
+    describe_command(main_container(spec), a, w);
     w->source = str_c(arena_printf(a, STR_FMT ":%u", STR_ARG(o->file), o->line));
     return true;
 }

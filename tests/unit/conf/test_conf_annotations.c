@@ -46,6 +46,14 @@ static void defaults(void **state)
         {OWN "conversation-hold", "0s"},
         {OWN "flow-weights", ""},
         {OWN "trust-request-headers", "all"},
+        {OWN "metrics-port", ""},
+        {OWN "metrics-path", ""},
+        {OWN "metrics-scheme", "http"},
+        {ENV "total-queued-requests-metric", ""},
+        {ENV "total-running-requests-metric", ""},
+        {ENV "kv-cache-usage-percentage-metric", ""},
+        {ENV "lora-info-metric", ""},
+        {ENV "cache-info-metric", ""},
         {ENV "lora-affinity-threshold", "0.999"},
     };
     const struct conf_backend *b = load(*state, "");
@@ -65,6 +73,12 @@ static void defaults(void **state)
     assert_true(b->sched.kv_threshold > 0.79 && b->sched.kv_threshold < 0.81);
     assert_true(b->sched.deep);
     assert_int_equal(b->unknown_model, UNKNOWN_MODEL_SERVE);
+    assert_int_equal(b->runtime, RUNTIME_VLLM);
+    assert_false(b->runtime_given);
+    assert_int_equal(b->metrics.port, 0);
+    assert_int_equal(b->metrics.path.n + b->metrics.waiting.n + b->metrics.running.n + b->metrics.kv_usage.n +
+                         b->metrics.lora_info.n + b->metrics.cache_info.n,
+                     0);
     assert_int_equal(setting_of(b, XK8S "queueing")->state, SET_DEFAULT);
     assert_int_equal(setting_of(b, "epp-overlay")->state, SET_NOT_YET);
     assert_str(setting_of(b, "epp-overlay")->note, "accepted, not in effect yet");
@@ -170,6 +184,26 @@ static void bad_values(void **state)
         {OWN "policy", "", "", "lmetric, least-work, preble; the default stays in effect"},
         {OWN "policy", "least request", "", "is none of"},
         {OWN "trust-request-headers", "Fairness", "all", "is neither all nor none"},
+        {OWN "metrics-port", "0", "", "is not in 1 to 65535; the default stays in effect"},
+        {OWN "metrics-port", "65536", "", "is not in 1 to 65535"},
+        {OWN "metrics-port", "", "", "is no integer"},
+        {OWN "metrics-path", "metrics", "", "\"metrics\" is no path that begins with /"},
+        {OWN "metrics-path", "", "", "is no path"},
+        {OWN "metrics-path", "/a b", "", "is no path"},
+        {OWN "metrics-path", "/a#b", "", "is no path"},
+        {OWN "metrics-scheme", "ftp", "http", "is none of http, https"},
+        {ENV "total-queued-requests-metric", "", "", "is neither name nor name{label=value,...}"},
+        {ENV "total-queued-requests-metric", "1abc", "", "is neither name nor"},
+        {ENV "total-running-requests-metric", "a b", "", "is neither name nor"},
+        {ENV "kv-cache-usage-percentage-metric", "a{", "", "is neither name nor"},
+        {ENV "kv-cache-usage-percentage-metric", "a{}", "", "is neither name nor"},
+        {ENV "kv-cache-usage-percentage-metric", "a{b=c", "", "is neither name nor"},
+        {ENV "kv-cache-usage-percentage-metric", "a{b=c,}", "", "is neither name nor"},
+        {ENV "kv-cache-usage-percentage-metric", "a{b=}", "", "is neither name nor"},
+        {ENV "kv-cache-usage-percentage-metric", "a{b:x=c}", "", "is neither name nor"},
+        {ENV "lora-info-metric", "a{b=c}d", "", "is neither name nor"},
+        {ENV "lora-info-metric", "a{b=c}}", "", "is neither name nor"},
+        {ENV "cache-info-metric", "{b=c}", "", "is neither name nor"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct world *w = *state;
@@ -226,7 +260,8 @@ static void flow_control(void **state)
         load(w, XK8S "queueing: enabled, " ENV "total-queue-capacity: \"3000\", " ENV "queue-ttl: 2s, " OWN
                      "queue-order: deadline, " OWN "queue-discard: earliest, " OWN "total-queue-requests: \"7\", " OWN
                      "queue-early-refusal: disabled, " OWN "prefix-wait: 250ms, " OWN "queue-ttl-max: 1m, " OWN
-                     "conversation-hold: 2m, " OWN "trust-request-headers: \"objective, ttl\", " OWN "flow-weights: \"team-a=3, m=x=0.5\"");
+                     "conversation-hold: 2m, " OWN "trust-request-headers: \"objective, ttl\", " OWN
+                     "flow-weights: \"team-a=3, m=x=0.5\"");
     assert_int_equal(w->rep.n, 0);
     assert_true(b->sched.queueing);
     assert_int_equal(b->sched.queue_bytes, 3000);
@@ -439,6 +474,55 @@ static void last_good_flow_control(void **state)
     assert_int_equal(b->sched.n_flow_weights, 0);
 }
 
+/* Mission A26-A29: the runtime's own names and place, unless the pool says others. */
+static void metrics(void **state)
+{
+    struct world *w = *state;
+    const struct conf_backend *b =
+        load(w, XK8S "model-server-runtime: trt-llm, " OWN "metrics-port: \"9400\", " OWN "metrics-path: /m?x=1, " OWN
+                     "metrics-scheme: http, " ENV "total-queued-requests-metric: \"q:waiting{type=waiting}\", " ENV
+                     "total-running-requests-metric: run_ning, " ENV
+                     "kv-cache-usage-percentage-metric: 'kv{a=\"x,}y\",b2=c.d}', " ENV "lora-info-metric: lora, " ENV
+                     "cache-info-metric: cache");
+    assert_int_equal(w->rep.n, 0);
+    assert_int_equal(b->runtime, RUNTIME_TRTLLM);
+    assert_true(b->runtime_given);
+    assert_int_equal(b->metrics.port, 9400);
+    assert_str(b->metrics.path, "/m?x=1");
+    assert_str(b->metrics.waiting, "q:waiting{type=waiting}");
+    assert_str(b->metrics.running, "run_ning");
+    assert_str(b->metrics.kv_usage, "kv{a=\"x,}y\",b2=c.d}");
+    assert_str(b->metrics.lora_info, "lora");
+    assert_str(b->metrics.cache_info, "cache");
+    b = load(w, XK8S "model-server-runtime: sglnag, " OWN "metrics-port: x, " ENV "lora-info-metric: \"l{\"");
+    assert_int_equal(w->rep.warnings, 3);
+    assert_int_equal(b->runtime, RUNTIME_TRTLLM);
+    assert_true(b->runtime_given); /* what was in effect stays */
+    assert_int_equal(b->metrics.port, 9400);
+    assert_str(b->metrics.lora_info, "lora");
+    assert_int_equal(b->metrics.path.n, 0); /* no longer given */
+    b = load(w, OWN "metrics-scheme: https");
+    assert_false(b->runtime_given);
+    assert_int_equal(setting_of(b, "metrics-scheme")->state, SET_NOT_YET);
+    assert_str(setting_of(b, "metrics-scheme")->value, "http");
+    assert_note(w, "https is accepted, not in effect yet");
+}
+
+/* A port for a pod with several servers would tell of one of them only. */
+static void metrics_port_of_several(void **state)
+{
+    struct world *w = *state;
+    const struct conf *c =
+        world_load(w, "apiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\nmetadata: {name: q, "
+                      "annotations: {penstock.dev/metrics-port: \"9400\"}}\nspec: {selector: {matchLabels: {app: q}}, "
+                      "targetPorts: [{number: 8000}, {number: 8001}]}\n---\n" POD("p", "q", "10.0.0.1", "True"));
+    const struct conf_backend *b = backend_of(c, "pool/default/q");
+    assert_int_equal(w->rep.warnings, 1);
+    assert_int_equal(setting_of(b, "metrics-port")->state, SET_NO_EFFECT);
+    assert_int_equal(b->metrics.port, 0);
+    assert_int_equal(b->n_endpoints, 2);
+}
+
 static void not_in_effect(void **state)
 {
     struct world *w = *state;
@@ -450,7 +534,7 @@ static void not_in_effect(void **state)
     assert_int_equal(setting_of(b, "epp-overlay")->state, SET_NOT_YET);
     assert_str(setting_of(b, "epp-overlay")->value, "custom");
     assert_int_equal(b->runtime, RUNTIME_SGLANG);
-    assert_int_equal(setting_of(b, "model-server-runtime")->state, SET_NOT_YET);
+    assert_int_equal(setting_of(b, "model-server-runtime")->state, SET_EFFECTIVE);
     assert_int_equal(setting_of(b, "use-scheduler-v2")->state, SET_NO_EFFECT);
     assert_str(setting_of(b, "use-scheduler-v2")->note, "accepted, no effect: there is only one scheduler");
     assert_int_equal(setting_of(b, "queue-score-weight")->state, SET_NO_EFFECT);
@@ -492,6 +576,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(longest_ttl, world_up, world_down),
         cmocka_unit_test_setup_teardown(many_flow_weights, world_up, world_down),
         cmocka_unit_test_setup_teardown(last_good_flow_control, world_up, world_down),
+        cmocka_unit_test_setup_teardown(metrics, world_up, world_down),
+        cmocka_unit_test_setup_teardown(metrics_port_of_several, world_up, world_down),
         cmocka_unit_test_setup_teardown(not_in_effect, world_up, world_down),
         cmocka_unit_test_setup_teardown(unknown_names, world_up, world_down),
         cmocka_unit_test_setup_teardown(unquoted, world_up, world_down),

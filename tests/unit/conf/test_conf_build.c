@@ -446,7 +446,10 @@ static void variants(void **state)
         const struct conf_backend *b = backend_of(w->conf, "pool/default/qwen-inference-pool");
         assert_true(expect >= 2);
         assert_int_equal(b->n_endpoints, expect);
-        assert_int_equal(b->sched.policy, i % 2 && i / 2 != 4 ? SCHED_PREFIX_CACHE : SCHED_DEFAULT);
+        assert_int_equal(b->sched.policy, i % 2 ? SCHED_PREFIX_CACHE : SCHED_DEFAULT);
+        assert_int_equal(b->pd != NULL, i / 2 == 4);
+        assert_int_equal(b->runtime, strstr(deployments[i / 2][0], "sglang") ? RUNTIME_SGLANG : RUNTIME_VLLM);
+        assert_true(!b->pd || b->prefill.policy == b->sched.policy);
         buf_free(&pods);
     }
 }

@@ -121,9 +121,6 @@ static const struct {
     {"apiVersion: inferenceextension.alibabacloud.com/v1alpha1\nkind: InferenceTrafficPolicy\nmetadata: {name: "
      "a}\nspec: {poolRef: {name: p}, wrong: 1}\n",
      "spec.wrong: unknown field"},
-    {"apiVersion: inferenceextension.alibabacloud.com/v1alpha1\nkind: InferenceTrafficPolicy\nmetadata: {name: "
-     "a}\nspec: {poolRef: {name: p}}\n",
-     "info: InferenceTrafficPolicy default/a: accepted, not in effect yet"},
     /* InferenceObjective */
     {OBJECTIVE "spec:\n  priority: 1\n", "error: InferenceObjective default/x: spec.poolRef: is required"},
     {OBJECTIVE "spec:\n  priority: high\n  poolRef: {name: p}\n",
