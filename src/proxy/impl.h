@@ -251,6 +251,7 @@ struct pd {
     struct buf text;         /* what is new in the bodies sent */
     struct leg leg;
     bool split;              /* the newest attempt has, or had, a leg */
+    const char *failed;      /* why the leg of the newest attempt was of no use; NULL: it was, or there was none */
     bool has_cached;         /* told by the prefill, whose caches it is about */
     uint64_t cached_tokens;
 };
@@ -394,6 +395,7 @@ bool pd_retry_here(struct request *rq, unsigned status);
 void pd_prefill_failed(struct request *rq, enum sched_outcome how, const char *code);
 void pd_prefill_over(struct request *rq, struct str answer); /* PD_NIXL: the whole answer of the prefill */
 void pd_free(struct request *rq);
+void pd_note_failed(struct request *rq, enum sched_outcome how, const char *code, bool here); /* counts it; here: as metrics_prefill_failed */
 /* leg.c */
 void leg_start(struct request *rq);
 void leg_stop(struct request *rq, enum sched_outcome how);   /* aborts what is under way and finishes its reservation; no-op without one */

@@ -101,6 +101,7 @@ void pd_start(struct request *rq)
     struct pd *pd = rq->pd;
     pd->split = rq->pick.leg_ep != NULL;
     pd->has_cached = false;
+    pd->failed = NULL;
     metrics_split(rq, pd->split);
     if (!pd->split) {
         begin_here(rq);
@@ -119,6 +120,12 @@ void pd_start(struct request *rq)
 
 /* --- the prefill is over, or has failed ---------------------------------------------------------------------- */
 
+void pd_note_failed(struct request *rq, enum sched_outcome how, const char *code, bool here)
+{
+    rq->pd->failed = code;
+    metrics_prefill_failed(rq, how, here);
+}
+
 void pd_prefill_over(struct request *rq, struct str answer)
 {
     struct str params = STR_NULL;
@@ -129,7 +136,7 @@ void pd_prefill_over(struct request *rq, struct str answer)
             request_connect(rq);
         return;
     }
-    metrics_prefill_failed(rq, OUT_GARBAGE, true); /* a server that hands nothing over */
+    pd_note_failed(rq, OUT_GARBAGE, "prefill_gave_nothing", true); /* a server that hands nothing over */
     port_leg_here(rq->backend->port, &rq->pick);
     begin_here(rq);
 }
@@ -146,7 +153,7 @@ void pd_prefill_failed(struct request *rq, enum sched_outcome how, const char *c
         retry_pair(rq, how, code);
         return;
     }
-    metrics_prefill_failed(rq, how, true);
+    pd_note_failed(rq, how, code, true);
     struct sched_req *leg = &rq->pick.leg;
     if (leg->n_tried < SCHED_MAX_TRIED)
         leg->tried[leg->n_tried++] = g->ep->ref;
@@ -162,7 +169,7 @@ bool pd_retry_here(struct request *rq, unsigned status)
     request_drop_attempt(rq);
     rq->fresh = true;
     port_leg_here(rq->backend->port, &rq->pick);
-    metrics_prefill_failed(rq, OUT_SERVER_ERROR, true);
+    pd_note_failed(rq, OUT_SERVER_ERROR, "prefill_not_taken", true); /* by the decode endpoint */
     begin_here(rq);
     return true;
 }

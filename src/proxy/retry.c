@@ -192,7 +192,7 @@ void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
         leg->n_tried--;
         return; /* ejected, and nowhere better to wait */
     }
-    metrics_prefill_failed(rq, how, false);
+    pd_note_failed(rq, how, code, false);
     set_prefill_failure(rq, how);
     leg_stop(rq, how);
     request_finish_pick(rq, OUT_CANCELLED);
