@@ -254,7 +254,7 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
     double others = OTHERS_SHARE * st.all * prefill;
     double kv = hold_s(s) * kv_loss(kv_use(s, e, e->load.kv_mean) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
     double transfer = w->given ? work_transfer_s(s, fresh) : 0;
-    double answer = w->pair ? ANSWER_SHARE * w->out * answer_step(s, e) : 0;
+    double answer = w->pair ? ANSWER_SHARE * w->out * (double)s->scan.answer[slot] : 0;
     double total = wait + s->p.affinity * prefill + others + kv + e->extra_s + transfer + answer;
     if (out) {
         out->total_s = total;
