@@ -236,18 +236,19 @@ static void usages(struct str text, struct tally *sum)
     }
 }
 
-/* SGLang's own events: cumulative, each about one item. */
+/* SGLang's own events are cumulative, each about one item; without events it is a list, each of whose entries is an item. */
 static void meta_infos(struct str text, struct tally *sum)
 {
     const struct str key = STR("\"meta_info\"");
     struct items it = {0};
     struct tally one;
     ptrdiff_t at;
+    bool events = str_starts(text, STR("data:")) || str_find(text, STR("\ndata:")) >= 0;
     while ((at = str_find(text, key)) >= 0) {
         struct str here = str_from(text, (size_t)at), after;
         bool ok = usage_at(here, key, &one, &after);
         if (ok)
-            items_put(&it, index_at(after), &one);
+            items_put(&it, events ? index_at(after) : it.n, &one);
         text = ok ? after : str_from(here, key.n);
     }
     for (unsigned i = 0; i < it.n; i++)

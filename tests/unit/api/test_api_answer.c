@@ -47,7 +47,33 @@ static const struct usage_case usage_cases[] = {
      false, true, 8, 2, -1},
     {"{\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":8,\"output_tokens\":1}}}",
      false, true, 8, 1, -1},
+    /* SGLang's own, a batch: summed */
+    {"[{\"text\":\"a\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"cached_tokens\":4}}, "
+     "{\"meta_info\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"cached_tokens\":0},\"text\":\"b\",\"index\":1}]",
+     false, true, 12, 5, 4},
+    /* Triton's tells none */
+    {"{\"id\":\"42\",\"model_name\":\"ensemble\",\"model_version\":\"1\",\"text_output\":\" "
+     "Paris\",\"sequence_index\":0}",
+     false, false, 0, 0, -1},
     /* tails of streams */
+    {"put_ids\":[1],\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":1,\"cached_tokens\":4},\"index\":0}\n\n"
+     "data: {\"text\":\"b\",\"meta_info\":{\"prompt_tokens\":7,\"completion_tokens\":1},\"index\":1}\n\n"
+     "data: {\"text\":\"bb\",\"meta_info\":{\"prompt_tokens\":7,\"completion_tokens\":2},\"index\" : 1}\n\n"
+     "data: {\"text\":\"aa\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":3,\"cached_tokens\":4}, "
+     "\"index\":0}\n\ndata: [DONE]\n\n",
+     true, true, 12, 5, 4},
+    {"data: {\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":1}}\n\ndata: "
+     "{\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":9}}\n\ndata: {\"meta_info\":{\"prompt_tok",
+     true, true, 5, 9, -1},
+    {"event: message_start\ndata: "
+     "{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":21,\"cache_read_input_tokens\":"
+     "16,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: "
+     "{\"type\":\"message_delta\",\"usage\":{\"output_tokens\":3}}\n\n",
+     true, true, 21, 3, 16},
+    {"event: response.completed\ndata: "
+     "{\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"output\":[],\"usage\":{\"input_"
+     "tokens\":8,\"input_tokens_details\":{\"cached_tokens\":6},\"output_tokens\":2}}}\n\ndata: [DONE]\n\n",
+     true, true, 8, 2, 6},
     {"ces\":[],\"usage\":null}\n\ndata: "
      "{\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":21,\"total_tokens\":24,\"completion_tokens\":3}}\n\n"
      "data: [DONE]\n\n",
@@ -135,6 +161,22 @@ static void first_event_errors(void **state)
          "\"error\"}}]}",
          0},
         {"{\"type\":\"response.created\",\"response\":{\"error\":null,\"code\":500}}", 0},
+        {"{\"error\":\"in ensemble 'ensemble', the queue is full\"}", 500}, /* Triton */
+        {"{\"error\":\"x\",\"code\":400}", 0},
+        {"{\"error\":\"\",\"text_output\":\"a\"}", 0},
+        {"{\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"m\"}}", 500}, /* Anthropic */
+        {"{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"m\"}}", 0},
+        {"{\"error\":{\"message\":\"input is too long\"}}", 0}, /* SGLang's own: the request's fault */
+        {"{\"text\":\"\",\"meta_info\":{\"id\":\"r\",\"finish_reason\":{\"type\":\"abort\",\"message\":\"The request "
+         "queue is "
+         "full.\",\"status_code\":503},\"code\":1}}",
+         503},
+        {"{\"text\":\"\",\"meta_info\":{\"finish_reason\":{\"type\":\"abort\",\"message\":\"m\",\"status_code\":400}}}",
+         0},
+        {"{\"text\":\"\",\"meta_info\":{\"finish_reason\":{\"type\":\"abort\"},\"status_code\":503}}", 0},
+        {"{\"text\":\"\",\"meta_info\":{\"finish_reason\":{\"type\":\"length\",\"length\":503}}}", 0},
+        {"{\"text\":\"\",\"meta_info\":{\"finish_reason\":null,\"error\":{\"code\":500}}}", 0},
+        {"{\"x\":{\"error\":{\"code\":503}},\"code\":503}", 0},
         {"[DONE]", 0},
         {"", 0},
         {"{\"error\":{\"code\":500", 0},
