@@ -258,6 +258,8 @@ static void test_held_here_is_computed_here(void **state)
     picked(0, BLOCKS * 16, false);
     assert_true(q[0].split);
     end_both(0);
+    now += SEC / 5; /* what was learnt counts everywhere with the next refresh */
+    sched_tick(dec, now);
     hashes(1, 1, BLOCKS);
     picked(1, BLOCKS * 16 + 10, false); /* all but a little is there */
     assert_false(q[1].split);
