@@ -204,34 +204,35 @@ static bool params_object(struct json *j, bool *usable)
     return t == JSON_OBJ_END;
 }
 
+/* As api_kv_transfer_params, where the answer is known to begin with `{`, which was just read. */
+static int find_params(struct json *j, struct str *params)
+{
+    enum json_type t;
+    bool usable = false;
+    while ((t = json_next(j)) == JSON_KEY) {
+        bool ours = json_str_eq(j->tok, j->escaped, STR("kv_transfer_params"));
+        struct json at_value = *j;
+        usable &= !ours; /* of two the later one counts */
+        if (!ours || json_next(j) != JSON_OBJ) {
+            *j = at_value;
+            if (!json_skip(j))
+                return -1;
+            continue;
+        }
+        const char *from = j->p - 1;
+        if (!params_object(j, &usable))
+            return -1;
+        *params = (struct str){from, (size_t)(j->p - from)};
+    }
+    return t == JSON_OBJ_END && json_next(j) == JSON_END ? usable : -1;
+}
+
 int api_kv_transfer_params(struct str answer, struct str *params)
 {
     struct json j;
-    enum json_type t;
-    int found = 0;
-    *params = STR_NULL;
     json_init(&j, answer);
-    if (json_next(&j) != JSON_OBJ)
-        return -1;
-    while ((t = json_next(&j)) == JSON_KEY) {
-        bool ours = json_str_eq(j.tok, j.escaped, STR("kv_transfer_params")), usable = false;
-        struct json at_value = j;
-        if (!ours || json_next(&j) != JSON_OBJ) {
-            j = at_value;
-            if (!json_skip(&j))
-                return -1;
-        } else {
-            const char *from = j.p - 1;
-            if (!params_object(&j, &usable))
-                return -1;
-            *params = (struct str){from, (size_t)(j.p - from)};
-        }
-        if (ours)
-            found = usable;
-    }
-    if (t != JSON_OBJ_END || json_next(&j) != JSON_END)
-        return -1;
-    if (!found)
+    int rc = json_next(&j) == JSON_OBJ ? find_params(&j, params) : -1;
+    if (rc <= 0)
         *params = STR_NULL;
-    return found;
+    return rc;
 }
