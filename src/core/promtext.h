@@ -93,7 +93,8 @@ struct prom {
 };
 void prom_init(struct prom *p, const struct prom_spec *spec);
 bool prom_feed(struct prom *p, struct str piece);
-void prom_end(struct prom *p);
+void prom_end(struct prom *p); /* once */
+bool prom_wants(const struct prom *p, enum prom_dialect d); /* series of this dialect count */
 const char *prom_dialect_name(enum prom_dialect d); /* as in the annotation: vllm, sglang, trt-llm */
 
 #endif

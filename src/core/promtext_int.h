@@ -11,7 +11,6 @@ static inline bool prom_countable(double v) /* false for NaN too */
     return v >= 0 && v <= PROM_COUNT_MAX;
 }
 void prom_set_capacity(struct ep_load *l, double tokens); /* adds to it; 0 and what no machine has are left out */
-bool prom_wants(const struct prom *p, enum prom_dialect d);
 
 /* The page is an array (p->json). Always more to read; p->lines counts elements. */
 void prom_json_feed(struct prom *p, struct str piece);

@@ -1,13 +1,12 @@
 /* scrape.c - the scraping thread: it alone asks endpoints how they are, and ticks the schedulers.
  *
- * A pool's endpoint: GET /metrics every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of others is
+ * A pool's endpoint: a look (sched/look.h) every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of others is
  * seen there, a quarter while requests wait in the pool's queue, and every probe_ejected_us while it is new or ejected.
- * Any answer below 500 means alive; a page that cannot be had (404) only leaves the load unknown. A Service's endpoint
- * is judged by its traffic alone; an ejected one is tried by a TCP connect, unless it had accepted and then hung. */
+ * A Service's endpoint is judged by its traffic alone; an ejected one is tried by a TCP connect, unless it had accepted and then hung. */
 #include "sched/impl.h"
 
 #include "base/rng.h"
-#include "net/httpc.h"
+#include "sched/look.h"
 
 #include <stdlib.h>
 
@@ -38,12 +37,10 @@ struct scraper {
     struct ep *ep;
     struct list link;
     struct timer timer, models_timer;
-    struct httpc *client; /* pools: kept connection to metrics_addr */
+    struct look *look; /* pools */
     struct models_read *models;
-    struct prom *prom;  /* during a scrape; its names are those of rules */
-    struct source_rules *rules;
     struct conn *knock; /* Services: TCP probe under way */
-    uint64_t asked_us;
+    uint64_t asked_us;  /* of the knock */
 };
 
 enum cmd_what { CMD_ADD, CMD_REMOVE, CMD_MODELS, CMD_STOP };
@@ -105,68 +102,25 @@ static uint64_t next_interval_us(struct scraper *sc, bool failed)
     return spread(sc, interval_us);
 }
 
-/* --- pools: the metrics page --------------------------------------------------------------------------------- */
-
-static bool on_page(void *ctx, struct str piece)
-{
-    struct scraper *sc = ctx;
-    return prom_feed(sc->prom, piece);
-}
-
-static void finish_scrape(struct scraper *sc, unsigned status)
-{
-    struct port *p = sc->ep->pub.port;
-    if (status == 0 || status >= 500) {
-        port_probe_failed(p, sc->ep, sc->asked_us);
-    } else if (status == 200) {
-        prom_end(sc->prom);
-        sc->prom->load.sent_us = sc->asked_us;
-        sc->prom->load.done_us = loop_clock_us(sc->s->loop);
-        port_probe_ok(p, sc->ep, &sc->prom->load, sc->asked_us);
-    } else {
-        port_probe_ok(p, sc->ep, NULL, sc->asked_us);
-    }
-}
+/* --- pools: how is the endpoint? ------------------------------------------------------------------------------- */
 
 static void ask_models(struct scraper *sc, uint64_t delay_us)
 {
     timer_set(sc->s->loop, &sc->models_timer, loop_now_us(sc->s->loop) + delay_us);
 }
 
-static void on_scraped(void *ctx, unsigned status, const char *err)
+static void on_look(void *ctx, const struct look_result *r)
 {
-    (void)err;
     struct scraper *sc = ctx;
+    struct port *p = sc->ep->pub.port;
     bool was_suspect = endpoint_pace(sc->ep).suspect;
-    finish_scrape(sc, status);
-    free(sc->prom);
-    sc->prom = NULL;
-    bool failed = status == 0 || status >= 500;
-    if (!failed && was_suspect) /* new, or back and perhaps another program: what does it serve? */
+    if (r->alive)
+        port_probe_ok(p, sc->ep, r->load, r->asked_us);
+    else
+        port_probe_failed(p, sc->ep, r->asked_us);
+    if (r->alive && was_suspect) /* new, or back and perhaps another program: what does it serve? */
         ask_models(sc, 0);
-    schedule(sc, next_interval_us(sc, failed));
-}
-
-static void start_scrape(struct scraper *sc)
-{
-    if (httpc_busy(sc->client))
-        return;
-    sc->prom = xmalloc(sizeof *sc->prom);
-    source_unref(sc->rules);
-    sc->rules = source_get(sc->ep->pub.port->source);
-    prom_init(sc->prom, &sc->rules->spec);
-    sc->asked_us = loop_clock_us(sc->s->loop);
-    struct httpc_call call = {.method = STR("GET"),
-                              .target = STR("/metrics"),
-                              .timeout_us = sc->s->ps->o.scrape_timeout_us,
-                              .on_body = on_page,
-                              .on_done = on_scraped,
-                              .ctx = sc};
-    if (!httpc_start(sc->client, &call)) {
-        free(sc->prom);
-        sc->prom = NULL;
-        schedule(sc, sc->s->ps->o.probe_ejected_us);
-    }
+    schedule(sc, next_interval_us(sc, !r->alive));
 }
 
 /* --- Services: a knock at the door --------------------------------------------------------------------------- */
@@ -249,8 +203,8 @@ static void models_due(struct timer *t)
 static void on_due(struct timer *t)
 {
     struct scraper *sc = CONTAINER_OF(t, struct scraper, timer);
-    if (sc->client)
-        start_scrape(sc);
+    if (sc->look)
+        look_start(sc->look, endpoint_pace(sc->ep).suspect);
     else
         service_due(sc);
 }
@@ -265,7 +219,7 @@ static void add_endpoint(struct scrape *s, struct ep *e)
     e->scraper = sc;
     list_push_back(&s->scrapers, &sc->link);
     if (e->pub.port->pool)
-        sc->client = httpc_new(s->loop, &e->pub.metrics_addr);
+        sc->look = look_new(s->loop, e, s->ps->o.scrape_timeout_us, on_look, sc);
     on_due(&sc->timer);
 }
 
@@ -273,15 +227,12 @@ static void drop_scraper(struct scraper *sc)
 {
     timer_stop(sc->s->loop, &sc->timer);
     timer_stop(sc->s->loop, &sc->models_timer);
-    if (sc->client)
-        httpc_free(sc->client);
+    look_free(sc->look);
     if (sc->models)
         models_read_free(sc->models);
     if (sc->knock)
         conn_abort(sc->knock);
     list_remove(&sc->link);
-    free(sc->prom);
-    source_unref(sc->rules);
     sc->ep->scraper = NULL;
     endpoint_unref(&sc->ep->pub);
     free(sc);
