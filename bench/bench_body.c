@@ -1,6 +1,6 @@
 /* Body scanner: scan + UTF-8 check + duplicate-key rule + prefix hashes of a chat body, by kind of text.
- * Prints GB/s of body per kind, best of several rounds, CPU time. Targets: 3 GB/s with an escape every 200 bytes, 0.6 with one
- * every 8. */
+ * Prints GB/s of body per kind, best of several rounds, CPU time. Targets: 3 GB/s with an escape every 200 bytes, 0.6
+ * with one every 8. Then the pieces of the bodies of prefill/decode legs. */
 #include "api/api.h"
 #include "base/rng.h"
 #include "core/prefix_hash.h"
@@ -122,6 +122,38 @@ static double rate(struct str body, struct buf *scratch, bool hash)
     return best;
 }
 
+/* The body of each leg of a prefill/decode request, cut into pieces; nanoseconds per call. */
+static void legs(struct str body, struct buf *scratch)
+{
+    static const char *const names[] = {"model only", "bootstrap", "nixl prefill", "nixl decode"};
+    static const uint64_t rooms[] = {4611686018427387904u};
+    struct api_request rq;
+    struct api_error e;
+    struct buf text;
+    struct str pieces[API_PIECES];
+    buf_init(&text, 1 << 16);
+    if (api_parse_request(API_CHAT, body, scratch, &rq, &e))
+        exit(1);
+    for (int leg = API_LEG_NONE; leg <= API_LEG_NIXL_DECODE; leg++) {
+        struct api_change c = {.leg = (enum api_leg)leg, .model = STR("Qwen/Qwen3-32B-v2"), .rooms = rooms};
+        c.bootstrap_host = STR("10.0.0.5");
+        c.bootstrap_port = 8998;
+        c.kv_transfer_params =
+            STR("{\"do_remote_prefill\":true,\"do_remote_decode\":false,\"remote_block_ids\":[[3,4,5,6]],"
+                "\"remote_engine_id\":\"c0ffee-dp0\",\"remote_host\":\"10.0.0.5\",\"remote_port\":5600}");
+        double best = 1e9;
+        uint32_t n = 0;
+        for (int round = 0; round < 10; round++) {
+            double t = now_s();
+            for (int i = 0; i < 20000; i++)
+                n += api_pieces(body, &rq, &c, &text, pieces);
+            best = MIN(best, (now_s() - t) / 20000);
+        }
+        printf("pieces of a body of %zu B, %-12s  %4.0f ns (%u pieces)\n", body.n, names[leg], best * 1e9, n / 200000);
+    }
+    buf_free(&text);
+}
+
 int main(void)
 {
     struct buf body, scratch;
@@ -142,6 +174,8 @@ int main(void)
     double with = rate(s, &scratch, true), without = rate(s, &scratch, false);
     printf("body %6zu B, agent with tools %21s  scan+hash %6.2f GB/s (%7.2f us)  scan %6.2f GB/s\n", s.n, "", with,
            (double)s.n / with / 1e3, without);
+    make_body(&body, PLAIN, 100000, 2000);
+    legs(buf_str(&body), &scratch);
     buf_free(&body);
     buf_free(&scratch);
     return 0;

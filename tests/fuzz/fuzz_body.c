@@ -1,6 +1,7 @@
 /* Request bodies of every API, and the answers' readers. First byte: the API. What must hold of an accepted body:
- * base/json accepts it too (and refuses what we call no JSON); the splice changes the model and nothing else; a scratch
- * of the least size gives the same verdict; every version of the string decoder agrees. */
+ * base/json accepts it too (and refuses what we call no JSON); the splice changes the model and nothing else; the
+ * pieces of every leg are an acceptable body again; a scratch of the least size gives the same verdict; every version
+ * of the string decoder agrees. */
 #include "api/api.h"
 #include "api/text.h"
 #include "base/json.h"
@@ -66,6 +67,57 @@ static void check_splice(struct str body, const struct api_request *rq)
     buf_free(&scratch);
 }
 
+static void check_again(const struct api_request *rq, struct str body, enum api_leg leg, struct str model)
+{
+    struct buf scratch;
+    struct api_request again;
+    struct api_error e;
+    buf_init(&scratch, 1 << 26);
+    CHECK(is_json_object(body) && api_parse_request(rq->kind, body, &scratch, &again, &e) == 0);
+    CHECK(str_eq(again.stream_bytes, rq->stream_bytes) && again.n_batch == rq->n_batch && again.n == rq->n);
+    CHECK((again.forbidden != NULL) == (leg != API_LEG_NONE));
+    CHECK(!model.p || !rq->model_raw.p || str_eq(again.model, model));
+    if (leg == API_LEG_NIXL_PREFILL) {
+        CHECK(!again.stream && !again.include_usage &&
+              (!again.has_max_tokens || again.max_tokens == 1 || rq->kind == API_GENERATE));
+        for (uint32_t i = 0; i < again.n_members; i++)
+            CHECK(again.members[i].key != MEMBER_STREAM_OPTIONS && again.members[i].key != MEMBER_MIN_TOKENS);
+    } else {
+        CHECK(again.stream == rq->stream && again.max_tokens == rq->max_tokens && again.n_members == rq->n_members);
+    }
+    buf_free(&scratch);
+}
+
+/* Every leg: the pieces are a body again, with what is ours in it once. */
+static void check_pieces(struct str body, const struct api_request *rq)
+{
+    const struct str models[] = {STR_NULL, STR("other \"model\"\n")};
+    uint64_t rooms[64];
+    struct str pieces[API_PIECES];
+    struct buf text, joined;
+    buf_init(&text, 1 << 20);
+    buf_init(&joined, 1 << 24);
+    for (size_t i = 0; i < ARRAY_LEN(rooms); i++)
+        rooms[i] = INT64_MAX - i;
+    for (unsigned i = 0; i < 8; i++) {
+        struct api_change c = {.leg = (enum api_leg)(i % 4), .model = models[i / 4], .rooms = rooms};
+        c.bootstrap_host = STR("10.0.0.5");
+        c.bootstrap_port = 8998;
+        c.kv_transfer_params = STR("{\"remote_block_ids\":[1],\"x\":\"}\"}");
+        if (c.leg == API_LEG_BOOTSTRAP && rq->n_batch > ARRAY_LEN(rooms))
+            continue;
+        uint32_t n = api_pieces(body, rq, &c, &text, pieces);
+        CHECK(n <= API_PIECES && (n > 0) == (c.leg == API_LEG_NONE || (rq->object_end && !rq->forbidden)));
+        buf_clear(&joined);
+        for (uint32_t k = 0; k < n; k++)
+            CHECK(buf_add_str(&joined, pieces[k]));
+        if (n && rq->object_end && !rq->forbidden && api_kind_generates(rq->kind))
+            check_again(rq, buf_str(&joined), c.leg, c.model);
+    }
+    buf_free(&text);
+    buf_free(&joined);
+}
+
 static void check_request(enum api_kind kind, struct str body)
 {
     struct buf scratch, tight;
@@ -84,6 +136,8 @@ static void check_request(enum api_kind kind, struct str body)
         CHECK(str_eq(rq.stream_bytes, rq2.stream_bytes) && rq.prompt_bytes == rq2.prompt_bytes);
     if (rc == 0)
         check_splice(body, &rq);
+    if (rc == 0)
+        check_pieces(body, &rq);
     if (rc) {
         CHECK(e.status == 400 && e.msg[0]);
         CHECK(!is_syntax(e.code) || !is_json_object(body));
@@ -131,6 +185,14 @@ static void one_id(void *ctx, struct str id, bool adapter)
     *(size_t *)ctx += id.n + adapter;
 }
 
+static void check_path(enum api_kind kind, struct str path)
+{
+    struct str model = api_path_model(kind, path);
+    CHECK(!model.n || (kind == API_TRITON && model.p > path.p && model.p + model.n < path.p + path.n));
+    CHECK(!api_path_streams(kind, path) || model.n);
+    CHECK((api_classify(false, true, path) == API_TRITON) == (api_path_model(API_TRITON, path).n > 0));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!size)
@@ -139,6 +201,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(copy, data + 1, size - 1);
     struct str body = {copy, size - 1};
     struct api_usage u = {0};
+    struct str params;
     size_t sum = 0;
     check_text(body);
     check_request((enum api_kind)(data[0] % API_N_KINDS), body);
@@ -147,6 +210,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     (void)api_first_event_error(body);
     sum += api_response_id(body).n;
     (void)api_models_each(body, one_id, &sum);
+    for (int k = 0; k < API_N_KINDS; k++)
+        check_path((enum api_kind)k, body);
+    if (api_kv_transfer_params(body, &params) > 0)
+        CHECK(is_json_object(params) && params.p > body.p && params.p + params.n < body.p + body.n);
     free(copy);
     return sum == SIZE_MAX;
 }
