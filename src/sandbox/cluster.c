@@ -1,7 +1,8 @@
-/* sandbox/cluster.c - see cluster.h. Pods are compared by name; a name carries a hash of the pod's template, so that a
- * changed template means new pods, as with a Deployment. */
+/* sandbox/cluster.c - see cluster.h. A pod is known by its workload, the hash of its template and its place in it: a
+ * changed template means new pods, and a deleted one is followed by another in its place. */
 #include "sandbox/cluster.h"
 
+#include "base/duration.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "sandbox/pod.h"
@@ -23,7 +24,7 @@ struct cluster {
     struct loop *loop;
     pthread_t thread;
     struct list pods;
-    unsigned n_pods;
+    unsigned n_pods, next_ip;
     bool used[MAX_PODS];
     unsigned net_a, net_b;
     char subnet[32];
@@ -106,10 +107,27 @@ static void on_server_ready(void *ctx, struct server *s, bool ready)
 
 static struct pod *find_pod(struct cluster *c, struct str ns, struct str name)
 {
-    LIST_EACH(it, &c->pods)
-    {
+    LIST_EACH (it, &c->pods) {
         struct pod *p = CONTAINER_OF(it, struct pod, link);
-        if (!p->leaving && str_eq(p->name, name) && (!ns.n || str_eq(p->ns, ns)))
+        if (!p->leaving && !p->gone && str_eq(p->name, name) && (!ns.n || str_eq(p->ns, ns)))
+            return p;
+    }
+    return NULL;
+}
+
+static bool of_workload(const struct pod *p, struct str ns, struct str workload, struct str kind)
+{
+    return !p->leaving && str_eq(p->ns, ns) && str_eq(p->workload, workload) && str_eq(p->kind, kind);
+}
+
+/* Who has the place in the workload, be it gone. */
+static struct pod *find_place(struct cluster *c, const struct conf_workload *w, uint64_t h, unsigned group,
+                              unsigned member)
+{
+    LIST_EACH (it, &c->pods) {
+        struct pod *p = CONTAINER_OF(it, struct pod, link);
+        if (of_workload(p, w->ns, w->name, w->kind) && p->template_hash == h && p->group == group &&
+            p->member == member)
             return p;
     }
     return NULL;
@@ -119,17 +137,21 @@ static void remove_pod(struct cluster *c, struct pod *p)
 {
     timer_stop(c->loop, &p->late);
     list_remove(&p->link);
-    c->used[p->ip_index] = false;
+    if (p->ip.n)
+        c->used[p->ip_index] = false;
     c->n_pods--;
     pod_free(p);
 }
 
+/* The next free one after the last: an address that was given back is not soon another pod's. */
 static bool take_ip(struct cluster *c, struct pod *p)
 {
-    for (unsigned i = 0; i < MAX_PODS; i++) {
+    for (unsigned n = 0; n < MAX_PODS; n++) {
+        unsigned i = (c->next_ip + n) % MAX_PODS;
         if (c->used[i])
             continue;
         c->used[i] = true;
+        c->next_ip = (i + 1) % MAX_PODS;
         p->ip_index = i;
         p->ip = str_c(arena_printf(&p->arena, "127.%u.%u.%u", c->net_a, c->net_b + i / PER_NET, 1 + i % PER_NET));
         return true;
@@ -152,16 +174,29 @@ static uint64_t template_hash(const struct cluster *c, const struct conf_workloa
     return hash_mix(h, w->group_size);
 }
 
-static void pod_name(const struct conf_workload *w, uint64_t h, unsigned group, unsigned member, char *out, size_t cap)
+/* Where the pod is in its workload, which names it. A Deployment's pods have a new name each time. */
+struct place {
+    unsigned group, member, incarnation;
+};
+
+static void pod_name(const struct conf_workload *w, uint64_t h, struct place at, char *out, size_t cap)
 {
-    if (str_eq_c(w->kind, "Pod"))
+    uint64_t drawn = hash_mix(h, at.group + ((uint64_t)at.incarnation << 32));
+    switch (w->controller) {
+    case CONF_POD:
         (void)snprintf(out, cap, STR_FMT, STR_ARG(w->name));
-    else if (str_eq_c(w->kind, "LeaderWorkerSet") && member)
-        (void)snprintf(out, cap, STR_FMT "-%u-%u", STR_ARG(w->name), group, member);
-    else if (str_eq_c(w->kind, "LeaderWorkerSet") || str_eq_c(w->kind, "StatefulSet"))
-        (void)snprintf(out, cap, STR_FMT "-%u", STR_ARG(w->name), group);
-    else
-        (void)snprintf(out, cap, STR_FMT "-%05x", STR_ARG(w->name), (unsigned)(hash_mix(h, group) & 0xfffff));
+        return;
+    case CONF_DEPLOYMENT:
+        (void)snprintf(out, cap, STR_FMT "-%05x", STR_ARG(w->name), (unsigned)(drawn & 0xfffff));
+        return;
+    case CONF_STATEFULSET:
+    case CONF_GROUPS:
+        if (at.member)
+            (void)snprintf(out, cap, STR_FMT "-%u-%u", STR_ARG(w->name), at.group, at.member);
+        else
+            (void)snprintf(out, cap, STR_FMT "-%u", STR_ARG(w->name), at.group);
+        return;
+    }
 }
 
 static struct pod_label *copy_labels(struct arena *a, const void *from, uint32_t n, uint32_t extra)
@@ -173,19 +208,28 @@ static struct pod_label *copy_labels(struct arena *a, const void *from, uint32_t
     return v;
 }
 
-static void lws_labels(struct pod *p, const struct conf_workload *w, unsigned group, unsigned member)
+#define MAX_OWN_LABELS 3
+static void add_label(struct pod *p, const char *key, struct str value)
 {
-    struct pod_label *v = p->labels + p->n_labels;
-    v[0] = (struct pod_label){STR("leaderworkerset.sigs.k8s.io/name"), arena_str(&p->arena, w->name)};
-    v[1] =
-        (struct pod_label){STR("leaderworkerset.sigs.k8s.io/group-index"), str_c(arena_printf(&p->arena, "%u", group))};
-    v[2] = (struct pod_label){STR("leaderworkerset.sigs.k8s.io/worker-index"),
-                              str_c(arena_printf(&p->arena, "%u", member))};
-    p->n_labels += 3;
+    p->labels[p->n_labels++] = (struct pod_label){str_c(key), value};
 }
 
-static struct pod *new_pod(struct cluster *c, const struct conf_workload *w, const char *name, unsigned group,
-                           unsigned member)
+/* The labels that the controller adds. */
+static void own_labels(struct pod *p)
+{
+    struct str group = str_c(arena_printf(&p->arena, "%u", p->group));
+    if (p->controller == CONF_STATEFULSET) {
+        add_label(p, "apps.kubernetes.io/pod-index", group);
+        add_label(p, "statefulset.kubernetes.io/pod-name", p->name);
+    }
+    if (p->controller == CONF_GROUPS) {
+        add_label(p, "leaderworkerset.sigs.k8s.io/name", p->workload);
+        add_label(p, "leaderworkerset.sigs.k8s.io/group-index", group);
+        add_label(p, "leaderworkerset.sigs.k8s.io/worker-index", str_c(arena_printf(&p->arena, "%u", p->member)));
+    }
+}
+
+static struct pod *new_pod(struct cluster *c, const struct conf_workload *w, const char *name, struct place at)
 {
     struct pod *p = xcalloc(1, sizeof(*p));
     arena_init(&p->arena, 2048);
@@ -195,13 +239,17 @@ static struct pod *new_pod(struct cluster *c, const struct conf_workload *w, con
     p->name = arena_str(&p->arena, str_c(name));
     p->workload = arena_str(&p->arena, w->name);
     p->kind = arena_str(&p->arena, w->kind);
-    p->n_labels = member ? w->n_worker_labels : w->n_labels;
-    p->labels =
-        copy_labels(&p->arena, member ? (const void *)w->worker_labels : (const void *)w->labels, p->n_labels, 3);
+    p->controller = w->controller;
+    p->group = at.group;
+    p->member = at.member;
+    p->incarnation = at.incarnation;
+    p->again_us = UINT64_MAX;
+    p->n_labels = at.member ? w->n_worker_labels : w->n_labels;
+    p->labels = copy_labels(&p->arena, at.member ? (const void *)w->worker_labels : (const void *)w->labels,
+                            p->n_labels, MAX_OWN_LABELS);
     p->n_annotations = w->n_annotations;
     p->annotations = copy_labels(&p->arena, w->annotations, w->n_annotations, 0);
-    if (str_eq_c(w->kind, "LeaderWorkerSet"))
-        lws_labels(p, w, group, member);
+    own_labels(p);
     list_push_back(&c->pods, &p->link);
     c->n_pods++;
     return p;
@@ -213,12 +261,21 @@ static void on_note(void *ctx, const char *text)
     logf_msg(LOG_DEBUG, STR_FMT " " STR_FMT ": %s", STR_ARG(w->kind), STR_ARG(w->name), text);
 }
 
+static enum sim_dialect dialect_of(enum server_kind k)
+{
+    return k == SERVER_SGLANG   ? SIM_SGLANG
+           : k == SERVER_TRITON ? SIM_TRITON
+           : k == SERVER_TRTLLM ? SIM_TRTLLM
+                                : SIM_VLLM;
+}
+
 static int pod_options(struct cluster *c, struct pod *p, const struct conf_workload *w, const struct recognised *r,
-                       uint64_t h, bool first, struct errbuf *err)
+                       uint64_t h, struct errbuf *err)
 {
     struct sim_options *o = &p->opt;
     o->port = 0;
-    if (first) { /* once per workload is enough */
+    o->dialect = dialect_of(r->kind);
+    if (p->group == 0) { /* once per workload is enough */
         o->note = on_note;
         o->note_ctx = (void *)(uintptr_t)w;
     }
@@ -227,7 +284,7 @@ static int pod_options(struct cluster *c, struct pod *p, const struct conf_workl
     o->note = NULL;
     o->note_ctx = NULL;
     if (!o->port)
-        o->port = w->container_port ? w->container_port : r->kind == SERVER_SGLANG ? 30000 : 8000;
+        o->port = w->container_port ? w->container_port : o->dialect == SIM_SGLANG ? 30000 : 8000;
     o->host = p->ip;
     o->pod_name = p->name;
     o->pod_ns = p->ns;
@@ -238,51 +295,79 @@ static int pod_options(struct cluster *c, struct pod *p, const struct conf_workl
     o->seed = h;
     o->jitter = o->jitter || c->o.jitter;
     o->time_scale = c->o.time_scale;
-    if (c->o.startup_us)
+    if (p->again_us != UINT64_MAX)
+        o->startup_us = p->again_us;
+    else if (c->o.startup_us)
         o->startup_us = c->o.startup_us;
     p->port = o->port;
     p->server_kind = r->kind;
     return 0;
 }
 
+/* What the pod runs: a server, or a part of one that answers at another pod. */
+static int run_pod(struct cluster *c, struct pod *p, const struct conf_workload *w, const struct recognised *r,
+                   uint64_t h, struct errbuf *err)
+{
+    struct server_hooks hooks = {.ready = on_server_ready, .ctx = p};
+    if (!take_ip(c, p))
+        return err_set(err, "there is no address left for pod " STR_FMT ".", STR_ARG(p->name));
+    if (p->member > 0 || r->later_node) {
+        p->ready = true;
+        return 0;
+    }
+    if (pod_options(c, p, w, r, hash_mix(h, p->group + 1), err) != 0)
+        return -1;
+    p->server = server_new(c->loop, &p->opt, &hooks, err);
+    return p->server ? 0 : -1;
+}
+
+/* A free name for the place; of a Deployment's drawn ones the first that nobody has. */
+static int choose_name(struct cluster *c, const struct conf_workload *w, uint64_t h, struct place *at, char *name,
+                       size_t cap, struct errbuf *err)
+{
+    for (unsigned i = 0; i < 100; i++, at->incarnation++) {
+        pod_name(w, h, *at, name, cap);
+        if (!find_pod(c, w->ns, str_c(name)))
+            return 0;
+        if (w->controller != CONF_DEPLOYMENT)
+            break;
+    }
+    return err_set(err, "another workload has a pod %s.", name);
+}
+
 static int start_pod(struct cluster *c, const struct conf_workload *w, const struct recognised *r, uint64_t h,
                      unsigned group, unsigned member, struct errbuf *err)
 {
     char name[320];
-    pod_name(w, h, group, member, name, sizeof(name));
-    struct pod *p = find_pod(c, w->ns, str_c(name));
-    if (p) {
-        p->wanted = true;
+    struct pod *old = find_place(c, w, h, group, member);
+    struct place at = {group, member, old ? old->incarnation + 1 : 0};
+    if (old && (!old->gone || w->controller == CONF_POD)) { /* nobody makes a bare pod again */
+        old->wanted = true;
         return 0;
     }
-    if (c->n_pods >= MAX_PODS)
+    if (c->n_pods - (old != NULL) >= MAX_PODS)
         return err_set(err, "the sandbox runs at most %d pods.", MAX_PODS);
-    p = new_pod(c, w, name, group, member);
+    if (choose_name(c, w, h, &at, name, sizeof(name), err) != 0)
+        return -1;
+    struct pod *p = new_pod(c, w, name, at);
     p->wanted = true;
     p->template_hash = h;
-    int rc = take_ip(c, p) ? 0 : err_set(err, "there is no address left for pod %s.", name);
-    if (rc == 0 && member == 0) {
-        struct server_hooks hooks = {.ready = on_server_ready, .ctx = p};
-        rc = pod_options(c, p, w, r, hash_mix(h, group + 1), group == 0, err);
-        if (rc == 0)
-            p->server = server_new(c->loop, &p->opt, &hooks, err);
-        rc = p->server ? 0 : -1;
-    } else {
-        p->ready = true; /* a worker: running, without a port */
-    }
+    if (old)
+        p->again_us = old->again_us;
+    int rc = run_pod(c, p, w, r, h, err);
     if (rc != 0)
         remove_pod(c, p);
+    else if (old)
+        remove_pod(c, old);
     return rc;
 }
 
 /* The template may have changed although names stay (StatefulSet, LeaderWorkerSet, Pod): then its pods go first. */
 static void forget_changed(struct cluster *c, const struct conf_workload *w, uint64_t h)
 {
-    LIST_EACH_SAFE(it, tmp, &c->pods)
-    {
+    LIST_EACH_SAFE (it, tmp, &c->pods) {
         struct pod *p = CONTAINER_OF(it, struct pod, link);
-        if (p->template_hash != h && !str_eq_c(w->kind, "Deployment") && str_eq(p->ns, w->ns) &&
-            str_eq(p->workload, w->name) && str_eq(p->kind, w->kind))
+        if (p->template_hash != h && w->controller != CONF_DEPLOYMENT && of_workload(p, w->ns, w->name, w->kind))
             remove_pod(c, p);
     }
 }
@@ -295,11 +380,7 @@ static int start_workload(struct cluster *c, const struct conf_workload *w, stru
     arena_init(&a, 4096);
     if (recognise(&a, w->argv, w->n_argv, &r)) {
         uint64_t h = template_hash(c, w);
-        bool single = str_eq_c(w->kind, "Pod");
-        unsigned replicas = single ? 1 : c->o.replicas ? c->o.replicas : w->replicas;
-        if (r.kind != SERVER_VLLM)
-            logf_msg(LOG_INFO, STR_FMT " " STR_FMT ": a %s server is simulated with vLLM's API and metrics for now",
-                     STR_ARG(w->kind), STR_ARG(w->name), server_kind_name(r.kind));
+        unsigned replicas = w->controller == CONF_POD ? 1 : c->o.replicas ? c->o.replicas : w->replicas;
         forget_changed(c, w, h);
         for (unsigned g = 0; g < replicas && rc == 0; g++)
             for (unsigned m = 0; m < MAX(w->group_size, 1u) && rc == 0; m++)
@@ -318,8 +399,7 @@ static void on_sweep(struct timer *t)
     struct cluster *c = CONTAINER_OF(t, struct cluster, sweep);
     uint64_t now = loop_now_us(c->loop);
     bool more = false;
-    LIST_EACH_SAFE(it, tmp, &c->pods)
-    {
+    LIST_EACH_SAFE (it, tmp, &c->pods) {
         struct pod *p = CONTAINER_OF(it, struct pod, link);
         if (!p->leaving)
             continue;
@@ -344,10 +424,9 @@ static void list_pods(struct cluster *c, struct buf *out)
     jsonw_cstr(&w, "List");
     jsonw_key(&w, "items");
     jsonw_arr(&w);
-    LIST_EACH(it, &c->pods)
-    {
+    LIST_EACH (it, &c->pods) {
         const struct pod *p = CONTAINER_OF(it, struct pod, link);
-        if (!p->leaving)
+        if (!p->leaving && !p->gone)
             pod_json(p, &w);
     }
     jsonw_arr_end(&w);
@@ -358,8 +437,8 @@ static void do_sync(struct call *k)
 {
     struct cluster *c = k->cl;
     c->syncing = true;
-    LIST_EACH(it, &c->pods)
-    CONTAINER_OF(it, struct pod, link)->wanted = false;
+    LIST_EACH (it, &c->pods)
+        CONTAINER_OF(it, struct pod, link)->wanted = false;
     for (uint32_t i = 0; i < k->n; i++) {
         struct errbuf err;
         if (start_workload(c, &k->w[i], &err) == 0)
@@ -370,8 +449,7 @@ static void do_sync(struct call *k)
             k->rc = err_set(k->err, STR_FMT ": " STR_FMT " " STR_FMT ": %s", STR_ARG(k->w[i].source),
                             STR_ARG(k->w[i].kind), STR_ARG(k->w[i].name), err.msg);
     }
-    LIST_EACH(it, &c->pods)
-    {
+    LIST_EACH (it, &c->pods) {
         struct pod *p = CONTAINER_OF(it, struct pod, link);
         if (p->wanted || p->leaving)
             continue;
@@ -394,9 +472,10 @@ int cluster_sync(struct cluster *c, const struct conf_workload *w, uint32_t n, s
 
 static void do_describe(struct call *k)
 {
-    LIST_EACH(it, &k->cl->pods)
-    {
+    LIST_EACH (it, &k->cl->pods) {
         const struct pod *p = CONTAINER_OF(it, struct pod, link);
+        if (p->gone)
+            continue;
         if (!p->server)
             buf_addf(k->out, "Pod " STR_FMT ": " STR_FMT " (worker, serves nothing)\n", STR_ARG(p->name),
                      STR_ARG(p->ip));
@@ -413,7 +492,7 @@ void cluster_describe(struct cluster *c, struct buf *out)
     call_and_wait(&k);
 }
 
-/* ---- control interface: GET /sim/pods, anything /sim/pods/<name>/<path> ---- */
+/* ---- control interface: GET /sim/pods, DELETE /sim/pods/<name>, anything /sim/pods/<name>/<path> ---- */
 
 static void get_pods(struct cluster *c, struct httpd_req *rq)
 {
@@ -422,15 +501,68 @@ static void get_pods(struct cluster *c, struct httpd_req *rq)
     buf_init(&out, 64u << 20);
     jsonw_init(&w, &out);
     jsonw_arr(&w);
-    LIST_EACH(it, &c->pods)
-    {
+    LIST_EACH (it, &c->pods) {
         const struct pod *p = CONTAINER_OF(it, struct pod, link);
-        if (!p->leaving)
+        if (!p->leaving && !p->gone)
             pod_state_json(p, &w);
     }
     jsonw_arr_end(&w);
     httpd_respond(rq, 200, "application/json", NULL, buf_str(&out));
     buf_free(&out);
+}
+
+static void delete_pod(struct cluster *c, struct pod *p, uint64_t again_us, struct jsonw *w)
+{
+    jsonw_str(w, p->name);
+    timer_stop(c->loop, &p->late);
+    server_free(p->server);
+    p->server = NULL;
+    c->used[p->ip_index] = false;
+    p->ip = STR("");
+    p->ready = false;
+    p->gone = true;
+    p->again_us = again_us;
+}
+
+/* One pod; of groups all pods of the group, because an engine that has lost a part is lost as a whole. */
+static void delete_pods(struct cluster *c, struct pod *p, uint64_t again_us, struct jsonw *w)
+{
+    LIST_EACH (it, &c->pods) {
+        struct pod *q = CONTAINER_OF(it, struct pod, link);
+        if (q == p || (p->controller == CONF_GROUPS && !q->gone && of_workload(q, p->ns, p->workload, p->kind) &&
+                       q->template_hash == p->template_hash && q->group == p->group))
+            delete_pod(c, q, again_us, w);
+    }
+}
+
+/* DELETE: gone at once. Its controller makes it again (sandbox.c: the change makes a reload, and that syncs). */
+static void on_delete(struct cluster *c, struct httpd_req *rq, struct str name)
+{
+    struct pod *p = find_pod(c, STR_NULL, name);
+    struct str query = rq->head->query;
+    int64_t ns = -1;
+    struct buf out;
+    struct jsonw w;
+    if (!p) {
+        server_error(rq, 404, "NotFoundError", NULL, NULL, "There is no such pod.");
+        return;
+    }
+    if (query.n && (!str_starts(query, STR("startup=")) || !duration_parse(str_from(query, 8), &ns) || ns < 0)) {
+        server_error(rq, 400, "BadRequestError", NULL, NULL, "The query may be startup=DURATION, such as startup=5s.");
+        return;
+    }
+    buf_init(&out, 1u << 20);
+    jsonw_init(&w, &out);
+    jsonw_obj(&w);
+    jsonw_key(&w, "deleted");
+    jsonw_arr(&w);
+    delete_pods(c, p, ns < 0 ? UINT64_MAX : (uint64_t)ns / 1000, &w);
+    jsonw_arr_end(&w);
+    jsonw_obj_end(&w);
+    httpd_respond(rq, 200, "application/json", NULL, buf_str(&out));
+    buf_free(&out);
+    if (c->o.changed)
+        c->o.changed(c->o.ctx);
 }
 
 static void on_control(void *ctx, struct httpd_req *rq)
@@ -444,6 +576,10 @@ static void on_control(void *ctx, struct httpd_req *rq)
     if (str_starts(path, STR("/sim/pods/"))) {
         struct str rest = str_from(path, 10);
         ptrdiff_t slash = str_find(rest, STR("/"));
+        if (slash < 0 && rq->head->method == H1_DELETE) {
+            on_delete(c, rq, rest);
+            return;
+        }
         struct pod *p = slash > 0 ? find_pod(c, STR_NULL, str_first(rest, (size_t)slash)) : NULL;
         if (p && p->server)
             server_control(p->server, rq, str_from(rest, (size_t)slash + 1));

@@ -26,6 +26,11 @@ struct pod {
     bool ready;        /* as the cluster believes */
     bool wanted;       /* by the sync under way */
     bool leaving;
+    bool gone;              /* deleted: its place is kept until it is made again */
+    uint64_t again_us;      /* gone: start-up time of the next in its place; UINT64_MAX: as always */
+    unsigned group, member; /* replica, and which of its pods (0: the leader) */
+    unsigned incarnation;   /* how many were deleted in its place before */
+    enum conf_controller controller;
     uint64_t left_us, template_hash;
     unsigned ip_index;
 };

@@ -43,7 +43,8 @@ static enum server_kind module_kind(struct str m)
 {
     if (str_starts(m, STR("vllm.entrypoints")))
         return SERVER_VLLM;
-    if (str_starts(m, STR("sglang.launch_server")) || str_starts(m, STR("sglang.srt")))
+    if (str_starts(m, STR("sglang.launch_server")) || str_starts(m, STR("sglang.srt.server")) ||
+        str_starts(m, STR("sglang.srt.entrypoints")))
         return SERVER_SGLANG;
     return SERVER_NONE;
 }
@@ -62,8 +63,10 @@ static enum server_kind command_kind(const struct str *w, size_t n, size_t *skip
     *skip = 1;
     if (str_eq_c(cmd, "tritonserver"))
         return SERVER_TRITON;
-    if (str_eq_c(cmd, "trtllm-serve"))
+    if (str_eq_c(cmd, "trtllm-serve")) {
+        *skip += n >= 2 && str_eq_c(w[1], "serve");
         return SERVER_TRTLLM;
+    }
     if (!str_starts(cmd, STR("python")))
         return SERVER_NONE;
     for (size_t i = 1; i < n; i++) {
@@ -81,7 +84,7 @@ static enum server_kind command_kind(const struct str *w, size_t n, size_t *skip
 static bool recognise_words(struct arena *a, const struct str *w, size_t n, struct recognised *out);
 
 /* Reads one word of shell text at *p into the arena; false at the end of a command. Quotes and backslashes are
- * resolved, nothing is expanded. */
+ * resolved, nothing is expanded: $(...) is part of its word. */
 static bool shell_word(struct arena *a, struct str text, size_t *p, struct str *word)
 {
     size_t i = *p, n = 0;
@@ -99,6 +102,10 @@ static bool shell_word(struct arena *a, struct str text, size_t *p, struct str *
                     i++;
                 out[n++] = text.p[i];
             }
+        } else if (text.p[i] == '$' && i + 1 < text.n && text.p[i + 1] == '(') {
+            for (; i + 1 < text.n && text.p[i] != ')'; i++)
+                out[n++] = text.p[i];
+            out[n++] = text.p[i];
         } else if (text.p[i] == '\\' && i + 1 < text.n) {
             if (text.p[++i] != '\n')
                 out[n++] = text.p[i];
@@ -109,6 +116,48 @@ static bool shell_word(struct arena *a, struct str text, size_t *p, struct str *
     *p = MIN(i, text.n);
     *word = (struct str){out, n};
     return any;
+}
+
+/* Commands that run the words after their own options. */
+static bool is_launcher(struct str cmd)
+{
+    static const char *const launchers[] = {"mpirun",  "mpiexec", "trtllm-llmapi-launch",
+                                            "numactl", "taskset", "timeout"};
+    for (size_t i = 0; i < ARRAY_LEN(launchers); i++)
+        if (str_eq_c(cmd, launchers[i]))
+            return true;
+    return false;
+}
+
+/* What a launcher launches: of several programs (mpirun, a colon between them) the first. */
+static bool recognise_launched(struct arena *a, const struct str *w, size_t n, struct recognised *out)
+{
+    size_t skip, end = 1;
+    while (end < n && !str_eq_c(w[end], ":"))
+        end++;
+    for (size_t i = 1; i < end; i++)
+        if (command_kind(w + i, end - i, &skip) != SERVER_NONE)
+            return recognise_words(a, w + i, end - i, out);
+    return false;
+}
+
+/* An engine of several nodes answers HTTP at the first of them alone. */
+static bool is_later_node(const struct str *argv, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct str v = argv[i];
+        uint64_t rank;
+        if (str_eq_c(v, "--headless"))
+            return true;
+        if (str_eq_c(v, "--node-rank") || str_eq_c(v, "--node_rank"))
+            v = i + 1 < n ? argv[i + 1] : STR("");
+        else if (str_starts(v, STR("--node-rank=")) || str_starts(v, STR("--node_rank=")))
+            v = str_from(v, 12);
+        else
+            continue;
+        return str_to_u64(v, &rank) && rank > 0;
+    }
+    return false;
 }
 
 /* Commands of a script one after the other, until one is a model server. */
@@ -143,6 +192,8 @@ static bool recognise_words(struct arena *a, const struct str *w, size_t n, stru
         for (size_t i = 1; i + 1 < n; i++)
             if (w[i].n >= 2 && w[i].p[0] == '-' && w[i].p[1] != '-' && memchr(w[i].p, 'c', w[i].n))
                 return recognise_script(a, w[i + 1], out);
+    if (is_launcher(cmd))
+        return recognise_launched(a, w, n, out);
     out->kind = command_kind(w, n, &skip);
     if (out->kind == SERVER_NONE)
         return false;
@@ -150,6 +201,7 @@ static bool recognise_words(struct arena *a, const struct str *w, size_t n, stru
     out->argv = arena_alloc(a, (out->n + 1) * sizeof(*out->argv));
     for (size_t i = 0; i < out->n; i++)
         out->argv[i] = arena_str(a, w[skip + i]);
+    out->later_node = is_later_node(out->argv, out->n);
     return true;
 }
 

@@ -10,6 +10,7 @@ struct recognised {
     enum server_kind kind;
     struct str *argv; /* the server's options, without its own words; in the arena */
     size_t n;
+    bool later_node; /* not the first node of an engine that spans several: answers no HTTP */
 };
 const char *server_kind_name(enum server_kind k);
 /* False when no command in it is a model server. */

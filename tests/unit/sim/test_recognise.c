@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 static const struct sample {
-    const char *argv[6]; /* NULL-terminated */
+    const char *argv[8]; /* NULL-terminated */
     enum server_kind kind;
     const char *joined; /* the options, separated by '|' */
 } samples[] = {
@@ -31,6 +31,18 @@ static const struct sample {
     {{"tritonserver", "--model-repository=/models", NULL}, SERVER_TRITON, "--model-repository=/models"},
     {{"python3", "/app/scripts/launch_triton_server.py", "--world_size", "1", NULL}, SERVER_TRITON, "--world_size|1"},
     {{"trtllm-serve", "m", NULL}, SERVER_TRTLLM, "m"},
+    {{"sh", "-c",
+      "python3 fill_template.py -i x && mpirun --allow-run-as-root -n 1 /opt/tritonserver/bin/tritonserver "
+      "--model-repository=/m : -n 1 tritonserver --x",
+      NULL},
+     SERVER_TRITON,
+     "--model-repository=/m"},
+    {{"trtllm-llmapi-launch", "trtllm-serve", "serve", "m", "--tp_size", "2", NULL}, SERVER_TRTLLM, "m|--tp_size|2"},
+    {{"sh", "-c", "HOST=$(hostname -i) vllm serve m --x $(cat /f g)", NULL}, SERVER_VLLM, "m|--x|$(cat /f g)"},
+    {{"mpirun", "-n", "2", "sleep", NULL}, SERVER_NONE, ""},
+    {{"python3", "-m", "sglang.launch_server", "--node-rank=0", NULL}, SERVER_SGLANG, "--node-rank=0"},
+    {{"python3", "-m", "sglang.srt.disaggregation.mini_lb", "--prefill", "http://a", NULL}, SERVER_NONE, ""},
+    {{"python3", "-m", "sglang_router.launch_router", "--pd-disaggregation", NULL}, SERVER_NONE, ""},
     {{"sh", "-c", "ray start --address $(LWS_LEADER_ADDRESS):6379 --block", NULL}, SERVER_NONE, ""},
     {{"sh", "-c", "sleep inf", NULL}, SERVER_NONE, ""},
     {{"python3", "serve.py", "vllm", NULL}, SERVER_NONE, ""},
@@ -46,7 +58,7 @@ static void commands(void **state)
 {
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(samples); i++) {
-        struct str argv[6];
+        struct str argv[8];
         struct arena a;
         struct recognised r;
         size_t n = 0;
@@ -67,8 +79,34 @@ static void commands(void **state)
     }
 }
 
+/* Nodes after the first of an engine that spans several have no HTTP. */
+static void later_nodes(void **state)
+{
+    static const struct {
+        const char *command;
+        bool later;
+    } rows[] = {{"sglang serve --nnodes 2 --node-rank 1", true},
+                {"sglang serve --nnodes 2 --node_rank=3 --tp 4", true},
+                {"sglang serve --nnodes 2 --node-rank 0", false},
+                {"sglang serve --nnodes 2 --node-rank=0", false},
+                {"sglang serve --node-rank $(LWS_WORKER_INDEX)", false},
+                {"sglang serve --node-rank", false},
+                {"vllm serve m --headless", true},
+                {"vllm serve m", false}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const struct str argv[] = {STR("sh"), STR("-c"), str_c(rows[i].command)};
+        struct arena a;
+        struct recognised r;
+        arena_init(&a, 256);
+        assert_true(recognise(&a, argv, 3, &r));
+        assert_int_equal(r.later_node, rows[i].later);
+        arena_free(&a);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(commands)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(commands), cmocka_unit_test(later_nodes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
