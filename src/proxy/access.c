@@ -1,8 +1,11 @@
 /* access.c - one line per request: "Request Handled" for pools at info, "Request Proxied" for Services at debug. Never
  * prompts or answers.
  *
- * costs: what each endpoint would have cost at the moment of the (last) pick, in seconds; of the picks that are explained (decided.c). */
+ * costs: what each endpoint would have cost at the moment of the (last) pick, in seconds; of the picks that are explained (decided.c).
+ * prefill_costs: the same of the endpoints that prefill, where the pool separates them. Last: many endpoints do not fit a line. */
 #include "proxy/impl.h"
+
+#include <math.h>
 
 /* Seconds with four decimals, without the cost of printf. */
 static void put_seconds(struct buf *out, double s)
@@ -37,16 +40,16 @@ static void put_name(struct buf *out, const char *name)
         buf_add(out, *p == '"' || *p == '\\' || (unsigned char)*p < 0x20 ? "_" : p, 1);
 }
 
-static void put_costs(struct buf *out, struct request *rq)
+static void put_costs(struct buf *out, struct port *p, enum conf_role role, const struct sched_explain *x)
 {
     struct ep_ref refs[SCHED_EXPLAIN];
     char names[SCHED_EXPLAIN][EP_NAME];
-    for (uint32_t i = 0; i < rq->explain->n; i++)
-        refs[i] = rq->explain->cost[i].ep;
-    port_ep_names(rq->backend->port, ROLE_ANY, refs, rq->explain->n, names);
+    for (uint32_t i = 0; i < x->n; i++)
+        refs[i] = x->cost[i].ep;
+    port_ep_names(p, role, refs, x->n, names);
     buf_add(out, "[", 1);
-    for (uint32_t i = 0; i < rq->explain->n; i++) {
-        const struct sched_cost *c = &rq->explain->cost[i];
+    for (uint32_t i = 0; i < x->n; i++) {
+        const struct sched_cost *c = &x->cost[i];
         buf_add_str(out, i ? STR(",{\"name\":\"") : STR("{\"name\":\""));
         put_name(out, names[i]);
         buf_add(out, "\"", 1);
@@ -63,6 +66,10 @@ static void put_costs(struct buf *out, struct request *rq)
         put_field(out, STR(",\"kv\":"), c->kv_s);
         if (c->lora_s > 0)
             put_field(out, STR(",\"lora\":"), c->lora_s);
+        if (c->transfer_s > 0)
+            put_field(out, STR(",\"transfer\":"), c->transfer_s);
+        if (c->answer_s > 0)
+            put_field(out, STR(",\"answer\":"), c->answer_s);
         buf_add(out, "}", 1);
     }
     buf_add(out, "]", 1);
@@ -109,16 +116,25 @@ static void log_pick(struct logline *l, struct request *rq)
 static void log_prefill(struct logline *l, struct request *rq)
 {
     const struct pd *pd = rq->pd;
+    const struct sched_decision *d = &rq->pick.core.d;
     if (!pd)
         return;
     log_cstr(l, "prefill", pd->split ? "elsewhere" : "here");
+    if (isfinite(d->split_s) && isfinite(d->local_s) && d->split_s > 0 && d->local_s > 0) {
+        log_f(l, "split_s", d->split_s, 4);
+        log_f(l, "local_s", d->local_s, 4);
+    }
     if (!pd->leg.ep) /* no attempt had a leg */
         return;
     log_cstr(l, "prefill_pod", pd->leg.ep->name);
     log_cstr(l, "prefill_address", pd->leg.ep->address);
-    log_cstr(l, "prefill_reason", sched_reason_name(rq->pick.leg.d.reason));
-    log_u64(l, "prefill_hit_bytes", rq->pick.leg.d.matched_bytes);
+    if (rq->pick.leg.d.reason != REASON_NONE) { /* else it was an earlier attempt */
+        log_cstr(l, "prefill_reason", sched_reason_name(rq->pick.leg.d.reason));
+        log_u64(l, "prefill_hit_bytes", rq->pick.leg.d.matched_bytes);
+    }
     log_f(l, "prefill_ms", ms(pd->leg.begun_us, pd->leg.prefilled_us), 3);
+    if (pd->failed)
+        log_cstr(l, "prefill_error", pd->failed);
 }
 
 static void log_handled(struct request *rq, const struct api_usage *u, uint64_t now_us)
@@ -127,7 +143,10 @@ static void log_handled(struct request *rq, const struct api_usage *u, uint64_t 
     struct buf *costs = &rq->w->line; /* the others hold the bytes of the answer */
     buf_clear(costs);
     if (rq->explain && rq->attempts)
-        put_costs(costs, rq);
+        put_costs(costs, rq->backend->port, ROLE_ANY, rq->explain);
+    size_t n_costs = costs->n;
+    if (rq->explain_leg && rq->explain_leg->n && rq->attempts)
+        put_costs(costs, rq->backend->port, ROLE_PREFILL, rq->explain_leg);
     if (!log_begin(&l, LOG_INFO, "Request Handled"))
         return;
     log_common(&l, rq);
@@ -154,8 +173,10 @@ static void log_handled(struct request *rq, const struct api_usage *u, uint64_t 
     log_outcome(&l, rq, now_us);
     if (rq->degraded)
         log_u64(&l, "degraded", rq->degraded);
-    if (costs->n)
-        log_raw(&l, "costs", buf_str(costs));
+    if (n_costs)
+        log_raw(&l, "costs", str_first(buf_str(costs), n_costs));
+    if (costs->n > n_costs)
+        log_raw(&l, "prefill_costs", str_from(buf_str(costs), n_costs));
     log_end(&l);
 }
 

@@ -65,16 +65,58 @@ static void describe(struct request *rq, enum decision_outcome outcome, struct d
     d->streamed = rq->pick.core.streamed;
     if (outcome != DECISION_PICKED || !rq->ep)
         return;
+    char name[1][EP_NAME];
+    if (rq->ep->role == ROLE_PREFILL) { /* its refusal has become the answer */
+        port_ep_names(rq->backend->port, ROLE_ANY, &is->ep, 1, name);
+        decision_text(d->endpoint, str_c(name[0]));
+        return;
+    }
     decision_text(d->endpoint, str_c(rq->ep->name));
     memcpy(d->address, rq->ep->address, sizeof d->address);
 }
 
-static void put(struct request *rq, struct decisions *ds, enum decision_outcome outcome)
+/* False: no prefill elsewhere was thought of. A pool that was split when the request came need not be so any more. */
+static bool describe_leg(struct request *rq, enum decision_outcome outcome, struct decision_leg *l)
+{
+    const struct sched_decision *is = &rq->pick.core.d, *leg = &rq->pick.leg.d;
+    bool picked = outcome == DECISION_PICKED;
+    if (!rq->explain_leg || (picked ? !(is->split_s > 0 || is->local_s > 0) : !rq->explain_leg->n))
+        return false;
+    *l = (struct decision_leg){.split = picked && leg->reason != REASON_NONE};
+    decision_fill_leg(l, is, leg, rq->explain_leg);
+    const struct endpoint *e = rq->pick.leg_ep ? rq->pick.leg_ep : rq->pd->leg.ep;
+    if (!l->split || !e || e->ref.slot != leg->ep.slot || e->ref.gen != leg->ep.gen)
+        return true;
+    decision_text(l->endpoint, str_c(e->name));
+    memcpy(l->address, e->address, sizeof l->address);
+    return true;
+}
+
+static uint64_t put(struct request *rq, struct decisions *ds, enum decision_outcome outcome, struct decision *d)
+{
+    struct decision_leg leg;
+    describe(rq, outcome, d);
+    d->leg = describe_leg(rq, outcome, &leg) ? &leg : NULL;
+    return decisions_put(ds, d);
+}
+
+static void put_new(struct request *rq, struct decisions *ds, enum decision_outcome outcome)
 {
     struct decision d = {0};
     rq->decided_wall_us = wall_us();
-    describe(rq, outcome, &d);
-    rq->decision = decisions_put(ds, &d);
+    rq->decision = put(rq, ds, outcome, &d);
+}
+
+/* Of the newest attempt, once a leg could begin. */
+static void fill_leg_end(const struct request *rq, struct decision_end *e)
+{
+    const struct pd *pd = rq->pd;
+    if (!pd || (!pd->split && !pd->failed))
+        return;
+    const struct leg *g = &pd->leg;
+    e->prefill_s = g->prefilled_us > g->begun_us ? (double)(g->prefilled_us - g->begun_us) / 1e6 : 0;
+    if (pd->failed)
+        snprintf(e->prefill_error, sizeof e->prefill_error, "%s", pd->failed);
 }
 
 static void fill_end(const struct request *rq, const struct api_usage *u, uint64_t now_us, struct decision_end *e)
@@ -85,6 +127,7 @@ static void fill_end(const struct request *rq, const struct api_usage *u, uint64
     e->status = rq->status;
     if (rq->error_code)
         snprintf(e->error, sizeof e->error, "%s", rq->error_code);
+    fill_leg_end(rq, e);
     if (!u || !u->found)
         return;
     e->has_usage = true;
@@ -103,6 +146,7 @@ static void close_attempt(struct request *rq, struct decisions *ds)
         return;
     d.end.duration_s = now_us > rq->picked_us ? (double)(now_us - rq->picked_us) / 1e6 : 0;
     snprintf(d.end.error, sizeof d.end.error, "%s", rq->fail_code ? rq->fail_code : "moved");
+    fill_leg_end(rq, &d.end);
     decisions_end(ds, rq->decision, &d);
     rq->decision = 0;
 }
@@ -113,7 +157,7 @@ void decided_picked(struct request *rq)
     if (!ds)
         return;
     close_attempt(rq, ds);
-    put(rq, ds, DECISION_PICKED);
+    put_new(rq, ds, DECISION_PICKED);
 }
 
 void decided_refused(struct request *rq)
@@ -122,7 +166,7 @@ void decided_refused(struct request *rq)
     if (!ds)
         return;
     close_attempt(rq, ds);
-    put(rq, ds, DECISION_REJECTED);
+    put_new(rq, ds, DECISION_REJECTED);
 }
 
 void decided_over(struct request *rq, const struct api_usage *u, uint64_t now_us)
@@ -131,15 +175,13 @@ void decided_over(struct request *rq, const struct api_usage *u, uint64_t now_us
     if (!ds)
         return;
     if (!rq->decision && rq->waited_us)
-        put(rq, ds, DECISION_LEFT);
+        put_new(rq, ds, DECISION_LEFT);
     if (!rq->decision)
         return;
     struct decision d = {.ended = true};
     fill_end(rq, u, now_us, &d.end);
     bool still_known = rq->attempts && rq->pick.core.d.reject == REJECT_NONE; /* not overwritten by a later try */
-    if (!decisions_end(ds, rq->decision, &d) && still_known) {
-        describe(rq, DECISION_PICKED, &d);
-        decisions_put(ds, &d);
-    }
+    if (!decisions_end(ds, rq->decision, &d) && still_known)
+        put(rq, ds, DECISION_PICKED, &d);
     rq->decision = 0;
 }

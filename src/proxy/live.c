@@ -1,13 +1,15 @@
 /* live.c - the gauges of pools and pods, read from the live state whenever the metrics are exposed. Control thread.
  *
- * What bears the same labels is shown as one: the ports of a pod, or pools of one name in several namespaces. */
+ * What bears the same labels is shown as one: the ports of a pod, or pools of one name in several namespaces. Of a pool
+ * that separates prefill and decode a request in flight counts once for the pool, and once for each role that has it. */
 #include "proxy/impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 struct row {          /* what is shown under one set of labels */
-    char *pool, *pod; /* pod NULL: the pool as a whole */
+    char *pool, *pod; /* pod NULL: the pool as a whole, or a role of it */
+    const char *role; /* of a pool that is split; static. NULL: of all */
     uint64_t round;   /* when it was last seen */
     double inflight, demand, picks, speed, ejected, endpoints, ready, queued, queued_bytes, drain_per_s, saturation,
         index_bytes;
@@ -22,9 +24,10 @@ struct live {
     struct gateway *g;
     struct metric_family *pool_kv, *pool_queue, *pool_running, *pool_ready, *pool_inflight, *pool_queued,
         *pool_queued_bytes, *pool_drain, *pool_newest, *pool_saturation, *pool_demand, *pool_index_bytes, *pool_endpoints;
+    struct metric_family *role_ready, *role_inflight, *role_saturation, *role_demand;
     struct metric_family *pod_queue, *ep_inflight, *ep_ejected, *ep_picks, *ep_speed, *ejections;
     struct metric *index_size, *body_bytes;
-    struct map rows; /* "pool" or "pool\npod" -> struct row */
+    struct map rows; /* "pool", "pool\npod" or "pool\n\nrole" -> struct row */
     uint64_t round;
     double index_entries; /* of this round */
 };
@@ -33,17 +36,19 @@ struct live {
 
 static struct str row_key(const struct row *r, char key[512])
 {
-    int n = snprintf(key, 512, r->pod ? "%s\n%s" : "%s", r->pool, r->pod);
+    int n = r->role  ? snprintf(key, 512, "%s\n\n%s", r->pool, r->role)
+            : r->pod ? snprintf(key, 512, "%s\n%s", r->pool, r->pod)
+                     : snprintf(key, 512, "%s", r->pool);
     return (struct str){key, MIN((size_t)MAX(n, 0), (size_t)511)};
 }
 
 /* The row of these labels, empty when this round has not yet seen it. */
-static struct row *row_of(struct live *lv, const char *pool, const char *pod)
+static struct row *row_of(struct live *lv, const char *pool, const char *pod, const char *role)
 {
     char pool_copy[256], pod_copy[EP_NAME] = "", key[512];
     snprintf(pool_copy, sizeof pool_copy, "%s", pool);
     snprintf(pod_copy, sizeof pod_copy, "%s", pod ? pod : "");
-    const struct row labels = {.pool = pool_copy, .pod = pod ? pod_copy : NULL};
+    const struct row labels = {.pool = pool_copy, .pod = pod ? pod_copy : NULL, .role = role};
     struct str k = row_key(&labels, key);
     struct row *r = map_get(&lv->rows, k);
     if (r && r->round == lv->round)
@@ -52,9 +57,10 @@ static struct row *row_of(struct live *lv, const char *pool, const char *pod)
         r = xcalloc(1, sizeof *r);
         r->pool = str_dup(str_c(pool_copy));
         r->pod = pod ? str_dup(str_c(pod_copy)) : NULL;
+        r->role = role;
         map_put(&lv->rows, k, r);
     }
-    *r = (struct row){.pool = r->pool, .pod = r->pod, .round = lv->round, .counted = r->counted};
+    *r = (struct row){.pool = r->pool, .pod = r->pod, .role = r->role, .round = lv->round, .counted = r->counted};
     return r;
 }
 
@@ -79,14 +85,37 @@ struct reading {
 static void read_endpoint(void *ctx, const struct ep_view *v, const struct endpoint *e)
 {
     const struct reading *rd = ctx;
-    struct row *r = row_of(rd->lv, rd->pool, e->name);
+    struct row *r = row_of(rd->lv, rd->pool, e->name, NULL);
     r->inflight += v->inflight;
     r->picks += (double)v->picks;
     r->ejections += v->ejections;
     r->ejected = MAX(r->ejected, v->ejected ? 1.0 : 0.0);
     r->speed = MAX(r->speed, v->speed);
     add_load(r, v);
-    add_load(row_of(rd->lv, rd->pool, NULL), v);
+    add_load(row_of(rd->lv, rd->pool, NULL, NULL), v);
+}
+
+static void add_role(struct row *r, const struct sched_stats *st, uint64_t queued)
+{
+    r->inflight += (double)st->inflight;
+    r->ready += st->n_ready;
+    r->demand += (double)(st->inflight + queued);
+    r->saturation = MAX(r->saturation, st->saturation);
+}
+
+/* decode: its queue holds those who wait for endpoints of both. r: of the pool. */
+static void read_roles(struct live *lv, struct port *p, const struct sched_stats *decode, struct row *r)
+{
+    struct sched_stats prefill;
+    port_stats(p, ROLE_PREFILL, &prefill);
+    add_role(row_of(lv, port_name(p), NULL, "decode"), decode, decode->queued);
+    add_role(row_of(lv, port_name(p), NULL, "prefill"), &prefill, decode->queued);
+    r->endpoints += prefill.n_endpoints;
+    r->ready += prefill.n_ready;
+    r->demand += (double)prefill.inflight;
+    r->saturation = MAX(r->saturation, prefill.saturation);
+    r->index_bytes += (double)prefill.index_bytes;
+    lv->index_entries += (double)prefill.index_entries;
 }
 
 static void read_port(void *ctx, struct port *p)
@@ -94,7 +123,7 @@ static void read_port(void *ctx, struct port *p)
     struct live *lv = ctx;
     struct sched_stats st;
     struct reading rd = {lv, port_name(p)};
-    struct row *r = row_of(lv, rd.pool, NULL);
+    struct row *r = row_of(lv, rd.pool, NULL, NULL);
     port_stats(p, ROLE_ANY, &st);
     r->inflight += (double)st.inflight;
     r->endpoints += st.n_endpoints;
@@ -108,6 +137,8 @@ static void read_port(void *ctx, struct port *p)
     r->saturation = MAX(r->saturation, st.saturation);
     r->index_bytes += port_is_pool(p) ? (double)st.index_bytes : 0;
     lv->index_entries += (double)st.index_entries;
+    if (port_split(p))
+        read_roles(lv, p, &st, r);
     port_views(p, read_endpoint, &rd);
 }
 
@@ -152,11 +183,27 @@ static void show_pool(struct live *lv, const struct row *r)
     metric_set(metric_series(lv->pool_demand, name), r->demand / MAX(r->ready, 1.0));
 }
 
+static void show_role(struct live *lv, const struct row *r)
+{
+    const struct str labels[] = {str_c(r->pool), str_c(r->role)};
+    metric_set(metric_series(lv->role_ready, labels), r->ready);
+    metric_set(metric_series(lv->role_inflight, labels), r->inflight);
+    metric_set(metric_series(lv->role_saturation, labels), r->saturation);
+    metric_set(metric_series(lv->role_demand, labels), r->demand / MAX(r->ready, 1.0));
+}
+
 static void row_free(struct row *r)
 {
     free(r->pool);
     free(r->pod);
     free(r);
+}
+
+static void drop_all(struct metric_family *const *v, size_t n, const char *first, const char *second)
+{
+    const struct str labels[] = {str_c(first), str_c(second)};
+    for (size_t i = 0; i < n; i++)
+        metric_series_drop(v[i], labels);
 }
 
 static void hide(struct live *lv, struct row *r)
@@ -168,11 +215,13 @@ static void hide(struct live *lv, struct row *r)
                                              lv->pool_queued_bytes, lv->pool_drain,       lv->pool_saturation,
                                              lv->pool_demand,       lv->pool_index_bytes, lv->pool_endpoints,
                                              lv->pool_newest};
-    const struct str labels[] = {str_c(r->pool), str_c(r->pod)};
-    for (size_t i = 0; r->pod && i < ARRAY_LEN(of_pod); i++)
-        metric_series_drop(of_pod[i], labels);
-    for (size_t i = 0; !r->pod && i < ARRAY_LEN(of_pool); i++)
-        metric_series_drop(of_pool[i], labels);
+    struct metric_family *const of_role[] = {lv->role_ready, lv->role_inflight, lv->role_saturation, lv->role_demand};
+    if (r->role)
+        drop_all(of_role, ARRAY_LEN(of_role), r->pool, r->role);
+    else if (r->pod)
+        drop_all(of_pod, ARRAY_LEN(of_pod), r->pool, r->pod);
+    else
+        drop_all(of_pool, ARRAY_LEN(of_pool), r->pool, "");
     char key[512];
     map_del(&lv->rows, row_key(r, key));
     row_free(r);
@@ -186,6 +235,8 @@ static void show_all(struct live *lv)
         struct row *r = slot->val;
         if (r->round != lv->round)
             gone[n_gone++] = r;
+        else if (r->role)
+            show_role(lv, r);
         else if (r->pod)
             show_pod(lv, r);
         else
@@ -239,6 +290,17 @@ static void pool_families(struct live *lv, struct metrics *m)
     lv->pool_endpoints = gauge(m, "penstock_pool_endpoints", "Endpoints, ready or not.", N);
 }
 
+static void role_families(struct live *lv, struct metrics *m)
+{
+    static const char *const R[] = {"name", "role", NULL};
+    lv->role_ready = gauge(m, "penstock_role_ready", "Ready endpoints of a role, where prefill and decode are separated.", R);
+    lv->role_inflight = gauge(m, "penstock_role_inflight", "Requests of this gateway in flight at the role's endpoints.", R);
+    lv->role_saturation =
+        gauge(m, "penstock_role_saturation", "How full the role's endpoints are by the thresholds of saturation; 1: all full.", R);
+    lv->role_demand = gauge(
+        m, "penstock_role_demand", "Queued requests and those in flight at the role per ready endpoint of it, for autoscalers.", R);
+}
+
 static void pod_families(struct live *lv, struct metrics *m)
 {
     static const char *const P[] = {"pool", "pod", NULL}, *const gie[] = {"name", "model_server_pod", NULL};
@@ -258,6 +320,7 @@ struct live *live_new(struct gateway *g)
     lv->g = g;
     map_init(&lv->rows, 4);
     pool_families(lv, m);
+    role_families(lv, m);
     pod_families(lv, m);
     lv->body_bytes =
         metric_series(gauge(m, "penstock_body_bytes_held", "Memory of request bodies under way.", none), NULL);

@@ -15,6 +15,7 @@ struct decisions {
     uint32_t n;
     _Atomic uint64_t made;
     pthread_mutex_t locks[STRIPES];
+    struct decision_leg *legs; /* beside places */
     struct place places[];
 };
 
@@ -45,29 +46,53 @@ static struct decision_row row_of(const struct sched_cost *c)
                                  .others_s = (float)c->others_s,
                                  .kv_s = (float)c->kv_s,
                                  .extra_s = (float)c->extra_s,
-                                 .lora_s = (float)c->lora_s};
+                                 .lora_s = (float)c->lora_s,
+                                 .transfer_s = (float)c->transfer_s,
+                                 .answer_s = (float)c->answer_s};
+}
+
+static uint32_t rows_of(struct decision_row rows[SCHED_EXPLAIN], const struct sched_explain *x)
+{
+    uint32_t n = x ? MIN(x->n, (uint32_t)SCHED_EXPLAIN) : 0;
+    for (uint32_t i = 0; i < n; i++)
+        rows[i] = row_of(&x->cost[i]);
+    return n;
 }
 
 void decision_fill(struct decision *d, const struct sched_decision *is, const struct sched_explain *x)
 {
     d->reason = is->reason;
     d->reject = is->reject;
+    d->no_prefill = is->no_prefill;
     d->cost_s = is->cost_s;
     d->ttft_s = is->ttft_s;
     d->queued_us = is->queued_us;
     d->stream_bytes = is->stream_bytes;
     d->matched_bytes = is->matched_bytes;
     d->n_candidates = is->n_candidates;
-    d->n_rows = x ? MIN(x->n, (uint32_t)SCHED_EXPLAIN) : 0;
     d->n_endpoints = x ? x->n_endpoints : 0;
-    for (uint32_t i = 0; i < d->n_rows; i++)
-        d->rows[i] = row_of(&x->cost[i]);
+    d->n_rows = rows_of(d->rows, x);
+}
+
+void decision_fill_leg(struct decision_leg *l, const struct sched_decision *is, const struct sched_decision *leg,
+                       const struct sched_explain *x)
+{
+    l->split_s = is->split_s;
+    l->local_s = is->local_s;
+    l->reason = leg->reason;
+    l->cost_s = leg->cost_s;
+    l->ttft_s = leg->ttft_s;
+    l->matched_bytes = leg->matched_bytes;
+    l->n_candidates = x ? x->n_candidates : 0;
+    l->n_endpoints = x ? x->n_endpoints : 0;
+    l->n_rows = rows_of(l->rows, x);
 }
 
 struct decisions *decisions_new(uint32_t n)
 {
     CHECK(n > 0);
     struct decisions *ds = xcalloc(1, sizeof *ds + (size_t)n * sizeof ds->places[0]);
+    ds->legs = xcalloc(n, sizeof *ds->legs);
     ds->n = n;
     for (int i = 0; i < STRIPES; i++)
         pthread_mutex_init(&ds->locks[i], NULL);
@@ -78,6 +103,8 @@ void decisions_free(struct decisions *ds)
 {
     for (int i = 0; ds && i < STRIPES; i++)
         pthread_mutex_destroy(&ds->locks[i]);
+    if (ds)
+        free(ds->legs);
     free(ds);
 }
 
@@ -105,6 +132,10 @@ uint64_t decisions_put(struct decisions *ds, const struct decision *d)
     if (pl->ticket < ticket) { /* else a whole round of others was faster */
         pl->ticket = ticket;
         pl->d = *d;
+        if (d->leg) {
+            ds->legs[at] = *d->leg;
+            pl->d.leg = &ds->legs[at];
+        }
     }
     pthread_mutex_unlock(&ds->locks[at % STRIPES]);
     return ticket;
@@ -127,13 +158,19 @@ bool decisions_end(struct decisions *ds, uint64_t ticket, const struct decision 
 void decisions_each(struct decisions *ds, bool (*fn)(void *ctx, const struct decision *d), void *ctx)
 {
     struct decision copy;
+    struct decision_leg leg;
     uint64_t newest = decisions_made(ds);
     for (uint64_t t = newest; t > 0 && newest - t < ds->n; t--) {
         uint32_t at = place_of(ds, t);
         pthread_mutex_lock(&ds->locks[at % STRIPES]);
         bool there = ds->places[at].ticket == t; /* else not yet written, or newer already */
-        if (there)
+        if (there) {
             copy = ds->places[at].d;
+            if (copy.leg) {
+                leg = *copy.leg;
+                copy.leg = &leg;
+            }
+        }
         pthread_mutex_unlock(&ds->locks[at % STRIPES]);
         if (there && !fn(ctx, &copy))
             return;

@@ -101,6 +101,79 @@ static void test_fill(void **state UNUSED)
     assert_int_equal(d.n_rows, 0);
 }
 
+static void test_fill_leg(void **state UNUSED)
+{
+    struct decision_leg l = {.split = true};
+    struct sched_explain x = {.n = 2, .n_endpoints = 20, .n_candidates = 5};
+    x.cost[0] = (struct sched_cost){.ep = {1, 2}, .total_s = 0.5, .transfer_s = 0.25, .answer_s = 0.125};
+    x.cost[1] = (struct sched_cost){.ep = {2, 2}, .skip = SKIP_TRIED};
+    struct sched_decision is = {.cost_s = 0.75, .split_s = 0.75, .local_s = (double)INFINITY};
+    struct sched_decision leg = {.reason = REASON_PREFIX_HOLDER, .cost_s = 0.5, .ttft_s = 0.25, .matched_bytes = 640};
+    decision_fill_leg(&l, &is, &leg, &x);
+    assert_true(l.split && l.split_s == 0.75 && isinf(l.local_s) && l.cost_s == 0.5 && l.ttft_s == 0.25);
+    assert_int_equal(l.reason, REASON_PREFIX_HOLDER);
+    assert_int_equal(l.matched_bytes, 640);
+    assert_true(l.n_rows == 2 && l.n_endpoints == 20 && l.n_candidates == 5);
+    assert_true(l.rows[0].transfer_s == 0.25f && l.rows[0].answer_s == 0.125f && l.rows[0].ep.slot == 1);
+    assert_int_equal(l.rows[1].skip, SKIP_TRIED);
+    decision_fill_leg(&l, &is, &leg, NULL);
+    assert_true(l.n_rows == 0 && l.n_endpoints == 0);
+}
+
+struct legs {
+    unsigned n, with;
+    char at[64][DECISION_TEXT]; /* "" without one */
+    double prefill_s[64];
+};
+
+static bool see_leg(void *ctx, const struct decision *d)
+{
+    struct legs *s = ctx;
+    s->at[s->n][0] = 0;
+    if (d->leg)
+        memcpy(s->at[s->n], d->leg->endpoint, DECISION_TEXT);
+    s->prefill_s[s->n] = d->end.prefill_s;
+    s->with += d->leg != NULL;
+    return ++s->n < 64;
+}
+
+static uint64_t put_split(struct decisions *ds, unsigned i)
+{
+    struct decision_leg l = {.split = true};
+    struct decision d = {.attempt = 1, .leg = &l};
+    snprintf(l.endpoint, sizeof l.endpoint, "prefill-%u", i);
+    uint64_t ticket = decisions_put(ds, &d);
+    memset(&l, 0xff, sizeof l); /* the ring has a copy */
+    return ticket;
+}
+
+/* The leg is the ring's own, goes with its decision, and is no other's when the place is taken again. */
+static void test_legs(void **state UNUSED)
+{
+    struct decisions *ds = decisions_new(3);
+    uint64_t first = put_split(ds, 0);
+    put(ds, 1);
+    put_split(ds, 2);
+    struct decision e = {.ended = true, .end = {.status = 200, .prefill_s = 0.5}};
+    assert_true(decisions_end(ds, first, &e));
+    struct legs s = {0};
+    decisions_each(ds, see_leg, &s);
+    assert_true(s.n == 3 && s.with == 2);
+    assert_string_equal(s.at[0], "prefill-2");
+    assert_string_equal(s.at[1], "");
+    assert_string_equal(s.at[2], "prefill-0");
+    assert_true(s.prefill_s[2] == 0.5 && s.prefill_s[0] == 0);
+    put(ds, 3);
+    put_split(ds, 4);
+    s = (struct legs){0};
+    decisions_each(ds, see_leg, &s);
+    assert_true(s.n == 3 && s.with == 2);
+    assert_string_equal(s.at[0], "prefill-4");
+    assert_string_equal(s.at[1], "");
+    assert_string_equal(s.at[2], "prefill-2");
+    decisions_free(ds);
+}
+
 static void test_text_is_cut_at_a_character(void **state UNUSED)
 {
     char out[DECISION_TEXT], in[400];
@@ -122,7 +195,7 @@ static void *writer(void *ctx)
     struct decisions *ds = ctx;
     struct decision e = {.ended = true, .end = {.status = 200}};
     for (unsigned i = 0; i < 5000; i++)
-        decisions_end(ds, put(ds, i), &e);
+        decisions_end(ds, i % 2 ? put(ds, i) : put_split(ds, i), &e);
     return NULL;
 }
 
@@ -130,7 +203,10 @@ static bool whole(void *ctx, const struct decision *d)
 {
     unsigned *n = ctx, i;
     (*n)++;
-    assert_int_equal(sscanf(d->request_id, "rq-%u", &i), 1);
+    if (d->leg)
+        assert_int_equal(sscanf(d->leg->endpoint, "prefill-%u", &i), 1);
+    else
+        assert_int_equal(sscanf(d->request_id, "rq-%u", &i), 1);
     assert_int_equal(d->attempt, 1);
     return true;
 }
@@ -161,6 +237,8 @@ int main(void)
         cmocka_unit_test(test_keeps_the_latest),
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_fill),
+        cmocka_unit_test(test_fill_leg),
+        cmocka_unit_test(test_legs),
         cmocka_unit_test(test_text_is_cut_at_a_character),
         cmocka_unit_test(test_several_writers),
     };
