@@ -68,7 +68,9 @@ static unsigned page_config(struct admin *a, struct ask *ask UNUSED, struct buf 
 
 static unsigned page_endpoints(struct admin *a, struct ask *ask UNUSED, struct buf *out)
 {
-    endpoints_json(gateway_ports(a->gateway), out);
+    struct conf *c = gateway_conf(a->gateway);
+    endpoints_json(gateway_ports(a->gateway), c, out);
+    conf_unref(c);
     return 200;
 }
 

@@ -4,7 +4,7 @@
  *   GET /healthz          200 while the process works
  *   GET /readyz           200 once listeners are open and every pool had a first scrape, and not draining; else 503 with the reason
  *   GET /config           effective configuration as JSON, with every annotation (conf_json)
- *   GET /debug/endpoints  pools and endpoints with load, ledger, health, as JSON
+ *   GET /debug/endpoints  pools and endpoints with load, ledger, health, role, as JSON
  *   GET /debug/decisions  the latest decisions of every pool with their reasons and what came of them, as JSON; as a page for browsers.
  *                         ?request=ID, ?pool=, ?endpoint=, ?n=, ?format=json|html
  *   GET /                 the list of these

@@ -11,7 +11,7 @@
 
 struct decisions_query { /* empty: any */
     char request[DECISIONS_QUERY_MAX], pool[DECISIONS_QUERY_MAX], endpoint[DECISIONS_QUERY_MAX]; /* request id; name or key of the pool; pod
-                                                                                  * name or address of the chosen endpoint */
+                                                                                  * name or address of the chosen endpoint, or of the one that prefills */
     uint32_t n;                                   /* newest ones per pool */
     bool html, json;                              /* format= says so */
 };

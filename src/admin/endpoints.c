@@ -38,11 +38,18 @@ static const char *state_name(const struct ep_view *v)
     return v->slow_start ? "slow start" : "ready";
 }
 
+static const char *role_name(enum conf_role role)
+{
+    return role == ROLE_PREFILL ? "prefill" : "decode";
+}
+
 static void put_endpoint(void *ctx, const struct ep_view *v, const struct endpoint *e)
 {
     struct jsonw *w = ctx;
     jsonw_obj(w);
     jsonw_key(w, "pod"), jsonw_cstr(w, e->name);
+    if (e->role != ROLE_ANY)
+        jsonw_key(w, "role"), jsonw_cstr(w, role_name(e->role));
     jsonw_key(w, "namespace"), jsonw_cstr(w, e->ns);
     jsonw_key(w, "address"), jsonw_cstr(w, e->address);
     jsonw_key(w, "state"), jsonw_cstr(w, state_name(v));
@@ -84,43 +91,89 @@ static void put_queue(struct jsonw *w, struct port *p, const struct sched_stats 
     jsonw_key(w, "rejects_queue_deadline"), jsonw_u64(w, st->rejects_deadline);
 }
 
+static void put_role(struct jsonw *w, enum conf_role role, const struct sched_stats *st)
+{
+    jsonw_obj(w);
+    jsonw_key(w, "role"), jsonw_cstr(w, role_name(role));
+    jsonw_key(w, "endpoints_total"), jsonw_u64(w, st->n_endpoints);
+    jsonw_key(w, "ready"), jsonw_u64(w, st->n_ready);
+    jsonw_key(w, "room"), jsonw_u64(w, st->n_room);
+    jsonw_key(w, "saturated"), jsonw_bool(w, st->saturated);
+    jsonw_key(w, "saturation"), jsonw_f(w, st->saturation);
+    jsonw_key(w, "picks"), jsonw_u64(w, st->picks);
+    jsonw_key(w, "inflight"), jsonw_u64(w, st->inflight);
+    jsonw_key(w, "index_entries"), jsonw_u64(w, st->index_entries);
+    jsonw_key(w, "bytes_per_token"), jsonw_f(w, st->bytes_per_token);
+    jsonw_obj_end(w);
+}
+
+/* Of a pool that is split, every request is in flight and picked for once at an endpoint that decodes. */
+static void put_roles(struct jsonw *w, const struct sched_stats *decode, const struct sched_stats *prefill, uint32_t n_without)
+{
+    jsonw_key(w, "roles"), jsonw_arr(w);
+    put_role(w, ROLE_PREFILL, prefill);
+    put_role(w, ROLE_DECODE, decode);
+    jsonw_arr_end(w);
+    jsonw_key(w, "pods_without_role"), jsonw_u64(w, n_without);
+}
+
+static uint32_t pods_without_role(const struct conf *c, const struct port *p)
+{
+    for (uint32_t i = 0; c && i < c->n_backends; i++)
+        if (str_eq_c(c->backends[i].key, port_key(p)))
+            return c->backends[i].pd ? c->backends[i].pd->n_without_role : 0;
+    return 0;
+}
+
+struct page {
+    struct jsonw w;
+    const struct conf *conf;
+};
+
 static void put_port(void *ctx, struct port *p)
 {
-    struct jsonw *w = ctx;
-    struct sched_stats st;
+    struct page *page = ctx;
+    struct jsonw *w = &page->w;
+    struct sched_stats st, pre = {0};
+    bool split = port_split(p);
     port_stats(p, ROLE_ANY, &st);
+    if (split)
+        port_stats(p, ROLE_PREFILL, &pre);
     jsonw_obj(w);
     jsonw_key(w, "key"), jsonw_cstr(w, port_key(p));
     jsonw_key(w, "kind"), jsonw_cstr(w, port_is_pool(p) ? "InferencePool" : "Service");
     jsonw_key(w, "namespace"), jsonw_cstr(w, port_ns(p));
     jsonw_key(w, "name"), jsonw_cstr(w, port_name(p));
-    jsonw_key(w, "ready"), jsonw_u64(w, st.n_ready);
-    jsonw_key(w, "room"), jsonw_u64(w, st.n_room);
-    jsonw_key(w, "saturated"), jsonw_bool(w, st.saturated);
-    jsonw_key(w, "saturation"), jsonw_f(w, st.saturation);
+    jsonw_key(w, "ready"), jsonw_u64(w, st.n_ready + pre.n_ready);
+    jsonw_key(w, "room"), jsonw_u64(w, st.n_room + pre.n_room);
+    jsonw_key(w, "saturated"), jsonw_bool(w, st.saturated || pre.saturated);
+    jsonw_key(w, "saturation"), jsonw_f(w, MAX(st.saturation, pre.saturation));
     jsonw_key(w, "picks"), jsonw_u64(w, st.picks);
     jsonw_key(w, "rejects_shed"), jsonw_u64(w, st.rejects_shed);
     jsonw_key(w, "rejects_no_endpoint"), jsonw_u64(w, st.rejects_no_endpoint);
     jsonw_key(w, "inflight"), jsonw_u64(w, st.inflight);
     put_queue(w, p, &st);
-    jsonw_key(w, "index_entries"), jsonw_u64(w, st.index_entries);
-    jsonw_key(w, "index_memberships"), jsonw_u64(w, st.index_memberships);
-    jsonw_key(w, "index_bytes"), jsonw_u64(w, st.index_bytes);
-    jsonw_key(w, "index_evictions"), jsonw_u64(w, st.index_evictions);
+    jsonw_key(w, "index_entries"), jsonw_u64(w, st.index_entries + pre.index_entries);
+    jsonw_key(w, "index_memberships"), jsonw_u64(w, st.index_memberships + pre.index_memberships);
+    jsonw_key(w, "index_bytes"), jsonw_u64(w, st.index_bytes + pre.index_bytes);
+    jsonw_key(w, "index_evictions"), jsonw_u64(w, st.index_evictions + pre.index_evictions);
     jsonw_key(w, "bytes_per_token"), jsonw_f(w, st.bytes_per_token);
+    if (split)
+        put_roles(w, &st, &pre, pods_without_role(page->conf, p));
     jsonw_key(w, "endpoints"), jsonw_arr(w);
     port_views(p, put_endpoint, w);
     jsonw_arr_end(w);
     jsonw_obj_end(w);
 }
 
-void endpoints_json(struct ports *ps, struct buf *out)
+void endpoints_json(struct ports *ps, const struct conf *c, struct buf *out)
 {
-    struct jsonw w;
-    jsonw_init(&w, out);
-    jsonw_obj(&w);
-    jsonw_key(&w, "pools"), jsonw_arr(&w);
-    ports_each(ps, put_port, &w);
-    jsonw_arr_end(&w);
-    jsonw_obj_end(&w);
+    struct page page = {.conf = c};
+    struct jsonw *w = &page.w;
+    jsonw_init(w, out);
+    jsonw_obj(w);
+    jsonw_key(w, "pools"), jsonw_arr(w);
+    ports_each(ps, put_port, &page);
+    jsonw_arr_end(w);
+    jsonw_obj_end(w);
 }

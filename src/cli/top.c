@@ -15,12 +15,12 @@
 #define TOP_MAX_ROWS 20000
 #define TOP_NAME 64
 
-enum row_kind { ROW_POOL, ROW_POD };
-struct row { /* a pool or a pod as the page of the admin server tells it; NAN = not told */
+enum row_kind { ROW_POOL, ROW_ROLE, ROW_POD };
+struct row { /* a pool, a role of it or a pod as the page of the admin server tells it; NAN = not told */
     enum row_kind kind;
-    char name[TOP_NAME], ns[TOP_NAME], type[TOP_NAME], address[TOP_NAME], state[TOP_NAME];
+    char name[TOP_NAME], ns[TOP_NAME], type[TOP_NAME], address[TOP_NAME], state[TOP_NAME], role[TOP_NAME];
     double picks, inflight, unanswered, queued, queued_bytes, queue_bytes_max, queue_ttl_s, drain_per_s, ready, shed, index_blocks, failures, speed;
-    double waiting, running, kv;
+    double waiting, running, kv, saturation, without_role;
     bool saturated, queueing, full, newest_first;
 };
 struct view {
@@ -37,12 +37,13 @@ struct field {
 #define TEXT(k, m) {k, F_TEXT, offsetof(struct row, m)}
 #define NUM(k, m) {k, F_NUM, offsetof(struct row, m)}
 static const struct field fields[] = {
-    TEXT("name", name), TEXT("pod", name), TEXT("namespace", ns), TEXT("kind", type), TEXT("address", address), TEXT("state", state),
+    TEXT("name", name), TEXT("pod", name), TEXT("namespace", ns), TEXT("kind", type), TEXT("address", address), TEXT("state", state), TEXT("role", role),
     NUM("picks", picks), NUM("inflight", inflight), NUM("unanswered", unanswered), NUM("queued", queued), NUM("ready", ready),
     NUM("queued_bytes", queued_bytes), NUM("queue_bytes_max", queue_bytes_max), NUM("queue_ttl_s", queue_ttl_s), NUM("queue_drain_per_s", drain_per_s),
     {"queue_newest_first", F_BOOL, offsetof(struct row, newest_first)}, {"queueing", F_BOOL, offsetof(struct row, queueing)}, {"full", F_BOOL, offsetof(struct row, full)},
     NUM("rejects_shed", shed), NUM("index_blocks", index_blocks), NUM("index_memberships", index_blocks), NUM("failures", failures),
     NUM("speed", speed), NUM("waiting", waiting), NUM("running", running), NUM("kv_frac", kv), {"saturated", F_BOOL, offsetof(struct row, saturated)},
+    NUM("saturation", saturation), NUM("pods_without_role", without_role),
 };
 
 static void row_set(struct row *r, struct str key, const struct json *j, enum json_type t)
@@ -66,14 +67,16 @@ static void row_set(struct row *r, struct str key, const struct json *j, enum js
     }
 }
 
-/* Page -> rows: each pool, followed by its pods. Depth tells what an object is: 2 pool, 4 pod, 5 the pod's load (merged into the pod). */
+/* Page -> rows: each pool, followed by its roles and its pods. Depth tells what an object is: 2 pool, 3 role or pod, 4 the pod's load (merged into
+ * the pod). */
 static bool view_parse(struct str page, struct view *out)
 {
     struct json j;
     json_init(&j, page);
     struct str key = STR_NULL;
     unsigned objects = 0;
-    struct row *row = NULL;
+    bool roles = false; /* in that array */
+    struct row *pool = NULL, *row = NULL; /* a pool's own members may come behind its roles */
     for (;;) {
         enum json_type t = json_next(&j);
         switch (t) {
@@ -88,19 +91,23 @@ static bool view_parse(struct str page, struct view *out)
                     return true;
                 row = &out->v[out->n++];
                 memset(row, 0, sizeof *row);
-                row->kind = objects == 2 ? ROW_POOL : ROW_POD;
+                pool = objects == 2 ? row : pool;
+                row->kind = objects == 2 ? ROW_POOL : roles ? ROW_ROLE : ROW_POD;
                 row->waiting = row->running = row->kv = (double)NAN;
             }
             break;
         case JSON_OBJ_END:
             objects--;
             break;
+        case JSON_ARR:
+            roles = objects == 2 ? str_eq(key, STR("roles")) : roles;
+            break;
         case JSON_KEY:
             key = j.tok;
             break;
         default:
             if (row && objects >= 2)
-                row_set(row, key, &j, t);
+                row_set(objects == 2 ? pool : row, key, &j, t);
         }
     }
 }
@@ -131,22 +138,42 @@ static void put_queue(const struct row *r)
         printf(", newest first");
 }
 
-static void put_row(const struct row *r, const struct view *old, double dt)
+static void put_role(const struct row *r)
 {
-    const struct row *b = row_before(old, r);
-    double rate = b && dt > 0 ? (r->picks - b->picks) / dt : (double)NAN;
-    if (r->kind == ROW_POOL) {
-        printf("\n%s %s/%s  ready %.0f  in flight %.0f  queued %.0f  shed %.0f  index %.0f%s", r->type, r->ns, r->name, r->ready, r->inflight,
-               r->queued, r->shed, r->index_blocks, r->saturated ? "  SATURATED" : "");
-        if (!isnan(rate))
-            printf("  %.1f req/s", rate);
-        if (r->queueing || r->queued > 0)
-            put_queue(r);
-        printf("\n  %-36s %-22s %-10s %7s %8s %6s %7s %7s %5s %5s %7s %5s\n", "POD", "ADDRESS", "STATE", "REQ/S", "INFLIGHT", "NOTOK", "WAITING",
-               "RUNNING", "KV%", "SPEED", "INDEX", "FAIL");
-        return;
-    }
+    printf("  %-7s  ready %.0f  in flight %.0f  saturation %.2f%s\n", r->role, r->ready, r->inflight, r->saturation,
+           r->saturated ? "  SATURATED" : "");
+}
+
+static void put_heads(bool split)
+{
+    printf("  %-36s %-22s %-10s", "POD", "ADDRESS", "STATE");
+    if (split)
+        printf(" %-7s", "ROLE");
+    printf(" %7s %8s %6s %7s %7s %5s %5s %7s %5s\n", "REQ/S", "INFLIGHT", "NOTOK", "WAITING", "RUNNING", "KV%", "SPEED", "INDEX", "FAIL");
+}
+
+/* roles: those of the pool, behind it. */
+static void put_pool(const struct row *r, const struct row *roles, size_t n_roles, double rate)
+{
+    printf("\n%s %s/%s  ready %.0f  in flight %.0f  queued %.0f  shed %.0f  index %.0f%s", r->type, r->ns, r->name, r->ready, r->inflight,
+           r->queued, r->shed, r->index_blocks, r->saturated ? "  SATURATED" : "");
+    if (r->without_role > 0)
+        printf("  %.0f without a role", r->without_role);
+    if (!isnan(rate))
+        printf("  %.1f req/s", rate);
+    if (r->queueing || r->queued > 0)
+        put_queue(r);
+    putchar('\n');
+    for (size_t i = 0; i < n_roles; i++)
+        put_role(&roles[i]);
+    put_heads(n_roles > 0);
+}
+
+static void put_pod(const struct row *r, bool split, double rate)
+{
     printf("  %-36.36s %-22s %-10s", r->name, r->address, r->full && !strcmp(r->state, "ready") ? "full" : r->state);
+    if (split)
+        printf(" %-7s", r->role);
     put_num(rate, 7, 1);
     put_num(r->inflight, 8, 0);
     put_num(r->unanswered, 6, 0);
@@ -157,6 +184,29 @@ static void put_row(const struct row *r, const struct view *old, double dt)
     put_num(r->index_blocks, 7, 0);
     put_num(r->failures, 5, 0);
     putchar('\n');
+}
+
+static double rate_of(const struct row *r, const struct view *old, double dt)
+{
+    const struct row *b = row_before(old, r);
+    return b && dt > 0 ? (r->picks - b->picks) / dt : (double)NAN;
+}
+
+static void put_rows(const struct view *v, const struct view *old, double dt)
+{
+    bool split = false; /* the pool that the pods belong to */
+    for (size_t i = 0; i < v->n; i++) {
+        const struct row *r = &v->v[i];
+        size_t n = 0;
+        if (r->kind == ROW_POD) {
+            put_pod(r, split, rate_of(r, old, dt));
+        } else if (r->kind == ROW_POOL) {
+            while (i + 1 + n < v->n && r[1 + n].kind == ROW_ROLE)
+                n++;
+            split = n > 0;
+            put_pool(r, r + 1, n, rate_of(r, old, dt));
+        }
+    }
 }
 
 static double now_s(void)
@@ -184,12 +234,13 @@ static void view_show(const struct view *v, const struct view *old, const char *
 {
     if (screen)
         fputs("\033[H\033[2J", stdout);
-    size_t pods = 0;
-    for (size_t i = 0; i < v->n; i++)
+    size_t pools = 0, pods = 0;
+    for (size_t i = 0; i < v->n; i++) {
+        pools += v->v[i].kind == ROW_POOL;
         pods += v->v[i].kind == ROW_POD;
-    printf("penstock top  %s  %zu pools, %zu pods%s\n", from, v->n - pods, pods, screen ? "  (ctrl-c ends)" : "");
-    for (size_t i = 0; i < v->n; i++)
-        put_row(&v->v[i], old, old->n ? v->at_s - old->at_s : 0);
+    }
+    printf("penstock top  %s  %zu pools, %zu pods%s\n", from, pools, pods, screen ? "  (ctrl-c ends)" : "");
+    put_rows(v, old, old->n ? v->at_s - old->at_s : 0);
     fflush(stdout);
 }
 
