@@ -36,7 +36,7 @@ bool api_path_streams(enum api_kind kind, struct str path); /* the path alone sa
 /* The kind produces tokens from a prompt, so that prefill and decode can be separated: completions, chat, responses, messages, generate. */
 bool api_kind_generates(enum api_kind kind);
 
-#define API_MEMBERS 8
+#define API_MEMBERS 6
 enum api_member_key { /* top-level members that a prefill request must not have as they are (model-servers.md 3.2) */
     MEMBER_STREAM, MEMBER_STREAM_OPTIONS, MEMBER_MAX_TOKENS, MEMBER_MAX_COMPLETION_TOKENS, MEMBER_MAX_OUTPUT_TOKENS, MEMBER_MIN_TOKENS
 };
@@ -66,9 +66,9 @@ struct api_request {
     uint32_t n_batch;         /* a list of prompts (of any length, 1 too), or n > 1 in chat: so many independent items; 0: a single one */
     bool object_empty;        /* the body is {} */
     const char *object_end;   /* its closing brace, in the body; NULL: it is no object */
-    struct api_member members[API_MEMBERS]; /* in the order of the body; each key at most once, for every kind that generates */
     uint32_t n_members;
     const char *forbidden;    /* first top-level key a client may not set (bootstrap_*, kv_transfer_params...), or NULL */
+    struct api_member members[API_MEMBERS]; /* in the order of the body; n_members of them are set; each key at most once, for every kind that generates */
 };
 
 struct api_error {

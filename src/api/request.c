@@ -34,6 +34,7 @@ enum top_key {
     TK_COUNT
 };
 _Static_assert(TK_MIN_TOKENS - TK_STREAM == (int)MEMBER_MIN_TOKENS, "members stand in one order");
+_Static_assert(API_MEMBERS == MEMBER_MIN_TOKENS + 1, "each member stands once");
 static const struct str top_names[TK_COUNT] = {
     [TK_MODEL] = NAME("model"),
     [TK_PROMPT] = NAME("prompt"),
@@ -506,10 +507,18 @@ static bool scan_request(struct scan *s, struct str body)
     return true;
 }
 
+/* Nothing found yet. The members are many bytes for a small body, and none of them counts. */
+static void blank(enum api_kind kind, struct api_request *out)
+{
+    memset(out, 0, offsetof(struct api_request, members));
+    out->kind = kind;
+    out->n = 1;
+}
+
 int api_parse_request(enum api_kind kind, struct str body, struct buf *scratch, struct api_request *out,
                       struct api_error *e)
 {
-    *out = (struct api_request){.kind = kind, .n = 1};
+    blank(kind, out);
     if (!body.p)
         body = STR("");
     struct scan s = {.p = body.p,
@@ -523,6 +532,6 @@ int api_parse_request(enum api_kind kind, struct str body, struct buf *scratch, 
         return 0;
     if (kind != API_OTHER)
         return -1;
-    *out = (struct api_request){.kind = kind, .n = 1};
+    blank(kind, out);
     return 0;
 }
