@@ -182,7 +182,7 @@ WORKLOADS = {"vllm-single": ("workload.yaml", "vllm-inference"), "vllm-distribut
 @pytest.mark.parametrize("policy", ["default", "prefix"])
 @pytest.mark.parametrize("kind", WORKLOADS)
 def test_every_block_of_the_document_serves(sandbox, kind, policy):
-    """B6-B9, B11-B14, B30: each template of the document answers the printed curl (vLLM dialect) and picks among its own workload's pods only."""
+    """B6-B15, B30: each template of the document answers the printed curl and picks among its own workload's pods only."""
     workload, name = WORKLOADS[kind]
     other = SMART / WORKLOADS["sglang-single" if kind.startswith("vllm") else "vllm-single"][0]
     sb = sandbox(SMART / "variants" / f"{policy}-{kind}.yaml", SMART / workload, other, NETWORK, options=FAST)
@@ -193,8 +193,7 @@ def test_every_block_of_the_document_serves(sandbox, kind, policy):
     for _ in range(2):
         assert chat(sb, [user("The same long question for this pool, twice. " * 10)]).status == 200
     hit = sorted(h["prefix_hit_bytes"] for h in sb.handled(3))[-1]
-    # With P/D the policy is part of the InferenceTrafficPolicy, which this version accepts without effect.
-    assert (hit > 0) == (policy == "prefix" and kind != "sglang-pd")
+    assert (hit > 0) == (policy == "prefix")
 
 
 def test_leaders_only(sandbox):
@@ -213,6 +212,27 @@ def test_leaders_only(sandbox):
     wait_for(lambda: [e["pod"] for e in sb.endpoints()["pools"][0]["endpoints"]] == [stays], 6, what="the lost leader to leave (three failed probes)")
     sb.fault(gone, kind="none")
     wait_for(lambda: chat(sb, [user("hello")]).headers["x-inference-pod"] == gone, 3, what="the leader to be used again")
+
+
+@pytest.mark.parametrize("workload", ["vllm-multi-nodes", "vllm-multi-nodes-statefulset"])
+def test_deleted_leader(sandbox, workload):
+    """B16: a leader that is deleted leaves the endpoints at once, with its whole group where that is one; made again it is used within 2 s."""
+    sb = sandbox(SMART / "variants" / "default-vllm-distributed.yaml", SMART / "workloads" / f"{workload}.yaml", NETWORK, options=FAST)
+
+    def leaders():
+        return {e["pod"]: e["address"] for e in sb.endpoints()["pools"][0]["endpoints"]}
+
+    before = leaders()
+    gone, stays = sorted(before)
+    answer = http("DELETE", f"{sb.control}/sim/pods/{gone}?startup=30s")
+    assert answer.status == 200 and set(answer.json()["deleted"]) == ({gone, gone + "-1"} if workload == "vllm-multi-nodes" else {gone})
+    wait_for(lambda: set(leaders()) == {stays}, 1, what="the deleted leader to leave")
+    for _ in range(5):
+        assert chat(sb, [user("hello")]).headers["x-inference-pod"] == stays
+    wait_for(lambda: set(leaders()) == {gone, stays}, 30, what="the leader to be made again")
+    assert leaders()[gone] != before[gone] and leaders()[stays] == before[stays]
+    wait_for(lambda: chat(sb, [user("hello")]).headers["x-inference-pod"] == gone, 2, what="the leader to be used again")
+
 
 
 def test_documents_in_any_order(sandbox, tmp_path):

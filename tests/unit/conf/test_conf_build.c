@@ -376,6 +376,9 @@ static void examples(void **state)
         {"examples/smart-routing/Prefix_Cache.yaml", "examples/smart-routing/gateway_networking.yaml",
          "examples/smart-routing/workload.yaml"},
         {"examples/smart-routing/workloads"},
+        {"examples/pd-vllm"},
+        {"examples/triton"},
+        {"examples/two-runtimes"},
         {"tests/vectors/manifests/queueing-vllm-service-literal.yaml"},
         {"tests/vectors/manifests/vllm-app-pool-default.yaml"},
     };
