@@ -236,7 +236,8 @@ static void usages(struct str text, struct tally *sum)
     }
 }
 
-/* SGLang's own events are cumulative, each about one item; without events it is a list, each of whose entries is an item. */
+/* SGLang's own events are cumulative, each about one item; without events it is a list, each of whose entries is an
+ * item. */
 static void meta_infos(struct str text, struct tally *sum)
 {
     const struct str key = STR("\"meta_info\"");

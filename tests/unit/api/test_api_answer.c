@@ -140,6 +140,24 @@ static void usage_adds_to_what_is_known(void **state)
     assert_int_equal(u.prompt_tokens, 8);
 }
 
+static void items_of_a_stream_are_bounded(void **state)
+{
+    (void)state;
+    for (unsigned n = 63; n <= 66; n++) {
+        struct api_usage u = {0};
+        struct buf b;
+        buf_init(&b, 1 << 16);
+        for (unsigned round = 1; round <= 2; round++)
+            for (unsigned i = 0; i < n; i++)
+                buf_addf(&b, "data: {\"meta_info\":{\"prompt_tokens\":1,\"completion_tokens\":%u},\"index\":%u}\n\n",
+                         round, i);
+        assert_true(api_usage_from_tail(buf_str(&b), &u));
+        assert_int_equal(u.prompt_tokens, n < 64 ? n : 64);
+        assert_int_equal(u.completion_tokens, 2 * u.prompt_tokens);
+        buf_free(&b);
+    }
+}
+
 static void first_event_errors(void **state)
 {
     (void)state;
@@ -247,8 +265,11 @@ static void model_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(usage_is_found),     cmocka_unit_test(usage_adds_to_what_is_known),
-        cmocka_unit_test(first_event_errors), cmocka_unit_test(response_ids),
+        cmocka_unit_test(usage_is_found),
+        cmocka_unit_test(usage_adds_to_what_is_known),
+        cmocka_unit_test(items_of_a_stream_are_bounded),
+        cmocka_unit_test(first_event_errors),
+        cmocka_unit_test(response_ids),
         cmocka_unit_test(model_lists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
