@@ -128,13 +128,17 @@ static struct str new_request_id(struct request *rq)
                               (unsigned)(0x8000 | (b >> 48 & 0x3fff)), (unsigned long long)(b & 0xffffffffffffull)));
 }
 
-/* One in any case: the client's, or ours when it sent none or an endless one. */
-static void put_request_id(struct request *rq, const struct conf_header_mod *mod, struct buf *out)
+void headers_request_id(struct request *rq)
 {
     const struct h1_header *h = h1_find(rq->head, H_X_REQUEST_ID);
     bool good = h && h->value.n && h->value.n <= 256 && !h1_hop_by_hop(rq->head, h);
     if (!rq->request_id.n) /* the legs of a request have the same */
         rq->request_id = good ? h->value : new_request_id(rq);
+}
+
+static void put_request_id(struct request *rq, const struct conf_header_mod *mod, struct buf *out)
+{
+    headers_request_id(rq);
     if (!mod_drops(mod, STR("x-request-id")))
         put(out, STR("X-Request-Id"), rq->request_id);
 }

@@ -417,6 +417,7 @@ void request_drop_attempt(struct request *rq); /* retry.c: forgets what this att
 /* headers.c: both write to w->text and return it */
 struct str headers_path(struct request *rq); /* of the request as the endpoint gets it: the route's rewrite applied */
 struct str headers_request(struct request *rq, uint64_t content_length);
+void headers_request_id(struct request *rq); /* one in any case: the client's, or ours when it sent none or an endless one. Done by headers_request, too */
 struct str headers_response(struct request *rq, const struct h1_head *head);
 struct str headers_replace_prefix(struct arena *a, struct str path, struct str prefix, struct str replacement);
 struct str headers_location(struct request *rq, const struct conf_redirect *rd);

@@ -38,6 +38,7 @@ bool pd_prepare(struct request *rq, const struct conf_backend *pool, const struc
     pd->body = *body;
     pd->rooms = arena_alloc(&rq->arena, MAX(body->n_batch, 1u) * sizeof *pd->rooms);
     buf_init(&pd->text, MAX_TEXT);
+    headers_request_id(rq); /* the head is written after the pick, and it may be refused before */
     return true;
 }
 
