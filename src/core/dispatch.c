@@ -121,7 +121,14 @@ double flow_retry_after(const struct sched *s, const struct sched_req *r)
 
 /* ---- placing ---- */
 
-/* Requests with the same lane can use the same endpoints. */
+/* Requests with the same lane can use the same endpoints. What is no endpoint is marked by numbers that no endpoint has. */
+enum lane_mark { LANE_HELD = 3, LANE_WAITS = 4, LANE_SPLIT = 5 };
+
+static uint64_t marked(uint64_t h, enum lane_mark mark)
+{
+    return hash_mix(h, (uint64_t)NO_SLOT << 32 | mark);
+}
+
 static uint64_t lane_of(const struct sched_req *r)
 {
     uint64_t h = hash_mix(r->model, 1);
@@ -130,11 +137,11 @@ static uint64_t lane_of(const struct sched_req *r)
     for (uint32_t i = 0; i < r->n_tried && i < SCHED_MAX_TRIED; i++)
         h ^= hash_mix((uint64_t)r->tried[i].slot << 32 | r->tried[i].gen, 2); /* in any order */
     if (r->wait_for.gen) /* not the lane of those pinned there: it may cease to wait, and then competes again */
-        h = hash_mix(hash_mix(h, 4), (uint64_t)r->wait_for.slot << 32 | r->wait_for.gen);
+        h = hash_mix(marked(h, LANE_WAITS), (uint64_t)r->wait_for.slot << 32 | r->wait_for.gen);
     if (r->on_hold)
-        h = hash_mix(h, 3);
+        h = marked(h, LANE_HELD);
     if (r->leg && r->must_split) {
-        h = hash_mix(h, 5);
+        h = marked(h, LANE_SPLIT);
         for (uint32_t i = 0; i < r->leg->n_tried && i < SCHED_MAX_TRIED; i++)
             h ^= hash_mix((uint64_t)r->leg->tried[i].slot << 32 | r->leg->tried[i].gen, 6);
     }

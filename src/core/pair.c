@@ -139,9 +139,11 @@ static bool choose_bad_leg(struct sched *s, struct ways *x)
 static struct pick *choose(struct sched *s, struct ways *x, bool may_split)
 {
     bool must = x->local.r->must_split;
+    if (!may_split)
+        x->split_s = (double)INFINITY;
     if (!s->n_used || (must && (!may_split || (!x->leg.n && !choose_bad_leg(s, x)))))
         return NULL;
-    if (!must && !(may_split && x->split_s < x->local_s))
+    if (!must && !(x->split_s < x->local_s))
         return pick_choose(s, &x->local) ? &x->local : NULL;
     swap(s);
     if (pick_choose(s, &x->split) && (x->leg.slot != NO_SLOT || pick_choose(s->peer, &x->leg)))
