@@ -504,6 +504,8 @@ static void read_usage(const struct request *rq, struct api_usage *u)
         return;
     char text[SSE_TAIL];
     size_t n = sse_tail(rq->tail, text);
+    if (rq->kind == API_MESSAGES && rq->event_stream) /* the prompt's tokens stand in the first event, the answer's in one of the last */
+        api_usage_from_body(sse_first_data(rq->tail), u);
     api_usage_from_tail((struct str){text, n}, u);
 }
 
