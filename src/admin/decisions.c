@@ -160,6 +160,12 @@ static double expected_cached(const struct part *p)
     return (double)NAN;
 }
 
+/* Share of the prompt believed cached where it is computed. */
+static double cached_share(const struct decision *d)
+{
+    return share((double)(d->leg && d->leg->split ? d->leg->matched_bytes : d->matched_bytes), (double)d->stream_bytes);
+}
+
 static const char *why(const struct decision *d)
 {
     return d->outcome == DECISION_PICKED     ? sched_reason_name(d->reason)
@@ -261,7 +267,7 @@ static void json_leg(struct view *v, const struct decision *d)
 static void json_expected(struct view *v, const struct decision *d)
 {
     struct jsonw *w = &v->w;
-    struct part p = part_of(v, d);
+    struct part p = d->leg && d->leg->split ? leg_of(v, d->leg) : part_of(v, d);
     jsonw_key(w, "expected");
     if (d->outcome != DECISION_PICKED) {
         jsonw_null(w);
@@ -271,7 +277,7 @@ static void json_expected(struct view *v, const struct decision *d)
     put_f(w, "cost_s", d->cost_s);
     put_f(w, "ttft_s", d->ttft_s);
     put_f(w, "cached_tokens", expected_cached(&p));
-    put_f(w, "cached_share", share((double)d->matched_bytes, (double)d->stream_bytes));
+    put_f(w, "cached_share", cached_share(d));
     jsonw_obj_end(w);
 }
 
@@ -480,7 +486,7 @@ static void html_leg(struct view *v, const struct decision *d)
     if (d->outcome == DECISION_PICKED) {
         buf_addf(out, " %s. Costs that were compared: elsewhere ", where(l));
         put_ms(out, l->split_s);
-        PUT(out, ", here: ");
+        PUT(out, ", here ");
         put_ms(out, l->local_s);
     }
     buf_addf(out, ". %u of %u endpoints that prefill, %u candidates.", l->n_rows, l->n_endpoints, l->n_candidates);
@@ -589,7 +595,7 @@ static bool html_decision(void *ctx, const struct decision *d)
     cell_ms(out, (double)d->queued_us / 1e6);
     cell_ms(out, picked ? d->cost_s : -1);
     cell_ms(out, picked ? d->ttft_s : -1);
-    cell_share(out, picked && d->stream_bytes, share((double)d->matched_bytes, (double)d->stream_bytes));
+    cell_share(out, picked && d->stream_bytes, cached_share(d));
     html_end(v, d);
     PUT(out, "</tr>\n");
     html_rows(v, d);
