@@ -41,11 +41,11 @@ static void print_profile(void *ctx, const char *name)
 static int help(void)
 {
     puts("Usage: penstock sim [MODEL] [OPTION...]\n\n"
-         "Plays a vLLM server: its HTTP API, its metrics, its batching, its prefix cache, at the speed of a GPU you "
-         "choose. Takes the options of\n"
-         "`vllm serve`, with hyphens or underscores; those without a meaning here are noted and ignored. Prints its "
-         "address when it listens.\n"
-         "SIGTERM and SIGINT end it.\n\nOptions:");
+         "Plays a model server: its HTTP API, its metrics, its batching, its prefix cache, at the speed of a GPU you "
+         "choose. --dialect says whose:\n"
+         "vllm, sglang, triton, trtllm. Takes the real one's options, with hyphens or underscores; those without a "
+         "meaning here are noted and\n"
+         "ignored. Prints its addresses when it listens. SIGTERM and SIGINT end it.\n\nOptions:");
     sim_options_each(print_option, stdout);
     puts("\nProfiles (also <gpu>-<model>-tpN):");
     profile_each(print_profile, stdout);
@@ -64,6 +64,10 @@ static void on_ready(void *ctx, struct server *s, bool ready)
     (void)ctx;
     (void)addr_format(server_addr(s), at, sizeof(at));
     fprintf(stderr, "penstock sim: %s on http://%s\n", ready ? "listening" : "not ready", at);
+    if (ready && server_side_port(s))
+        fprintf(stderr, "penstock sim: prompts are handed over at port %u\n", server_side_port(s));
+    if (ready && server_metrics_port(s))
+        fprintf(stderr, "penstock sim: metrics at port %u\n", server_metrics_port(s));
 }
 
 static void on_died(void *ctx, struct server *s)

@@ -1,4 +1,4 @@
-/* sim/answer.c - whole JSON bodies of the five APIs, and errors. Field order is vLLM's. */
+/* sim/answer.c - whole JSON bodies of the APIs that several servers have, and errors. Field order is vLLM's. */
 #include "sim/answer_priv.h"
 
 #include "base/hash.h"
@@ -31,35 +31,55 @@ void respond_json(struct server *s, struct httpd_req *rq, unsigned status, struc
     buf_free(&h);
 }
 
-static void error_json(struct buf *out, bool anthropic, unsigned status, const char *type, const char *param,
-                       const char *msg)
+/* The shapes of errors: {"error":{...}}, Anthropic's, one flat object, only a sentence. */
+enum error_shape { ERROR_NESTED, ERROR_ANTHROPIC, ERROR_FLAT, ERROR_PLAIN };
+struct error {
+    unsigned status;
+    const char *type, *param, *msg;
+};
+
+static void error_members(struct jsonw *w, const struct error *e)
+{
+    member(w, "message", e->msg);
+    member(w, "type", e->type);
+    member(w, "param", e->param);
+    member_u64(w, "code", e->status);
+}
+
+static void error_json(struct buf *out, enum error_shape shape, const struct error *e)
 {
     struct jsonw w;
     jsonw_init(&w, out);
     jsonw_obj(&w);
-    if (anthropic) {
-        jsonw_key(&w, "type");
-        jsonw_cstr(&w, "error");
-    }
-    jsonw_key(&w, "error");
-    jsonw_obj(&w);
-    if (anthropic) {
-        jsonw_key(&w, "type");
-        jsonw_cstr(&w, type);
-        jsonw_key(&w, "message");
-        jsonw_cstr(&w, msg);
+    if (shape == ERROR_PLAIN) {
+        member(&w, "error", e->msg);
+    } else if (shape == ERROR_FLAT) {
+        member(&w, "object", "error");
+        error_members(&w, e);
     } else {
-        jsonw_key(&w, "message");
-        jsonw_cstr(&w, msg);
-        jsonw_key(&w, "type");
-        jsonw_cstr(&w, type);
-        jsonw_key(&w, "param");
-        jsonw_cstr(&w, param);
-        jsonw_key(&w, "code");
-        jsonw_u64(&w, status);
+        if (shape == ERROR_ANTHROPIC)
+            member(&w, "type", "error");
+        jsonw_key(&w, "error");
+        jsonw_obj(&w);
+        if (shape == ERROR_NESTED) {
+            error_members(&w, e);
+        } else {
+            member(&w, "type", e->type);
+            member(&w, "message", e->msg);
+        }
+        jsonw_obj_end(&w);
     }
     jsonw_obj_end(&w);
-    jsonw_obj_end(&w);
+}
+
+static enum error_shape error_shape(const struct server *s, enum sim_api api)
+{
+    if (s->opt->dialect == SIM_TRITON)
+        return ERROR_PLAIN;
+    if (api == SIM_MESSAGES)
+        return ERROR_ANTHROPIC;
+    bool flat = s->opt->dialect == SIM_TRTLLM || (s->opt->dialect == SIM_SGLANG && api != SIM_RESPONSES);
+    return flat ? ERROR_FLAT : ERROR_NESTED;
 }
 
 static const char *error_type(unsigned status)
@@ -71,10 +91,8 @@ static const char *error_type(unsigned status)
         return "Unsupported Media Type";
     case 503:
         return "ServiceUnavailableError";
-    case 500:
-        return "InternalServerError";
     default:
-        return "BadRequestError";
+        return status >= 500 ? "InternalServerError" : "BadRequestError";
     }
 }
 
@@ -87,8 +105,9 @@ void api_error(struct server *s, struct httpd_req *rq, enum sim_api api, unsigne
     va_start(ap, fmt);
     (void)vsnprintf(msg, sizeof(msg), fmt, ap);
     va_end(ap);
+    struct error e = {status, error_type(status), param, msg};
     buf_init(&b, 16384);
-    error_json(&b, api == SIM_MESSAGES, status, error_type(status), param, msg);
+    error_json(&b, error_shape(s, api), &e);
     respond_json(s, rq, status, buf_str(&b));
     buf_free(&b);
 }
@@ -102,10 +121,29 @@ void server_error(struct httpd_req *rq, unsigned status, const char *type, const
     va_start(ap, fmt);
     (void)vsnprintf(msg, sizeof(msg), fmt, ap);
     va_end(ap);
+    struct error e = {status, type, param, msg};
     buf_init(&b, 16384);
-    error_json(&b, false, status, type, param, msg);
+    error_json(&b, ERROR_NESTED, &e);
     httpd_respond(rq, status, "application/json", headers, buf_str(&b));
     buf_free(&b);
+}
+
+/* Events wear the nested shape whatever the server's answers look like; Triton ends a stream without a mark. */
+void answer_stream_error(struct job *j, unsigned status, const char *msg)
+{
+    struct error e = {status, error_type(status), NULL, msg};
+    bool triton = j->s->opt->dialect == SIM_TRITON, anthropic = j->api == SIM_MESSAGES;
+    struct buf b;
+    answer_begin(j);
+    buf_init(&b, 16384);
+    buf_add_str(&b, anthropic ? STR("event: error\ndata: ") : STR("data: "));
+    error_json(&b, triton ? ERROR_PLAIN : anthropic ? ERROR_ANTHROPIC : ERROR_NESTED, &e);
+    buf_add_str(&b, STR("\n\n"));
+    httpd_chunk(j->rq, buf_str(&b));
+    buf_free(&b);
+    if (!triton)
+        httpd_chunk(j->rq, STR("data: [DONE]\n\n"));
+    httpd_end(j->rq);
 }
 
 /* ---- common members ---- */
@@ -132,6 +170,17 @@ void answer_opening(struct jsonw *w, const struct job *j, const char *object)
     jsonw_str(w, j->model);
 }
 
+/* What ends an answer, in the words of the server. */
+void answer_stop(struct jsonw *w, const struct job *j, const struct choice *c)
+{
+    const char *key = j->s->opt->dialect == SIM_SGLANG ? "matched_stop" : "stop_reason";
+    jsonw_key(w, key);
+    if (j->s->opt->dialect == SIM_SGLANG && c->eos)
+        jsonw_u64(w, TOKEN_STOP);
+    else
+        jsonw_null(w);
+}
+
 static void usage(struct jsonw *w, const struct job *j)
 {
     jsonw_key(w, "usage");
@@ -150,7 +199,17 @@ static void usage(struct jsonw *w, const struct job *j)
     } else {
         jsonw_null(w);
     }
+    if (j->s->opt->dialect == SIM_SGLANG)
+        member_u64(w, "reasoning_tokens", 0);
     jsonw_obj_end(w);
+}
+
+static void hand_over(struct jsonw *w, const struct job *j)
+{
+    if (j->s->opt->dialect != SIM_VLLM)
+        return;
+    jsonw_key(w, "kv_transfer_params");
+    disagg_offer(w, j);
 }
 
 /* ---- whole bodies ---- */
@@ -167,12 +226,13 @@ static void whole_completion(struct jsonw *w, const struct job *j)
         jsonw_str(w, buf_str(&j->choice[i].text));
         member(w, "logprobs", NULL);
         member(w, "finish_reason", finish_names[j->choice[i].finish]);
-        member(w, "stop_reason", NULL);
+        answer_stop(w, j, &j->choice[i]);
         member(w, "prompt_logprobs", NULL);
         jsonw_obj_end(w);
     }
     jsonw_arr_end(w);
     usage(w, j);
+    hand_over(w, j);
     jsonw_obj_end(w);
 }
 
@@ -196,12 +256,13 @@ static void whole_chat(struct jsonw *w, const struct job *j)
         jsonw_obj_end(w);
         member(w, "logprobs", NULL);
         member(w, "finish_reason", finish_names[j->choice[i].finish]);
-        member(w, "stop_reason", NULL);
+        answer_stop(w, j, &j->choice[i]);
         jsonw_obj_end(w);
     }
     jsonw_arr_end(w);
     usage(w, j);
     member(w, "prompt_logprobs", NULL);
+    hand_over(w, j);
     jsonw_obj_end(w);
 }
 
@@ -402,13 +463,17 @@ static void whole_response(struct jsonw *w, const struct job *j)
     answer_response(w, j, response_status(j));
 }
 
+static void whole_triton(struct jsonw *w, const struct job *j)
+{
+    triton_body(w, j, buf_str(&j->choice[0].text));
+}
+
 void answer_whole(struct job *j)
 {
-    static void (*const by_api[])(struct jsonw *, const struct job *) = {[SIM_COMPLETIONS] = whole_completion,
-                                                                         [SIM_CHAT] = whole_chat,
-                                                                         [SIM_EMBEDDINGS] = whole_embeddings,
-                                                                         [SIM_RESPONSES] = whole_response,
-                                                                         [SIM_MESSAGES] = whole_message};
+    static void (*const by_api[])(struct jsonw *, const struct job *) = {
+        [SIM_COMPLETIONS] = whole_completion, [SIM_CHAT] = whole_chat,        [SIM_EMBEDDINGS] = whole_embeddings,
+        [SIM_RESPONSES] = whole_response,     [SIM_MESSAGES] = whole_message, [SIM_GENERATE] = generate_whole,
+        [SIM_TRITON_GENERATE] = whole_triton};
     struct buf out;
     struct jsonw w;
     buf_init(&out, SIZE_MAX / 2);

@@ -9,6 +9,7 @@ extern const char *const finish_names[FINISH_N];
 void member(struct jsonw *w, const char *key, const char *value); /* NULL -> null */
 void member_u64(struct jsonw *w, const char *key, uint64_t v);
 void answer_opening(struct jsonw *w, const struct job *j, const char *object); /* "{" with id, object, created, model */
+void answer_stop(struct jsonw *w, const struct job *j, const struct choice *c);      /* stop_reason, matched_stop */
 void answer_input_output_tokens(struct jsonw *w, const struct job *j, uint64_t out); /* Anthropic's usage */
 /* The object of /v1/responses. status: in_progress, completed or incomplete; text and usage are there unless it is in
  * progress. */

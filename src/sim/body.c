@@ -26,7 +26,21 @@ static const char *const names[B_KEYS] = {[B_MODEL] = "model",
                                           [B_ENCODING] = "encoding_format",
                                           [B_DIMENSIONS] = "dimensions",
                                           [B_LORA_NAME] = "lora_name",
-                                          [B_LORA_PATH] = "lora_path"};
+                                          [B_LORA_PATH] = "lora_path",
+                                          [B_TEXT] = "text",
+                                          [B_INPUT_IDS] = "input_ids",
+                                          [B_SAMPLING] = "sampling_params",
+                                          [B_RID] = "rid",
+                                          [B_TEXT_INPUT] = "text_input",
+                                          [B_ID] = "id",
+                                          [B_ACCUMULATE] = "accumulate_tokens",
+                                          [B_ROOM] = "bootstrap_room",
+                                          [B_ROOM_HOST] = "bootstrap_host",
+                                          [B_ROOM_PORT] = "bootstrap_port",
+                                          [B_RANK] = "routed_dp_rank",
+                                          [B_OLD_RANK] = "data_parallel_rank",
+                                          [B_PREFILL_RANK] = "disagg_prefill_dp_rank",
+                                          [B_KV_PARAMS] = "kv_transfer_params"};
 
 static bool blank(char c)
 {
@@ -153,8 +167,7 @@ static bool add_id(struct tokens *t, struct str number)
     return true;
 }
 
-/* Calls fn for each value of an array; false when raw is no array or fn says so. */
-static bool each(struct str raw, bool (*fn)(void *ctx, struct str value), void *ctx)
+bool body_each(struct str raw, bool (*fn)(void *ctx, struct str value), void *ctx)
 {
     struct json j;
     json_init(&j, raw);
@@ -182,7 +195,7 @@ static bool one_prompt(void *ctx, struct str value)
     if (p->n >= BODY_MAX_PROMPTS || !value.n)
         return false;
     struct tokens *t = new_prompt(p);
-    return value.p[0] == '[' ? each(value, one_id, t) : add_string(t, value);
+    return value.p[0] == '[' ? body_each(value, one_id, t) : add_string(t, value);
 }
 
 bool prompts_plain(struct prompts *p, struct str raw, const char **error)
@@ -193,7 +206,7 @@ bool prompts_plain(struct prompts *p, struct str raw, const char **error)
     } else if (raw.n > 2 && raw.p[0] == '[') {
         struct str first = trim(str_from(raw, 1));
         bool ids = first.n && first.p[0] >= '0' && first.p[0] <= '9';
-        ok = ids ? each(raw, one_id, new_prompt(p)) : each(raw, one_prompt, p);
+        ok = ids ? body_each(raw, one_id, new_prompt(p)) : body_each(raw, one_prompt, p);
     }
     for (uint32_t i = 0; ok && i < p->n; i++)
         ok = p->v[i].n > 0;
@@ -230,7 +243,7 @@ static bool add_content(struct tokens *t, struct str raw)
 {
     if (!raw.n)
         return true;
-    return body_is_string(raw) ? add_string(t, raw) : each(raw, one_part, t);
+    return body_is_string(raw) ? add_string(t, raw) : body_each(raw, one_part, t);
 }
 
 static void open_turn(struct tokens *t, struct str role)
@@ -284,7 +297,7 @@ bool prompts_append(struct tokens *t, struct str messages, const char **error)
         return true;
     }
     uint32_t before = t->n;
-    if (each(messages, one_message, t) && t->n > before)
+    if (body_each(messages, one_message, t) && t->n > before)
         return true;
     *error = "Input should be a valid list of messages, each with a role and content.";
     return false;

@@ -31,6 +31,20 @@ enum body_key {
     B_DIMENSIONS,
     B_LORA_NAME,
     B_LORA_PATH,
+    B_TEXT,
+    B_INPUT_IDS,
+    B_SAMPLING,
+    B_RID,
+    B_TEXT_INPUT,
+    B_ID,
+    B_ACCUMULATE,
+    B_ROOM,
+    B_ROOM_HOST,
+    B_ROOM_PORT,
+    B_RANK,
+    B_OLD_RANK,
+    B_PREFILL_RANK,
+    B_KV_PARAMS,
     B_KEYS
 };
 struct body {
@@ -41,6 +55,8 @@ struct body {
 bool body_scan(struct str text, struct body *b, const char **error);
 /* Members of any object by name: out[i] as in struct body. */
 bool body_members(struct str object, const char *const *names, size_t n, struct str *out, const char **error);
+/* Calls fn for each value of an array; false when raw is no array or fn says so. */
+bool body_each(struct str raw, bool (*fn)(void *ctx, struct str value), void *ctx);
 bool body_is_string(struct str raw);
 bool body_string(struct str raw, struct buf *out); /* appends the decoded string; false when it is none */
 enum { BODY_ABSENT, BODY_OK, BODY_BAD };

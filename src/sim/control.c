@@ -295,7 +295,7 @@ static void loras_json(const struct server *s, const struct engine_stats *es, st
         jsonw_key(w, "name");
         jsonw_str(w, s->loras[i]->name);
         jsonw_key(w, "place");
-        jsonw_cstr(w, places[engine_lora_place(s->engine, i + 1)]);
+        jsonw_cstr(w, places[engine_lora_place(s->ranks[0].engine, i + 1)]);
         jsonw_obj_end(w);
     }
     jsonw_arr_end(w);
@@ -306,7 +306,7 @@ static void get_state(struct server *s, struct httpd_req *rq)
     struct buf out;
     struct jsonw w;
     struct engine_stats es;
-    engine_stats(s->engine, true, &es);
+    server_stats(s, true, &es);
     buf_init(&out, 8192);
     jsonw_init(&w, &out);
     jsonw_obj(&w);
@@ -335,6 +335,11 @@ static void get_state(struct server *s, struct httpd_req *rq)
     jsonw_key(&w, "prefix_hit_tokens");
     jsonw_u64(&w, es.prefix_hit_tokens);
     loras_json(s, &es, &w);
+    jsonw_key(&w, "dialect");
+    jsonw_cstr(&w, sim_dialect_name(s->opt->dialect));
+    jsonw_key(&w, "engines");
+    jsonw_u64(&w, s->n_ranks);
+    disagg_state(s, &w);
     jsonw_key(&w, "profile");
     jsonw_cstr(&w, s->profile.name);
     jsonw_obj_end(&w);

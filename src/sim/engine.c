@@ -19,6 +19,7 @@ struct engine *engine_new(const struct engine_params *p)
     kv_init(&e->kv, e->p.n_blocks);
     list_init(&e->waiting);
     list_init(&e->running);
+    list_init(&e->held);
     CHECK(!e->p.quiet || e->p.exact_tail);
     if (e->p.exact_tail)
         exact_init(e);
@@ -37,10 +38,12 @@ void engine_free(struct engine *e)
 {
     if (!e)
         return;
-    LIST_EACH_SAFE(it, tmp, &e->waiting)
-    seq_free(CONTAINER_OF(it, struct engine_seq, link));
-    LIST_EACH_SAFE(it, tmp, &e->running)
-    seq_free(CONTAINER_OF(it, struct engine_seq, link));
+    LIST_EACH_SAFE (it, tmp, &e->waiting)
+        seq_free(CONTAINER_OF(it, struct engine_seq, link));
+    LIST_EACH_SAFE (it, tmp, &e->running)
+        seq_free(CONTAINER_OF(it, struct engine_seq, link));
+    LIST_EACH_SAFE (it, tmp, &e->held)
+        seq_free(CONTAINER_OF(it, struct engine_seq, link));
     if (e->p.exact_tail)
         exact_fini(e);
     kv_free(&e->kv);
@@ -70,10 +73,11 @@ struct engine_seq *engine_submit(struct engine *e, const struct engine_req *rq, 
     if (rq->n_tokens == 0 || rq->out_len == 0 || rq->lora >= ENGINE_MAX_LORAS ||
         !can_fit(e, (uint64_t)rq->n_tokens + rq->out_len))
         return NULL;
+    CHECK(!rq->hold || !e->p.exact_tail);
     struct engine_seq *s = xcalloc(1, sizeof(*s));
     s->rq = *rq;
     s->rq.tokens = NULL;
-    s->rq.given = MIN(rq->given, rq->n_tokens - 1); /* the last one is computed here */
+    s->rq.given = MIN(rq->given, rq->n_tokens - 1);                              /* the last one is computed here */
     s->key_seed = hash_mix(rq->salt, 0x51ed + (e->p.exact_tail ? 0 : rq->lora)); /* there the ids tell adapters apart */
     if (rq->tokens && !e->p.exact_tail)
         copy_tokens(s, rq);
@@ -158,8 +162,8 @@ void seq_enter(struct engine *e, struct engine_seq *s)
     s->running = true;
 }
 
-/* Takes a sequence out of whatever list it stands in; it keeps its tokens and loses its blocks. */
-void seq_leave(struct engine *e, struct engine_seq *s)
+/* Takes a sequence out of whatever list it stands in. */
+static void unlist(struct engine *e, struct engine_seq *s)
 {
     list_remove(&s->link);
     if (s->running) {
@@ -167,10 +171,16 @@ void seq_leave(struct engine *e, struct engine_seq *s)
         if (--e->lora_running[s->rq.lora] == 0 && s->rq.lora)
             e->n_lora_running--;
         s->running = false;
-    } else {
+    } else if (!s->held) {
         e->n_waiting--;
         e->lora_waiting[s->rq.lora]--;
     }
+}
+
+/* It keeps its tokens and loses its blocks. */
+void seq_leave(struct engine *e, struct engine_seq *s)
+{
+    unlist(e, s);
     if (e->p.exact_tail)
         exact_release(e, s);
     else
@@ -275,8 +285,7 @@ static bool admit(struct engine *e, struct engine_seq *s, uint64_t now_us)
 
 static void schedule_waiting(struct engine *e, uint32_t budget, uint64_t now_us)
 {
-    LIST_EACH_SAFE(it, tmp, &e->waiting)
-    {
+    LIST_EACH_SAFE (it, tmp, &e->waiting) {
         struct engine_seq *s = CONTAINER_OF(it, struct engine_seq, link);
         if (budget == 0 || e->n_running >= e->p.max_num_seqs)
             break;
@@ -405,6 +414,7 @@ static void start_step(struct engine *e, uint64_t now_us)
         return;
     double us = (batch_seconds(e) + lora_seconds(e)) * 1e6 * step_jitter(e) * e->slow + e->end_frac_us;
     us = MAX(us, 1.0);
+    e->step_us = us;
     e->end_us = now_us + (uint64_t)us;
     e->end_frac_us = us - floor(us);
     e->count.busy_us += us;
@@ -412,8 +422,8 @@ static void start_step(struct engine *e, uint64_t now_us)
     e->busy = true;
     e->count.waiting = e->n_waiting; /* what is still waiting now is what the end of the step reports */
     e->count.deferred = 0;
-    LIST_EACH(it, &e->waiting)
-    e->count.deferred += CONTAINER_OF(it, struct engine_seq, link)->deferred;
+    LIST_EACH (it, &e->waiting)
+        e->count.deferred += CONTAINER_OF(it, struct engine_seq, link)->deferred;
     memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
 }
 
@@ -452,9 +462,8 @@ struct engine_event seq_event(const struct engine *e, struct engine_seq *s, uint
     return (struct engine_event){.user = s->rq.user,
                                  .seq = s,
                                  .index = index,
-                                 .token = s->rq.token_at
-                                              ? s->rq.token_at(s->rq.user, index)
-                                              : (uint32_t)hash_mix(s->rq.salt ^ s->rq.n_tokens, index),
+                                 .token = s->rq.token_at ? s->rq.token_at(s->rq.user, index)
+                                                         : (uint32_t)hash_mix(s->rq.salt ^ s->rq.n_tokens, index),
                                  .finished = index + 1 == s->rq.out_len,
                                  .cached_tokens = s->cached,
                                  .at_us = e->end_us,
@@ -475,11 +484,17 @@ static void end_slice(struct engine *e, struct engine_seq *s, uint32_t n, engine
     struct engine_event ev = seq_event(e, s, s->n_out++);
     append_token(s, ev.token);
     e->count.generation_tokens++;
-    if (ev.finished)
+    bool ends = ev.finished && !s->rq.hold;
+    if (ends) {
         seq_leave(e, s);
+    } else if (ev.finished) {
+        unlist(e, s);
+        s->held = true;
+        list_push_back(&e->held, &s->link);
+    }
     if (fn)
-        fn(ctx, &ev);
-    if (ev.finished)
+        fn(ctx, &ev); /* may cancel what is held */
+    if (ends)
         seq_free(s);
 }
 
@@ -490,6 +505,7 @@ static void end_step(struct engine *e, engine_event_fn *fn, void *ctx)
             end_slice(e, e->batch[i].s, e->batch[i].n, fn, ctx);
     e->n_batch = 0;
     e->busy = false;
+    e->count.step_us = e->step_us;
     publish_gauges(e);
 }
 
@@ -510,6 +526,12 @@ void engine_cancel(struct engine *e, struct engine_seq *s)
     e->count.waiting = e->count.deferred = 0; /* no step will come to report it */
     memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
     publish_gauges(e);
+}
+
+const uint32_t *engine_blocks(const struct engine_seq *s, uint32_t *n)
+{
+    *n = s->n_block;
+    return s->block;
 }
 
 uint64_t engine_next(struct engine *e, uint64_t now_us)

@@ -37,7 +37,7 @@ struct engine_params {
 #define ENGINE_MAX_LORAS 256 /* adapter ids are below */
 
 struct engine;
-struct engine_seq; /* a request inside; the handle dies with its last event or with engine_cancel */
+struct engine_seq; /* a request inside; the handle dies with its last event (unless held) or with engine_cancel */
 struct engine_req {
     const uint32_t *tokens;                           /* copied */
     uint32_t n_tokens;                                /* >= 1 */
@@ -46,6 +46,7 @@ struct engine_req {
     uint32_t n_ids;
     uint32_t given;      /* prefill done elsewhere: so many tokens of the prompt come with their KV and are not computed; n_tokens: all but the first
                           * output token is decoding */
+    bool hold;           /* when it is finished its KV stays taken, and seq valid, until engine_cancel; not with exact_tail */
     uint32_t out_len;                                 /* tokens to produce, >= 1 */
     uint32_t lora;                                    /* 0 = base model */
     uint64_t salt;                                    /* partitions the prefix cache */
@@ -56,7 +57,7 @@ struct engine_event { /* one token of one request */
     void *user;
     struct engine_seq *seq;
     uint32_t index, token;
-    bool finished;                            /* the last one: seq is gone when the callback returns */
+    bool finished;                            /* the last one: seq is gone when the callback returns, unless it was to be held */
     uint32_t cached_tokens;                   /* of the prompt, found in the prefix cache at first admission */
     uint64_t at_us, arrived_us, scheduled_us; /* now; submitted; first admitted to a batch */
     uint32_t preempted;                       /* times */
@@ -70,6 +71,8 @@ struct engine_seq *engine_submit(struct engine *e, const struct engine_req *rq, 
 /* Leaves at once, its blocks are free. Allowed inside the callback, also for the event's own sequence unless it is
  * finished. quiet: this and engine_set_slow happen at the time of the latest engine_advance, so call that before. */
 void engine_cancel(struct engine *e, struct engine_seq *s);
+/* Blocks it has now; valid until the engine's next call. */
+const uint32_t *engine_blocks(const struct engine_seq *s, uint32_t *n);
 /* End of the step under way, starting one at now_us when there is work and none runs; UINT64_MAX when idle. */
 uint64_t engine_next(struct engine *e, uint64_t now_us);
 /* Ends every step that is due at now_us, starting the following ones back to back. */
@@ -88,6 +91,7 @@ struct engine_stats {
     uint64_t prompt_tokens, generation_tokens; /* prompt: counted when its prefill ends */
     uint64_t computed_tokens;                  /* prefill really done */
     uint32_t step_tokens;                      /* of the last step */
+    double step_us;                            /* what it took; 0 with exact_tail */
     double busy_us;
 };
 /* live: as of now. Otherwise as the server would publish it: gauges of the end of the last step. */

@@ -26,7 +26,7 @@ struct engine_seq {
     uint64_t key_seed; /* adapter and salt, at the root of the hashes */
     uint32_t batch;    /* index in the step under way */
     uint32_t cached, preempted;
-    bool running, admitted, deferred;
+    bool running, admitted, deferred, held; /* held: finished, in the list of that name */
     uint64_t arrived_us, scheduled_us;
     /* exact_tail */
     struct list filling;   /* running, n_tok not computed yet */
@@ -45,7 +45,7 @@ struct engine {
     struct engine_params p;
     struct rng rng;
     struct kv kv;
-    struct list waiting, running;
+    struct list waiting, running, held;
     uint32_t n_waiting, n_running, n_lora_running;
     uint32_t lora_running[ENGINE_MAX_LORAS], lora_waiting[ENGINE_MAX_LORAS];
     uint32_t shown_lora_running[ENGINE_MAX_LORAS], shown_lora_waiting[ENGINE_MAX_LORAS];
@@ -56,6 +56,7 @@ struct engine {
     uint32_t step_tokens;
     bool busy; /* a step is under way */
     uint64_t end_us;
+    double step_us;     /* of the step under way */
     double end_frac_us; /* remainder, so that steps do not drift by rounding */
     double slow;
     struct engine_stats count; /* counters, and gauges as last published */

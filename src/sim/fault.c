@@ -32,9 +32,7 @@ bool fault_hits(struct server *s, enum fault_at at, struct str body)
 static void on_die(struct timer *t)
 {
     struct server *s = CONTAINER_OF(t, struct server, die);
-    if (s->http)
-        httpd_close_reset(s->http); /* aborts every request and job */
-    s->http = NULL;
+    server_close(s, true); /* aborts every request and job */
     timer_stop(s->loop, &s->tick);
     timer_stop(s->loop, &s->startup);
     server_check_ready(s);
@@ -56,10 +54,16 @@ void fault_end_after(struct server *s, uint64_t us)
 static void strike_kill(struct server *s)
 {
     s->dead = true;
-    LIST_EACH(it, &s->jobs)
-    CONTAINER_OF(it, struct job, link)->muted = true;
+    LIST_EACH (it, &s->jobs)
+        CONTAINER_OF(it, struct job, link)->muted = true;
     s->die.fn = on_die;
     timer_set(s->loop, &s->die, loop_now_us(s->loop)); /* not under the feet of whoever called */
+}
+
+static void set_slow(struct server *s, double factor)
+{
+    for (unsigned i = 0; i < s->n_ranks; i++)
+        engine_set_slow(s->ranks[i].engine, factor);
 }
 
 void fault_strike(struct server *s)
@@ -83,7 +87,7 @@ void fault_strike(struct server *s)
         timer_stop(s->loop, &s->tick);
         break;
     case FAULT_SLOW:
-        engine_set_slow(s->engine, f->factor);
+        set_slow(s, f->factor);
         break;
     case FAULT_NONE:
     case FAULT_RESET:
@@ -103,10 +107,11 @@ static void release_held(struct server *s)
     for (struct list *it; (it = list_pop_front(&held));) {
         struct held *h = CONTAINER_OF(it, struct held, link);
         struct httpd_req *rq = h->rq;
+        void (*serve)(struct server *, struct httpd_req *) = h->serve;
         free(h);
         rq->on_abort = NULL;
         rq->user = NULL;
-        server_dispatch(s, rq);
+        serve(s, rq);
     }
 }
 
@@ -114,6 +119,7 @@ static void end_hang(struct server *s)
 {
     s->hanging = false;
     s->hang_total_us += loop_now_us(s->loop) - s->hang_since_us;
+    disagg_resume(s);
     server_pump(s);
 }
 
@@ -130,7 +136,7 @@ void fault_clear(struct server *s)
     else if (was == FAULT_HANG)
         end_hang(s);
     else if (was == FAULT_SLOW)
-        engine_set_slow(s->engine, 1);
+        set_slow(s, 1);
     if (!s->dead)
         release_held(s);
 }
@@ -150,11 +156,12 @@ static void on_held_abort(struct httpd_req *rq)
     free(h);
 }
 
-void hold_request(struct server *s, struct httpd_req *rq)
+void hold_request(struct server *s, struct httpd_req *rq, void (*serve)(struct server *s, struct httpd_req *rq))
 {
     struct held *h = xcalloc(1, sizeof(*h));
     h->s = s;
     h->rq = rq;
+    h->serve = serve;
     list_push_back(&s->held, &h->link);
     rq->user = h;
     rq->on_abort = on_held_abort;
@@ -181,20 +188,26 @@ bool fault_on_head(void *ctx, struct httpd_req *rq)
     return false;
 }
 
+/* Whose shape an error has before anybody has read the request. */
+static enum sim_api path_api(const struct httpd_req *rq)
+{
+    return str_starts(rq->head->path, STR("/v1/messages")) ? SIM_MESSAGES : SIM_CHAT;
+}
+
 bool fault_before_answer(struct server *s, enum fault_at at, struct httpd_req *rq)
 {
     if (!fault_hits(s, at, rq->body))
         return false;
     struct fault *f = &s->fault;
     if (f->kind == FAULT_HANG && at == AT_PROBE) { /* busy, not dead: only this page does not come */
-        hold_request(s, rq);
+        hold_request(s, rq, server_dispatch);
     } else if (fault_of_server(f->kind)) {
         fault_strike(s);
         if (f->kind == FAULT_SLOW || f->kind == FAULT_REFUSE)
             return false;
-        hold_request(s, rq);
+        hold_request(s, rq, server_dispatch);
     } else if (f->kind == FAULT_STATUS) {
-        server_error(rq, (unsigned)f->status, "InternalServerError", NULL, NULL, "An injected fault.");
+        api_error(s, rq, path_api(rq), (unsigned)f->status, NULL, "An injected fault.");
     } else if (f->kind == FAULT_GARBAGE) {
         garbage(rq);
     } else {
@@ -225,10 +238,7 @@ bool fault_in_answer(struct job *j)
         fault_strike(s);
         return at == AT_AFTER_HEAD; /* the engine has it and stands still */
     case FAULT_STATUS:
-        httpd_chunk(j->rq, STR("data: {\"error\":{\"message\":\"An injected "
-                               "fault.\",\"type\":\"InternalServerError\",\"param\":null,\"code\":500}}\n\n"));
-        httpd_chunk(j->rq, STR("data: [DONE]\n\n"));
-        httpd_end(j->rq);
+        answer_stream_error(j, 500, "An injected fault.");
         job_free(j);
         return true;
     case FAULT_GARBAGE:

@@ -40,7 +40,7 @@ static void card(struct jsonw *w, const struct server *s, struct str id, struct 
     jsonw_key(w, "created");
     jsonw_u64(w, s->created);
     jsonw_key(w, "owned_by");
-    jsonw_cstr(w, "vllm");
+    jsonw_cstr(w, s->opt->dialect == SIM_TRTLLM ? "tensorrt_llm" : sim_dialect_name(s->opt->dialect));
     jsonw_key(w, "root");
     jsonw_str(w, root);
     jsonw_key(w, "parent");
@@ -103,7 +103,8 @@ static void load(struct server *s, struct httpd_req *rq, struct str name, struct
     }
     s->loras[slot] = xmalloc(sizeof(*s->loras[slot]));
     *s->loras[slot] = (struct sim_lora){{str_dup(name), name.n}, {str_dup(path), path.n}};
-    engine_lora_add(s->engine, slot + 1);
+    for (unsigned i = 0; i < s->n_ranks; i++)
+        engine_lora_add(s->ranks[i].engine, slot + 1);
     char text[512];
     int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' added successfully.",
                      STR_ARG(str_first(name, 400)));
@@ -116,8 +117,8 @@ static void unload(struct server *s, struct httpd_req *rq, struct str name)
         if (!s->loras[i] || !str_eq(name, s->loras[i]->name))
             continue;
         uint32_t used = 0;
-        LIST_EACH(it, &s->jobs)
-        used += CONTAINER_OF(it, struct job, link)->lora == i + 1;
+        LIST_EACH (it, &s->jobs)
+            used += CONTAINER_OF(it, struct job, link)->lora == i + 1;
         if (used) {
             server_error(rq, 400, "InvalidUserInput", NULL, NULL, "The lora adapter '" STR_FMT "' is in use.",
                          STR_ARG(name));
@@ -126,7 +127,8 @@ static void unload(struct server *s, struct httpd_req *rq, struct str name)
         char text[512];
         int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' removed successfully.",
                          STR_ARG(str_first(name, 400)));
-        engine_lora_drop(s->engine, i + 1);
+        for (unsigned k = 0; k < s->n_ranks; k++)
+            engine_lora_drop(s->ranks[k].engine, i + 1);
         lora_free(s->loras[i]);
         s->loras[i] = NULL;
         httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, (struct str){text, (size_t)n});
@@ -172,42 +174,64 @@ void models_lora(struct server *s, struct httpd_req *rq, bool loading)
     buf_free(&path);
 }
 
+static void token_list(struct jsonw *w, const struct tokens *t)
+{
+    jsonw_arr(w);
+    for (uint32_t i = 0; i < t->n; i++)
+        jsonw_u64(w, t->v[i]);
+    jsonw_arr_end(w);
+}
+
+/* A list of prompts (SGLang) gets lists. */
+static void respond_tokens(struct server *s, struct httpd_req *rq, const struct tokens *v, uint32_t n, bool list)
+{
+    struct buf out;
+    struct jsonw w;
+    buf_init(&out, SIZE_MAX / 2);
+    jsonw_init(&w, &out);
+    jsonw_obj(&w);
+    jsonw_key(&w, "count");
+    if (list)
+        jsonw_arr(&w);
+    for (uint32_t i = 0; i < n; i++)
+        jsonw_u64(&w, v[i].n);
+    if (list)
+        jsonw_arr_end(&w);
+    jsonw_key(&w, "max_model_len");
+    jsonw_u64(&w, s->max_model_len);
+    jsonw_key(&w, "tokens");
+    if (list)
+        jsonw_arr(&w);
+    for (uint32_t i = 0; i < n; i++)
+        token_list(&w, &v[i]);
+    if (list)
+        jsonw_arr_end(&w);
+    jsonw_key(&w, "token_strs");
+    jsonw_null(&w);
+    jsonw_obj_end(&w);
+    respond_json(s, rq, 200, buf_str(&out));
+    buf_free(&out);
+}
+
 void models_tokenize(struct server *s, struct httpd_req *rq)
 {
     struct body b;
     const char *error = NULL;
     struct tokens t = {0};
+    struct prompts p = {0};
     if (!body_scan(rq->body, &b, &error)) {
-        server_error(rq, 400, "BadRequestError", NULL, NULL, "JSON decode error: %s", error);
+        api_error(s, rq, SIM_CHAT, 400, NULL, "JSON decode error: %s", error);
         return;
     }
-    struct prompts p = {0};
-    bool ok = b.raw[B_MESSAGES].n ? prompts_chat(&t, b.raw[B_MESSAGES], STR_NULL, b.raw[B_TOOLS], &error)
-                                  : prompts_plain(&p, b.raw[B_PROMPT], &error);
-    if (!ok) {
-        server_error(rq, 400, "BadRequestError", "prompt", NULL, "%s", error);
-    } else {
-        struct buf out;
-        struct jsonw w;
-        const struct tokens *v = b.raw[B_MESSAGES].n ? &t : &p.v[0];
-        buf_init(&out, SIZE_MAX / 2);
-        jsonw_init(&w, &out);
-        jsonw_obj(&w);
-        jsonw_key(&w, "count");
-        jsonw_u64(&w, v->n);
-        jsonw_key(&w, "max_model_len");
-        jsonw_u64(&w, s->max_model_len);
-        jsonw_key(&w, "tokens");
-        jsonw_arr(&w);
-        for (uint32_t i = 0; i < v->n; i++)
-            jsonw_u64(&w, v->v[i]);
-        jsonw_arr_end(&w);
-        jsonw_key(&w, "token_strs");
-        jsonw_null(&w);
-        jsonw_obj_end(&w);
-        respond_json(s, rq, 200, buf_str(&out));
-        buf_free(&out);
-    }
+    bool chat = b.raw[B_MESSAGES].n > 0, list = b.raw[B_PROMPT].n && b.raw[B_PROMPT].p[0] == '[';
+    bool ok = chat ? prompts_chat(&t, b.raw[B_MESSAGES], STR_NULL, b.raw[B_TOOLS], &error)
+                   : prompts_plain(&p, b.raw[B_PROMPT], &error);
+    if (!ok)
+        api_error(s, rq, SIM_CHAT, 400, "prompt", "%s", error);
+    else if (chat)
+        respond_tokens(s, rq, &t, 1, false);
+    else
+        respond_tokens(s, rq, p.v, list ? p.n : 1, list && s->opt->dialect == SIM_SGLANG);
     tokens_free(&t);
     prompts_free(&p);
 }

@@ -1,4 +1,4 @@
-/* sim/server.c - life of a simulated server: start, routing, the engine's timer, hanging, death and return. */
+/* sim/server.c - life of a simulated server: start, the engines' timer, death and return. */
 #include "sim/server_priv.h"
 
 #include "base/hash.h"
@@ -21,132 +21,96 @@ static void on_tick(struct timer *t)
     server_pump(s);
 }
 
+/* When the engine's step ends; UINT64_MAX: it has nothing to do, or a fault struck in the middle of an answer. */
+static uint64_t pump_rank(struct rank *r, uint64_t now)
+{
+    uint64_t next;
+    while ((next = engine_next(r->engine, now)) <= now) {
+        engine_advance(r->engine, now, job_event, r);
+        stats_step(r);
+        if (r->s->hanging || r->s->dead)
+            return UINT64_MAX;
+    }
+    return next;
+}
+
 void server_pump(struct server *s)
 {
+    uint64_t now = server_now(s), next = UINT64_MAX;
+    for (unsigned i = 0; i < s->n_ranks && !s->hanging && !s->dead; i++)
+        next = MIN(next, pump_rank(&s->ranks[i], now));
     if (s->hanging || s->dead)
         return;
-    uint64_t now = server_now(s), next;
-    while ((next = engine_next(s->engine, now)) <= now) {
-        engine_advance(s->engine, now, job_event, s);
-        stats_step(s);
-        if (s->hanging || s->dead) /* a fault struck in the middle of an answer */
-            return;
-    }
     s->tick.fn = on_tick;
     if (next == UINT64_MAX)
         timer_stop(s->loop, &s->tick);
     else
         timer_set(s->loop, &s->tick, next + s->hang_total_us);
+    disagg_pump(s);
 }
 
-/* ---- routing ---- */
-
-static void get_health(struct server *s, struct httpd_req *rq)
+void server_wake(struct server *s)
 {
-    (void)s;
-    httpd_respond(rq, 200, NULL, NULL, STR_NULL);
+    s->tick.fn = on_tick;
+    if (!s->dead)
+        timer_set(s->loop, &s->tick, loop_now_us(s->loop));
 }
 
-static void get_version(struct server *s, struct httpd_req *rq)
+void server_stats(const struct server *s, bool live, struct engine_stats *out)
 {
-    respond_json(s, rq, 200, STR("{\"version\":\"0.10.1+penstock.sim\"}"));
-}
-
-static void get_metrics(struct server *s, struct httpd_req *rq)
-{
-    struct buf out;
-    buf_init(&out, 8u << 20);
-    stats_expose(s, &out);
-    httpd_respond(rq, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, buf_str(&out));
-    buf_free(&out);
-}
-
-static void get_load(struct server *s, struct httpd_req *rq)
-{
-    char text[64];
-    int n = snprintf(text, sizeof(text), "{\"server_load\":%u}", s->n_jobs);
-    respond_json(s, rq, 200, (struct str){text, (size_t)n});
-}
-
-static void post_reset(struct server *s, struct httpd_req *rq)
-{
-    engine_reset_prefix_cache(s->engine);
-    httpd_respond(rq, 200, NULL, NULL, STR_NULL);
-}
-
-static void post_load_lora(struct server *s, struct httpd_req *rq)
-{
-    models_lora(s, rq, true);
-}
-
-static void post_unload_lora(struct server *s, struct httpd_req *rq)
-{
-    models_lora(s, rq, false);
-}
-
-#define API(fn, api)                                                                                                   \
-    static void fn(struct server *s, struct httpd_req *rq)                                                             \
-    {                                                                                                                  \
-        job_start(s, api, rq);                                                                                         \
+    struct engine_stats es;
+    *out = (struct engine_stats){0};
+    for (unsigned i = 0; i < s->n_ranks; i++) {
+        engine_stats(s->ranks[i].engine, live, &es);
+        out->running += es.running;
+        out->waiting += es.waiting;
+        out->deferred += es.deferred;
+        out->n_blocks += es.n_blocks;
+        out->free_blocks += es.free_blocks;
+        out->preemptions += es.preemptions;
+        out->lora_loads += es.lora_loads;
+        out->lora_reads += es.lora_reads;
+        out->prefix_query_tokens += es.prefix_query_tokens;
+        out->prefix_hit_tokens += es.prefix_hit_tokens;
+        out->prompt_tokens += es.prompt_tokens;
+        out->generation_tokens += es.generation_tokens;
+        out->computed_tokens += es.computed_tokens;
+        out->steps += es.steps;
+        out->kv_usage_frac += es.kv_usage_frac / s->n_ranks;
     }
-API(post_completions, SIM_COMPLETIONS)
-API(post_chat, SIM_CHAT)
-API(post_embeddings, SIM_EMBEDDINGS)
-API(post_responses, SIM_RESPONSES)
-API(post_messages, SIM_MESSAGES)
+}
 
-static const struct route {
-    enum h1_method method;
-    const char *path;
-    void (*fn)(struct server *s, struct httpd_req *rq);
-} routes[] = {{H1_POST, "/v1/chat/completions", post_chat},
-              {H1_POST, "/v1/completions", post_completions},
-              {H1_POST, "/v1/embeddings", post_embeddings},
-              {H1_POST, "/v1/responses", post_responses},
-              {H1_POST, "/v1/messages", post_messages},
-              {H1_GET, "/v1/models", models_list},
-              {H1_GET, "/metrics", get_metrics},
-              {H1_GET, "/health", get_health},
-              {H1_GET, "/ping", get_health},
-              {H1_POST, "/ping", get_health},
-              {H1_GET, "/version", get_version},
-              {H1_GET, "/load", get_load},
-              {H1_POST, "/tokenize", models_tokenize},
-              {H1_POST, "/reset_prefix_cache", post_reset},
-              {H1_POST, "/v1/load_lora_adapter", post_load_lora},
-              {H1_POST, "/v1/unload_lora_adapter", post_unload_lora}};
-
-static void route(struct server *s, struct httpd_req *rq)
+/* Waiting requests weigh four times as much as running ones, as with vLLM's own balancing. */
+struct rank *server_idlest(struct server *s)
 {
-    const struct route *other = NULL;
-    enum h1_method m = rq->head->method == H1_HEAD ? H1_GET : rq->head->method;
-    for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
-        if (!str_eq_c(rq->head->path, routes[i].path))
-            continue;
-        if (routes[i].method == m) {
-            routes[i].fn(s, rq);
-            return;
+    struct rank *best = &s->ranks[0];
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 0; i < s->n_ranks; i++) {
+        struct engine_stats es;
+        engine_stats(s->ranks[i].engine, true, &es);
+        uint64_t load = (uint64_t)es.waiting * 4 + es.running;
+        if (load < least) {
+            least = load;
+            best = &s->ranks[i];
         }
-        other = &routes[i];
     }
-    if (other)
-        api_error(s, rq, SIM_CHAT, 405, NULL, "Method Not Allowed");
-    else
-        api_error(s, rq, SIM_CHAT, 404, NULL, "Not Found");
+    return best;
 }
+
+/* ---- requests ---- */
 
 void server_dispatch(struct server *s, struct httpd_req *rq)
 {
     bool inference = rq->head->method == H1_POST;
     if (s->hanging || s->dead) {
-        hold_request(s, rq);
+        hold_request(s, rq, server_dispatch);
         return;
     }
     if (inference && s->fault.kind == FAULT_STATUS && fault_before_answer(s, AT_BEFORE, rq))
         return;
     if (fault_before_answer(s, inference ? AT_AFTER_BODY : AT_PROBE, rq))
         return;
-    route(s, rq);
+    server_route(s, rq);
 }
 
 static void on_request(void *ctx, struct httpd_req *rq)
@@ -181,14 +145,36 @@ void server_check_ready(struct server *s)
 
 static int listen_now(struct server *s, struct errbuf *err)
 {
-    s->http = httpd_open(s->loop, &s->addr, SIM_MAX_BODY, on_request, s, err);
-    if (!s->http)
+    if (disagg_open(s, err) != 0)
         return -1;
+    if (triton_open(s, err) != 0) {
+        disagg_close(s, false);
+        return -1;
+    }
+    s->http = httpd_open(s->loop, &s->addr, SIM_MAX_BODY, on_request, s, err);
+    if (!s->http) {
+        server_close(s, false);
+        return -1;
+    }
     httpd_on_head(s->http, fault_on_head);
     httpd_set_idle(s->http, 5000000); /* as uvicorn */
     s->addr = *httpd_addr(s->http);   /* when any free port was asked for: from now on this one */
     server_check_ready(s);
     return 0;
+}
+
+/* The listener of the API goes first: its requests end, and with them what they hold. */
+void server_close(struct server *s, bool reset)
+{
+    struct httpd **v[] = {&s->http, &s->metrics};
+    for (size_t i = 0; i < ARRAY_LEN(v); i++) {
+        if (*v[i] && reset)
+            httpd_close_reset(*v[i]);
+        else if (*v[i])
+            httpd_close(*v[i]);
+        *v[i] = NULL;
+    }
+    disagg_close(s, reset);
 }
 
 static void on_startup(struct timer *t)
@@ -203,8 +189,34 @@ static void on_startup(struct timer *t)
 static void register_loras(struct server *s)
 {
     for (uint32_t i = 0; i < SIM_MAX_LORAS; i++)
-        if (s->loras[i])
-            engine_lora_add(s->engine, i + 1);
+        for (unsigned r = 0; r < s->n_ranks && s->loras[i]; r++)
+            engine_lora_add(s->ranks[r].engine, i + 1);
+}
+
+static void free_ranks(struct server *s)
+{
+    for (unsigned i = 0; i < s->n_ranks; i++) {
+        engine_free(s->ranks[i].engine);
+        stats_free(&s->ranks[i].stats);
+    }
+    free(s->ranks);
+    s->ranks = NULL;
+    s->n_ranks = 0;
+}
+
+static void make_ranks(struct server *s)
+{
+    s->ranks = xcalloc(s->opt->dp, sizeof(*s->ranks));
+    s->n_ranks = s->opt->dp;
+    for (unsigned i = 0; i < s->n_ranks; i++) {
+        struct rank *r = &s->ranks[i];
+        struct engine_params p = s->ep;
+        p.seed = i ? hash_mix(s->ep.seed, i) : s->ep.seed;
+        r->s = s;
+        r->index = (unsigned)s->opt->dp_first + i;
+        r->engine = engine_new(&p);
+        stats_init(&r->stats, s->opt->dialect);
+    }
 }
 
 /* Comes back as a restarted process: empty caches, counters at zero, after the startup time. */
@@ -213,15 +225,11 @@ void server_revive(struct server *s)
     if (!s->dead)
         return;
     timer_stop(s->loop, &s->die);
-    if (s->http)
-        httpd_close_reset(s->http);
-    s->http = NULL;
-    engine_free(s->engine);
-    s->engine = engine_new(&s->ep);
+    server_close(s, true);
+    free_ranks(s);
+    make_ranks(s);
     register_loras(s);
-    stats_free(&s->stats);
-    stats_init(&s->stats);
-    s->n_kept = 0;
+    s->n_kept = s->rejected = 0;
     s->dead = false;
     s->startup.fn = on_startup;
     timer_set(s->loop, &s->startup, loop_now_us(s->loop) + s->opt->startup_us);
@@ -256,7 +264,7 @@ static int setup_engine(struct server *s, struct errbuf *err)
         .seed = o->seed};
     uint64_t len = o->max_model_len ? o->max_model_len : s->profile.max_model_len;
     s->max_model_len = (uint32_t)MIN(len, blocks * o->block_size);
-    s->engine = engine_new(&s->ep);
+    make_ranks(s);
     return 0;
 }
 
@@ -265,6 +273,11 @@ static void setup_names(struct server *s)
     const struct sim_options *o = s->opt;
     for (unsigned i = 0; i < o->n_names; i++)
         s->names[s->n_names++] = o->names[i];
+    if (!s->n_names && o->dialect == SIM_TRITON) {
+        static const char *const usual[] = {"ensemble", "tensorrt_llm", "tensorrt_llm_bls"};
+        for (size_t i = 0; i < ARRAY_LEN(usual); i++)
+            s->names[s->n_names++] = str_c(usual[i]);
+    }
     if (!s->n_names)
         s->names[s->n_names++] = o->model.n ? o->model : STR("Qwen/Qwen2.5-7B-Instruct");
     for (unsigned i = 0; i < o->n_loras; i++) {
@@ -287,7 +300,9 @@ struct server *server_new(struct loop *l, const struct sim_options *o, const str
     /* Ids must differ between runs and between servers, whatever their seeds. */
     rng_init(&s->rng, hash_mix(hash_mix(o->seed, (uint64_t)time(NULL)),
                                hash_mix((uint64_t)getpid(), hash_bytes(o->host.p, o->host.n, o->port))));
-    stats_init(&s->stats);
+    list_init(&s->pd.held);
+    list_init(&s->pd.asks);
+    list_init(&s->pd.pulls);
     s->fault = (struct fault){.factor = 1, .status = 500};
     s->created = (uint64_t)time(NULL);
     s->startup.fn = on_startup;
@@ -316,13 +331,12 @@ void server_free(struct server *s)
 {
     if (!s)
         return;
+    s->dead = true; /* what ends now starts nothing */
+    server_close(s, false);
     struct timer *timers[] = {&s->tick, &s->startup, &s->die, &s->fault_end};
     for (size_t i = 0; i < ARRAY_LEN(timers); i++)
         timer_stop(s->loop, timers[i]);
-    if (s->http)
-        httpd_close(s->http);
-    engine_free(s->engine);
-    stats_free(&s->stats);
+    free_ranks(s);
     captures_free(s->captures);
     for (unsigned i = 0; i < SIM_MAX_LORAS; i++)
         lora_free(s->loras[i]);
@@ -337,6 +351,16 @@ void server_free(struct server *s)
 const struct addr *server_addr(const struct server *s)
 {
     return &s->addr;
+}
+
+uint16_t server_side_port(const struct server *s)
+{
+    return s->pd.side ? httpd_port(s->pd.side) : 0;
+}
+
+uint16_t server_metrics_port(const struct server *s)
+{
+    return s->metrics ? httpd_port(s->metrics) : 0;
 }
 
 const char *server_profile(const struct server *s)

@@ -1,9 +1,10 @@
-/* sim/server.h - a simulated model server: vLLM's HTTP API and metrics around the engine model, with a fault interface.
+/* sim/server.h - a simulated model server: the HTTP API and metrics of the dialect around engine models, one for each
+ * data parallel rank, with a fault interface.
  *
- * Lives on one loop (its thread); its clock is the loop's, so a loop with a time scale gives a fast server. Endpoints:
- * /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/responses, /v1/messages, /v1/models,
- * /v1/load_lora_adapter, /v1/unload_lora_adapter, /tokenize, /health, /ping, /version, /metrics, and /sim/... (docs of
- * the fault interface: docs/simulator.md).
+ * Lives on one loop (its thread); its clock is the loop's, so a loop with a time scale gives a fast server. Which paths
+ * it serves: docs/simulator.md, sim/routes.c. Triton's metrics port, SGLang's bootstrap port (prefill) and NIXL's side
+ * channel are listeners of the server: they open and close with it. Halves of a prefill/decode pair fetch from each
+ * other over HTTP (sim/disagg.c).
  *
  * /sim interface (also reachable through server_control when the server plays dead):
  *   POST fault
@@ -23,11 +24,13 @@ struct server_hooks {                                       /* called on the loo
     void (*died)(void *ctx, struct server *s);              /* a kill fault struck; the listener is closed */
     void *ctx;
 };
-/* Borrows o until server_free. NULL with a sentence: profile unknown, address taken... */
+/* Borrows o until server_free. NULL with a sentence: profile unknown, address taken (which says what for)... */
 struct server *server_new(struct loop *l, const struct sim_options *o, const struct server_hooks *hooks,
                           struct errbuf *err);
 void server_free(struct server *s);
 const struct addr *server_addr(const struct server *s); /* with the real port */
+uint16_t server_side_port(const struct server *s);      /* bootstrap or side channel; 0: none */
+uint16_t server_metrics_port(const struct server *s);   /* of its own (Triton); 0: none */
 const char *server_profile(const struct server *s);
 uint64_t server_kv_tokens(const struct server *s);
 bool server_ready(const struct server *s); /* listens and was not set unready */

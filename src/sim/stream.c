@@ -1,4 +1,4 @@
-/* sim/stream.c - event streams of the five APIs: one event, one HTTP chunk, one write to the socket. */
+/* sim/stream.c - event streams of the APIs: one event, one HTTP chunk, one write to the socket. */
 #include "sim/answer_priv.h"
 
 #include <stdio.h>
@@ -50,7 +50,7 @@ static void chunk_completion(struct job *j, const struct choice *c, struct str p
     jsonw_str(w, piece);
     member(w, "logprobs", NULL);
     member(w, "finish_reason", finished ? finish_names[c->finish] : NULL);
-    member(w, "stop_reason", NULL);
+    answer_stop(w, j, c);
     jsonw_obj_end(w);
     jsonw_arr_end(w);
     jsonw_key(w, "usage");
@@ -78,7 +78,7 @@ static void chunk_chat(struct job *j, const struct choice *c, struct str piece, 
     member(w, "logprobs", NULL);
     member(w, "finish_reason", finished ? finish_names[c->finish] : NULL);
     if (finished)
-        member(w, "stop_reason", NULL);
+        answer_stop(w, j, c);
     jsonw_obj_end(w);
     jsonw_arr_end(w);
     jsonw_obj_end(w);
@@ -251,6 +251,22 @@ static void response_close(struct job *j)
     response_event(j, whole ? "response.completed" : "response.incomplete", response_status(j));
 }
 
+static void generate(struct job *j, const struct choice *c, bool finished)
+{
+    struct event e;
+    generate_event(event_begin(&e, NULL), j, c, finished);
+    event_send(&e, j);
+}
+
+static void triton_event(struct job *j, const struct choice *c, struct str piece, bool finished)
+{
+    struct event e;
+    if (j->batch && !finished) /* all of it at the end */
+        return;
+    triton_body(event_begin(&e, NULL), j, j->batch || j->accumulate ? buf_str(&c->text) : piece);
+    event_send(&e, j);
+}
+
 void answer_token(struct job *j, struct choice *c, struct str piece, bool finished)
 {
     answer_begin(j);
@@ -275,6 +291,12 @@ void answer_token(struct job *j, struct choice *c, struct str piece, bool finish
             message_open(j);
         if (piece.n)
             message_delta(j, piece);
+        break;
+    case SIM_GENERATE:
+        generate(j, c, finished);
+        break;
+    case SIM_TRITON_GENERATE:
+        triton_event(j, c, piece, finished);
         break;
     case SIM_EMBEDDINGS:
         break;
@@ -313,7 +335,7 @@ void answer_stream_end(struct job *j)
         message_close(j);
     else if (j->include_usage)
         usage_chunk(j);
-    if (j->api != SIM_RESPONSES)
+    if (j->api != SIM_RESPONSES && j->api != SIM_TRITON_GENERATE)
         httpd_chunk(j->rq, STR("data: [DONE]\n\n"));
     httpd_end(j->rq);
 }
