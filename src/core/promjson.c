@@ -10,41 +10,63 @@ static bool is_space(char c)
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-static void keep(struct prom *p, char c)
+static void keep(struct prom *p, struct str s)
 {
     if (p->skipping)
         return;
-    if (p->line_n == PROM_LINE) {
+    if (s.n > PROM_LINE - p->line_n) {
         p->skipping = true;
         p->bad_lines++;
         p->line_n = 0;
         return;
     }
-    p->line[p->line_n++] = c;
+    memcpy(p->line + p->line_n, s.p, s.n);
+    p->line_n += (uint32_t)s.n;
 }
 
-static void in_text(struct prom *p, char c)
-{
-    if (p->json_escape)
-        p->json_escape = false;
-    else if (c == '\\')
-        p->json_escape = true;
-    else if (c == '"')
-        p->json_text = false;
-}
+/* The bytes that matter to the brackets, outside of strings. */
+static const bool matters[256] = {['"'] = true, ['{'] = true, ['['] = true, ['}'] = true, [']'] = true};
 
-/* A byte of an element. */
-static void inside(struct prom *p, char c)
+static void step(struct prom *p, char c)
 {
-    keep(p, c);
-    if (p->json_text)
-        in_text(p, c);
-    else if (c == '"')
+    if (c == '"')
         p->json_text = true;
-    else if (c == '{' || c == '[')
-        p->json_depth++;
-    else if (c == '}' || c == ']')
-        p->json_depth--;
+    else
+        p->json_depth += c == '{' || c == '[' ? 1u : -1u;
+}
+
+/* Within a string: behind its end, or all of it. */
+static size_t through_text(struct prom *p, struct str s)
+{
+    size_t n = 0;
+    if (p->json_escape && s.n)
+        n = 1;
+    p->json_escape = false;
+    for (; n < s.n; n++) {
+        if (s.p[n] == '"') {
+            p->json_text = false;
+            return n + 1;
+        }
+        if (s.p[n] == '\\' && ++n == s.n) {
+            p->json_escape = true;
+            break;
+        }
+    }
+    return s.n;
+}
+
+/* Bytes of an element, up to its end. Returns how many. */
+static size_t inside(struct prom *p, struct str s)
+{
+    size_t n = 0;
+    while (n < s.n && p->json_depth) {
+        if (p->json_text)
+            n += through_text(p, str_from(s, n));
+        else if (matters[(uint8_t)s.p[n++]])
+            step(p, s.p[n - 1]);
+    }
+    keep(p, str_first(s, n));
+    return n;
 }
 
 static void between(struct prom *p, char c)
@@ -56,7 +78,7 @@ static void between(struct prom *p, char c)
         p->line_n = 0;
         p->skipping = false;
         p->json_depth = 1;
-        keep(p, c);
+        keep(p, STR("{"));
     } else if (c != ',' && !is_space(c)) {
         p->json_at = AT_JUNK;
     }
@@ -64,11 +86,13 @@ static void between(struct prom *p, char c)
 
 void prom_json_feed(struct prom *p, struct str piece)
 {
-    for (size_t i = 0; i < piece.n && p->json_at != AT_JUNK; i++) {
-        char c = piece.p[i];
-        if (p->json_at == AT_ELEMENTS && p->json_depth)
-            inside(p, c);
-        else if (p->json_at == AT_ELEMENTS)
+    for (size_t i = 0; i < piece.n && p->json_at != AT_JUNK;) {
+        if (p->json_at == AT_ELEMENTS && p->json_depth) {
+            i += inside(p, str_from(piece, i));
+            continue;
+        }
+        char c = piece.p[i++];
+        if (p->json_at == AT_ELEMENTS)
             between(p, c);
         else if (p->json_at == AT_START && c == '[')
             p->json_at = AT_ELEMENTS;

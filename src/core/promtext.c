@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include <math.h>
 
+#define SORTED_MIN  8 /* families in ascending order before they count as sorted: fewer may be so by chance */
 #define COMPARE_MAX (4u << 20) /* looks for a sample's part in one page: some milliseconds, whoever made the page */
 
 /* ---- labels ---- */
@@ -539,6 +540,7 @@ static void note_order(struct prom *p, struct str name)
         p->sorted = false;
         return;
     }
+    p->n_sorted += !str_eq(name, (struct str){p->family, p->family_n}); /* HELP and TYPE */
     memcpy(p->family, name.p, name.n);
     p->family_n = (uint32_t)name.n;
 }
@@ -547,7 +549,7 @@ static void note_order(struct prom *p, struct str name)
  * running, waiting, waiting_by_reason. */
 static bool beyond_last(const struct prom *p, struct str name)
 {
-    if (!p->sorted || p->server < 0)
+    if (!p->sorted || p->n_sorted < SORTED_MIN || p->server < 0)
         return false;
     const struct server *sv = &servers[p->server];
     unsigned seen = p->seen[p->server], counts = BIT(WAITING) | BIT(RUNNING);

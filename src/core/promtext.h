@@ -20,8 +20,8 @@
  * array is complete and that element is no longer than PROM_LINE. An empty array says that nothing was computed since the last look: no load.
  *
  * Early stop. A page prints each family once and its samples together. So the rest need not be read when (a) every wanted family has been seen and
- * another one begins; or (b) the families so far came in ascending order (pages by Go clients), the counts, KV use and capacity among them, and one
- * beyond the last wanted name begins. prom_feed then returns false. Python's client prints in order of registration, where what tells of LoRA or
+ * another one begins; or (b) the families so far, eight or more, came in ascending order (pages by Go clients), the counts, KV use and capacity among
+ * them, and one beyond the last wanted name begins. prom_feed then returns false. Python's client prints in order of registration, where what tells of LoRA or
  * of a prefill server's queues may be absent or come last: such pages are read whole, because nothing else tells that a family will not come. */
 #ifndef CORE_PROMTEXT_H
 #define CORE_PROMTEXT_H
@@ -86,7 +86,7 @@ struct prom {
     uint8_t name_what[PROM_NAMES];
     uint32_t n_names;
     uint32_t newest[PROM_SUMS], n_samples, compared;
-    uint32_t line_n, family_n;
+    uint32_t line_n, family_n, n_sorted;
     char family[PROM_NAME]; /* the newest family name of a HELP or TYPE line */
     char line[PROM_LINE];   /* an unfinished line or element */
     struct prom_sample sample[PROM_SAMPLES];
