@@ -59,8 +59,8 @@ static struct conf_setting *find_setting(struct conf_backend *b, const char *key
 }
 
 /* A line of the settings: "InferenceTrafficPolicy default/x spec.field". */
-static struct conf_setting *add_line(const struct apply *x, const char *field, struct str given, struct str value,
-                                     unsigned state, const char *note)
+static void add_line(const struct apply *x, const char *field, struct str given, struct str value, unsigned state,
+                     const char *note)
 {
     struct arena *a = &x->b->c->arena;
     struct conf_setting s = {.key = str_c(arena_printf(a, STR_FMT " %s", STR_ARG(x->policy->id), field)),
@@ -69,7 +69,6 @@ static struct conf_setting *add_line(const struct apply *x, const char *field, s
                              .note = arena_str(a, str_c(note))};
     s.state = state;
     annotations_add_setting(a, x->out, &s);
-    return &x->out->settings[x->out->n_settings - 1];
 }
 
 /* An annotation gives way: told as a warning when it says something else, `same` tells. */
@@ -234,12 +233,9 @@ void build_check_policies(struct build *b)
                        "there is no InferencePool " STR_FMT "/" STR_FMT "%s" STR_FMT, STR_ARG(o->meta.ns),
                        STR_ARG(r->name), r->has_group ? " of group " : "", STR_ARG(r->has_group ? r->group : STR("")));
         } else if (winner != o) {
-            uintptr_t at = (uintptr_t)map_get(&b->backend_index, pool->key);
-            struct apply x = {b, o, &b->c->backends[at - 1]};
             build_note(b, CONF_WARNING, o, "spec.poolRef",
                        "no effect: InferencePool " STR_FMT " has the older InferenceTrafficPolicy " STR_FMT,
                        STR_ARG(pool->meta.name), STR_ARG(winner->meta.name));
-            add_line(&x, "spec", STR("given"), STR(""), SET_NO_EFFECT, "no effect, because of an older policy");
         }
     }
 }

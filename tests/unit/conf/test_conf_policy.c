@@ -296,7 +296,6 @@ static void which_pool(void **state)
     assert_int_equal(w->rep.warnings, 2);
     assert_note(w, "default/a: spec.poolRef: no effect: InferencePool q has the older InferenceTrafficPolicy b");
     assert_note(w, "default/c: spec.poolRef: no effect: InferencePool q has the older InferenceTrafficPolicy b");
-    assert_int_equal(setting_of(b, "InferenceTrafficPolicy default/a spec")->state, SET_NO_EFFECT);
     b = load(w, Q(NOTES("")) AGED("a", "2026-02-01T00:00:00Z", "2") AGED("c", "2026-03-01T00:00:00Z", "3"));
     assert_int_equal(b->pd->bootstrap_port, 2); /* the next takes its place */
     c = world_load(w, "apiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\nmetadata: {name: q}\n"
