@@ -32,7 +32,7 @@ bool fault_hits(struct server *s, enum fault_at at, struct str body)
 static void on_die(struct timer *t)
 {
     struct server *s = CONTAINER_OF(t, struct server, die);
-    server_close(s, true); /* aborts every request and job */
+    server_shut(s, true); /* aborts every request and job */
     timer_stop(s->loop, &s->tick);
     timer_stop(s->loop, &s->startup);
     server_check_ready(s);

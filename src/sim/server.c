@@ -153,7 +153,7 @@ static int listen_now(struct server *s, struct errbuf *err)
     }
     s->http = httpd_open(s->loop, &s->addr, SIM_MAX_BODY, on_request, s, err);
     if (!s->http) {
-        server_close(s, false);
+        server_shut(s, false);
         return -1;
     }
     httpd_on_head(s->http, fault_on_head);
@@ -164,7 +164,7 @@ static int listen_now(struct server *s, struct errbuf *err)
 }
 
 /* The listener of the API goes first: its requests end, and with them what they hold. */
-void server_close(struct server *s, bool reset)
+void server_shut(struct server *s, bool reset)
 {
     struct httpd **v[] = {&s->http, &s->metrics};
     for (size_t i = 0; i < ARRAY_LEN(v); i++) {
@@ -225,7 +225,7 @@ void server_revive(struct server *s)
     if (!s->dead)
         return;
     timer_stop(s->loop, &s->die);
-    server_close(s, true);
+    server_shut(s, true);
     free_ranks(s);
     make_ranks(s);
     register_loras(s);
@@ -332,7 +332,7 @@ void server_free(struct server *s)
     if (!s)
         return;
     s->dead = true; /* what ends now starts nothing */
-    server_close(s, false);
+    server_shut(s, false);
     struct timer *timers[] = {&s->tick, &s->startup, &s->die, &s->fault_end};
     for (size_t i = 0; i < ARRAY_LEN(timers); i++)
         timer_stop(s->loop, timers[i]);

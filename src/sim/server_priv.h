@@ -234,7 +234,7 @@ struct server {
 uint64_t server_now(const struct server *s);     /* the engine's clock */
 void server_pump(struct server *s);              /* advances the engine and arms its timer */
 void server_wake(struct server *s);              /* soon */
-void server_close(struct server *s, bool reset); /* all listeners; requests end. reset: as when a process dies */
+void server_shut(struct server *s, bool reset); /* all listeners; requests end. reset: as when a process dies */
 void server_dispatch(struct server *s, struct httpd_req *rq);
 void server_revive(struct server *s);
 void server_check_ready(struct server *s);
