@@ -14,7 +14,7 @@
 #define MAX_USERS 1e6
 
 struct raw { /* as given */
-    const char *profile, *policy, *rate, *users, *sync, *order;
+    const char *profile, *policy, *rate, *users, *sync, *order, *pd, *pd_decider;
     struct cli_list change, sched;
     uint64_t n_servers, gateways, adapters, adapter_slots, prefill_servers, explain, network, scrape, scrape_late,
         scrape_cost;
@@ -218,6 +218,8 @@ static int take_setting(struct sched_params *p, struct str text, struct errbuf *
         {"learn_speed", NULL, NULL, NULL, &p->learn_speed},
         {"stale_us", NULL, &p->stale_us, NULL, NULL},
         {"slow_start_us", NULL, &p->slow_start_us, NULL, NULL},
+        {"transfer_s", &p->transfer_s, NULL, NULL, NULL},
+        {"transfer_base_s", &p->transfer_base_s, NULL, NULL, NULL},
     };
     if (!str_to_double(rest, &v) || !isfinite(v) || v < 0)
         return err_set(err, "--set \"" STR_FMT "\": expected NAME=NUMBER.", STR_ARG(text));
@@ -253,6 +255,23 @@ static int take_order(struct sched_params *p, const char *name, struct errbuf *e
             return 0;
         }
     return name ? err_set(err, "--queue-order \"%s\": fifo, deadline or adaptive.", name) : 0;
+}
+
+static int take_pd(struct world_params *w, const struct raw *raw, struct errbuf *err)
+{
+    struct str pd = str_c(raw->pd), how = str_c(raw->pd_decider), rest = how;
+    uint64_t n;
+    w->pd_both = str_eq_c(pd, "sglang");
+    if (!w->pd_both && !str_eq_c(pd, "nixl"))
+        return err_set(err, "--pd \"%s\": sglang or nixl.", raw->pd);
+    w->pd_always = str_eq_c(how, "always");
+    w->sched.split_min_tokens = 0;
+    if (w->pd_always || str_eq_c(how, "cost"))
+        return 0;
+    if (!str_eq_c(next_item(&rest, ':'), "tokens") || !str_to_u64(rest, &n) || n < 1 || n > UINT32_MAX)
+        return err_set(err, "--pd-decider \"%s\": always, tokens:N with N from 1 on, or cost.", raw->pd_decider);
+    w->sched.split_min_tokens = (uint32_t)n;
+    return 0;
 }
 
 /* ---- lists ---- */
@@ -424,6 +443,8 @@ static int fill(struct replay_opts *o, const struct raw *raw, const struct cli_l
     w->adapter_slots = (uint32_t)MAX(raw->adapter_slots, (uint64_t)1);
     w->prefill_servers = (uint32_t)raw->prefill_servers;
     w->kv_bandwidth = raw->bandwidth * 1e9;
+    if (take_pd(w, raw, err) < 0)
+        return -1;
     w->explain = o->html ? (uint32_t)MIN(raw->explain, (uint64_t)100000) : 0; /* the page alone shows them */
     if (!o->threads)
         o->threads = (uint64_t)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
@@ -441,6 +462,8 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
                       .adapter_slots = 2,
                       .explain = 12,
                       .bandwidth = 25,
+                      .pd = "nixl",
+                      .pd_decider = "cost",
                       .scrape = UINT64_MAX};
     *o = (struct replay_opts){.seed = 1, .n_seeds = 1, .time_us = 2400000000ull};
     world_init(&o->world);
@@ -483,6 +506,10 @@ int replay_opts_parse(struct replay_opts *o, int argc, char **argv)
         {"adapter-slots", 0, "N", "adapters a server runs at a time (2)", CLI_U64, &raw.adapter_slots},
         {"prefill-servers", 0, "N", "P/D: the first N servers prefill, the others decode (0: off)", CLI_U64,
          &raw.prefill_servers},
+        {"pd", 0, "nixl|sglang", "P/D: one after the other, and the decode side may prefill; or always both (nixl)", CLI_STR,
+         &raw.pd},
+        {"pd-decider", 0, "HOW", "P/D: cost, always, or tokens:N: from N tokens on that are not cached where it decodes (cost)",
+         CLI_STR, &raw.pd_decider},
         {"kv-bandwidth", 0, "GB/S", "P/D: speed of the KV transfer (25)", CLI_DOUBLE, &raw.bandwidth},
         {"explain", 0, "N", "decisions to keep with their reasons, for the page (12)", CLI_U64, &raw.explain},
         {"json", 0, NULL, "a JSON object a run, in the order of the options", CLI_FLAG, &o->json},

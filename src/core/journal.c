@@ -417,6 +417,7 @@ static const struct field params_fields[] = {
     P(U32, queue_requests),     P(U64, queue_ttl_us),
     PN(early_refusal, early),   P(U64, prefix_wait_us),
     P(DOUBLE, transfer_s),      P(DOUBLE, transfer_base_s),
+    P(U32, split_min_tokens),
     P(DOUBLE, lora_load_s),     P(DOUBLE, lora_wait_s),
     P(DOUBLE, eject_share),     P(U64, eject_us),
     P(U64, eject_max_us),       P(U64, slow_start_us),

@@ -23,7 +23,7 @@
 #define JOURNAL_MAX_POOLS  4096
 
 /* Size of struct sched_params all of whose members journal.c writes: a test compares, so that a new member is not forgotten there. */
-#define JOURNAL_PARAMS_SIZE 304
+#define JOURNAL_PARAMS_SIZE 312
 
 enum journal_type {
     JOURNAL_HEAD,

@@ -135,6 +135,17 @@ static bool choose_bad_leg(struct sched *s, struct ways *x)
     return true;
 }
 
+/* Which of the possible ways: the cheaper one or, with split_min_tokens, by what is to be computed. */
+static bool wants_split(struct sched *s, struct ways *x)
+{
+    if (!s->p.split_min_tokens || !isfinite(x->split_s) || !isfinite(x->local_s))
+        return x->split_s < x->local_s;
+    struct pick k = x->local;
+    if (!pick_choose(s, &k))
+        return false;
+    return k.w.tokens - pick_cached(s, &k, k.slot) >= (double)s->p.split_min_tokens;
+}
+
 /* Both or none; the endpoints of what is chosen. NULL: none. */
 static struct pick *choose(struct sched *s, struct ways *x, bool may_split)
 {
@@ -143,7 +154,7 @@ static struct pick *choose(struct sched *s, struct ways *x, bool may_split)
         x->split_s = (double)INFINITY;
     if (!s->n_used || (must && (!may_split || (!x->leg.n && !choose_bad_leg(s, x)))))
         return NULL;
-    if (!must && !(x->split_s < x->local_s))
+    if (!must && !wants_split(s, x))
         return pick_choose(s, &x->local) ? &x->local : NULL;
     swap(s);
     if (pick_choose(s, &x->split) && (x->leg.slot != NO_SLOT || pick_choose(s->peer, &x->leg)))

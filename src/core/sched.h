@@ -138,6 +138,8 @@ struct sched_params { /* sched_params_init gives the defaults; all may change wh
     /* P/D: to bring the KV cache of a prompt from its prefill endpoint to its decode endpoint */
     double transfer_s;       /* per token that the decode endpoint does not have: 10e-6 (256 KB/token at 25 GB/s) */
     double transfer_base_s;  /* and for the hand-over: 0.01 */
+    uint32_t split_min_tokens; /* 0: split where that is cheaper. Else, to compare with: where so many tokens are not cached at the decode endpoint
+                                * that it would go to without a leg */
     /* LoRA adapters */
     double lora_load_s; /* 0.2: to bring an adapter onto a server that does not have it */
     double lora_wait_s; /* 2: to wait for a slot where all are taken by other adapters in use */

@@ -91,6 +91,8 @@ void gateway_open(struct world *w, uint32_t id)
         if (p->n_gateways > 1 && p->sync)
             sched_on_event(g->s[i], i ? on_event_1 : on_event_0, g);
     }
+    if (p->prefill_servers)
+        sched_join(g->s[1], g->s[0], w->now);
 }
 
 void gateway_close(struct gateway *g)
@@ -162,25 +164,41 @@ static void keep_decision(struct gateway *g, const struct leg *leg)
                 d->server[i] = k;
 }
 
-static void hand_over(struct gateway *g, struct leg *leg)
+/* To its server, the transfer of its KV first. */
+static void send(struct gateway *g, struct leg *leg, uint64_t transfer_us)
 {
     struct world *w = g->w;
     struct live *l = leg->live;
-    leg->picked = true;
-    leg->server = (int32_t)server_of(leg->r.d.user);
-    struct world_request *v = &w->out->v[l->index];
-    v->server = leg->server;
-    v->reason = (uint8_t)leg->r.d.reason;
-    v->sent_s = (double)w->now / 1e6;
-    w->out->picks++;
-    if (leg->r.explain && w->n_decisions < w->p->explain)
-        keep_decision(g, leg);
-    if (!w->p->network_us) {
+    uint64_t us = transfer_us + w->p->network_us;
+    if (!us) {
         server_hand(w, leg);
         return;
     }
     l->pending++;
-    world_push(w, w->now + w->p->network_us, AT_HAND, leg->role, l->tries, l);
+    world_push(w, w->now + us, transfer_us ? AT_TRANSFERRED : AT_HAND, leg->role, l->tries, l);
+}
+
+static void hand_over(struct gateway *g, struct leg *leg)
+{
+    struct world *w = g->w;
+    struct live *l = leg->live;
+    struct world_request *v = &w->out->v[l->index];
+    leg->picked = true;
+    leg->server = (int32_t)server_of(leg->r.d.user);
+    v->server = leg->server;
+    v->reason = (uint8_t)leg->r.d.reason;
+    v->split = leg->r.split;
+    v->sent_s = (double)w->now / 1e6;
+    w->out->picks++;
+    if (leg->r.explain && w->n_decisions < w->p->explain)
+        keep_decision(g, leg);
+    if (leg->r.split) { /* its own server comes when the prompt is computed */
+        leg = &l->leg[0];
+        leg->picked = true;
+        leg->server = (int32_t)server_of(leg->r.d.user);
+        w->out->picks++;
+    }
+    send(g, leg, 0);
 }
 
 static void decided(struct gateway *g, struct leg *leg)
@@ -206,13 +224,13 @@ static void know_exactly(struct gateway *g, struct leg *leg)
 {
     struct world *w = g->w;
     struct live *l = leg->live;
-    uint32_t n = sched_ep_slots(g->s[leg->role]);
-    l->held = xrealloc(l->held, MAX(n, 1u) * sizeof(*l->held));
-    memset(l->held, 0, n * sizeof(*l->held));
+    uint32_t n = sched_ep_slots(g->s[leg->role]), *held;
+    held = l->held[leg->role] = xrealloc(l->held[leg->role], MAX(n, 1u) * sizeof(*held));
+    memset(held, 0, n * sizeof(*held));
     for (uint32_t k = 0; k < w->p->n_servers; k++)
         if (w->servers[k].role == leg->role && g->ep[k].gen && w->servers[k].cache)
-            l->held[g->ep[k].slot] = engine_held(w->servers[k].engine, l->ids, l->n_ids, l->input);
-    leg->r.held = l->held;
+            held[g->ep[k].slot] = engine_held(w->servers[k].engine, l->ids, l->n_ids, l->input);
+    leg->r.held = held;
     leg->r.n_held = n;
 }
 
@@ -222,88 +240,118 @@ static bool sampled(const struct world *w, uint32_t index) /* evenly over the re
     return n && index * n / all != (index + 1) * n / all;
 }
 
-static void submit(struct gateway *g, struct leg *leg)
+static void look_up(struct gateway *g, struct leg *leg)
 {
     struct world *w = g->w;
-    struct live *l = leg->live;
+    leg->r.hashes = &leg->live->hashes;
+    leg->first_seen = leg->picked = false;
+    if (w->p->policy->exact)
+        know_exactly(g, leg);
+    if (w->p->policy->oracle)
+        leg->r.pinned = g->ep[oracle_pick(w, leg->live, leg->role)];
+}
+
+void gateway_submit(struct gateway *g, struct live *l)
+{
+    struct world *w = g->w;
+    uint32_t role = world_decodes(w->p);
+    struct leg *leg = &l->leg[role];
     struct sched_req *r = &leg->r;
+    l->tries++;
     r->id = l->index;
-    r->hashes = &l->hashes;
     r->prompt_bytes = (uint64_t)(l->input * PROMPT_BYTES_PER_TOKEN);
     r->n_outputs = 1;
     r->streamed = true;
     r->max_tokens = w->p->tell_limits ? l->output : 0;
     r->flow = 1;
     r->model = w->p->adapters ? w->adapter_names[l->adapter] : 0;
-    r->explain = leg->role == 0 && sampled(w, l->index) ? l->explain : NULL;
-    leg->first_seen = leg->picked = false;
-    if (w->p->prefill_servers && leg->role == 0)
-        r->max_tokens = 1;
-    if (w->p->policy->exact)
-        know_exactly(g, leg);
-    if (w->p->policy->oracle)
-        r->pinned = g->ep[oracle_pick(w, l, leg->role)];
-    if (sched_submit(g->s[leg->role], r, w->now) != SCHED_QUEUED)
+    r->explain = sampled(w, l->index) ? l->explain : NULL;
+    look_up(g, leg);
+    if (role) {
+        look_up(g, &l->leg[0]);
+        r->leg = &l->leg[0].r;
+        r->must_split = w->p->pd_both || w->p->pd_always;
+    }
+    if (sched_submit(g->s[role], r, w->now) != SCHED_QUEUED)
         decided(g, leg);
     collect(g);
-}
-
-void gateway_submit(struct gateway *g, struct live *l)
-{
-    l->tries++;
-    submit(g, &l->leg[0]);
-}
-
-void gateway_transferred(struct gateway *g, struct live *l)
-{
-    submit(g, &l->leg[1]);
 }
 
 void gateway_first(struct gateway *g, struct leg *leg)
 {
     leg->first_seen = true;
     sched_first_token(g->s[leg->role], &leg->r, g->w->now);
-    if (leg->role == 1 || !g->w->p->prefill_servers)
+    if (leg->role == world_decodes(g->w->p))
         world_first(g->w, leg->live);
     collect(g);
+}
+
+static void finish(struct gateway *g, struct leg *leg, enum sched_outcome how, const struct sched_usage *u)
+{
+    leg->picked = false;
+    sched_finish(g->s[leg->role], &leg->r, how, u, g->w->now);
+}
+
+/* Its prompt is computed: on to the server that decodes. */
+static void prefilled(struct gateway *g, struct live *l)
+{
+    struct world *w = g->w;
+    const struct server *to = &w->servers[l->leg[1].server];
+    uint64_t held = to->cache && to->up ? engine_held(to->engine, l->ids, l->n_ids, l->input) * (uint64_t)w->p->block_tokens : 0;
+    double tokens = (double)l->input - (double)held;
+    double s = w->p->kv_base_s + (w->p->kv_bandwidth > 0 ? tokens * w->p->kv_bytes_token / w->p->kv_bandwidth : 0);
+    sched_prefilled(g->s[1], &l->leg[1].r, w->now);
+    send(g, &l->leg[1], (uint64_t)(s * 1e6));
 }
 
 void gateway_done(struct gateway *g, struct leg *leg)
 {
     struct world *w = g->w;
     struct live *l = leg->live;
-    bool prefill_only = w->p->prefill_servers && leg->role == 0;
+    bool prefill_only = leg->role != world_decodes(w->p);
     struct sched_usage u = {.prompt_tokens = l->input,
                             .completion_tokens = prefill_only ? 1 : l->output,
-                            .cached_tokens = leg->cached,
+                            .cached_tokens = leg->r.split ? l->input : leg->cached,
                             .has_cached = w->p->tell_cached};
-    leg->picked = false;
-    if (leg->role == 0)
+    if (!leg->r.split)
         w->out->v[l->index].cached = leg->cached;
-    sched_finish(g->s[leg->role], &leg->r, OUT_OK, &u, w->now);
-    if (prefill_only) {
-        double s = w->p->kv_bandwidth > 0 ? l->input * w->p->kv_bytes_token / w->p->kv_bandwidth : 0;
-        l->pending++;
-        world_push(w, w->now + (uint64_t)(s * 1e6), AT_TRANSFERRED, 0, l->tries, l);
-    } else {
+    finish(g, leg, OUT_OK, &u);
+    if (prefill_only)
+        prefilled(g, l);
+    else
         world_end(w, l, WORLD_OK);
-    }
     collect(g);
+}
+
+/* Of the two parts the one that has not failed. */
+static void give_up_other(struct gateway *g, const struct leg *failed)
+{
+    struct leg *other = &failed->live->leg[1 - failed->role];
+    if (!other->picked)
+        return;
+    server_drop(g->w, other);
+    finish(g, other, OUT_CANCELLED, NULL);
 }
 
 void gateway_failed(struct gateway *g, struct leg *leg, enum sched_outcome how)
 {
     struct world *w = g->w;
     struct live *l = leg->live;
-    bool too_large = how == OUT_OK, again = !too_large && !leg->first_seen && l->tries < MAX_TRIES;
-    leg->picked = false;
-    sched_finish(g->s[leg->role], &leg->r, too_large ? OUT_CANCELLED : how, NULL, w->now);
-    if (!again) {
-        world_end(w, l, WORLD_FAILED);
+    struct leg *answers = &l->leg[world_decodes(w->p)];
+    bool too_large = how == OUT_OK, again = !too_large && !answers->first_seen && l->tries < MAX_TRIES;
+    finish(g, leg, too_large ? OUT_CANCELLED : how, NULL);
+    if (leg->r.n_tried < SCHED_MAX_TRIED)
+        leg->r.tried[leg->r.n_tried++] = leg->r.d.ep;
+    if (leg != answers && !w->p->pd_both && !too_large && answers->picked) {
+        sched_prefill_here(g->s[1], &answers->r, w->now);
+        w->out->v[l->index].split = false;
+        send(g, answers, 0);
     } else {
-        if (leg->r.n_tried < SCHED_MAX_TRIED)
-            leg->r.tried[leg->r.n_tried++] = leg->r.d.ep;
-        gateway_submit(g, l);
+        give_up_other(g, leg);
+        if (again)
+            gateway_submit(g, l);
+        else
+            world_end(w, l, WORLD_FAILED);
     }
     collect(g);
 }
@@ -311,6 +359,7 @@ void gateway_failed(struct gateway *g, struct leg *leg, enum sched_outcome how)
 void gateway_abandon(struct gateway *g, struct leg *leg)
 {
     struct sched *s = g->s[leg->role];
+    leg->seq = NULL;
     if (leg->picked)
         sched_finish(s, &leg->r, OUT_CANCELLED, NULL, g->w->now);
     else if (s)

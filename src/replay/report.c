@@ -68,7 +68,7 @@ static void times(const struct world_result *r, struct report_span s, struct rep
 {
     double *ttft = xcalloc(MAX(r->n, 1u), sizeof(*ttft)), *tpot = xcalloc(MAX(r->n, 1u), sizeof(*tpot));
     double e2e = 0, queued = 0, cached = 0, input = 0;
-    uint32_t n = 0, n_tpot = 0, in_time = 0;
+    uint32_t n = 0, n_tpot = 0, in_time = 0, split = 0;
     for (uint32_t i = 0; i < r->n; i++) {
         const struct world_request *q = &r->v[i];
         if (!report_counts(q, s) || q->end != WORLD_OK)
@@ -80,6 +80,7 @@ static void times(const struct world_result *r, struct report_span s, struct rep
         e2e += q->end_s - q->at_s;
         queued += MAX(q->sent_s - q->at_s, 0.0);
         cached += q->cached;
+        split += q->split;
         input += q->input;
     }
     spread_of(ttft, n, &out->ttft_mean, &out->ttft_p50, &out->ttft_p90, &out->ttft_p99);
@@ -90,6 +91,7 @@ static void times(const struct world_result *r, struct report_span s, struct rep
     out->e2e_mean = n ? e2e / n : (double)NAN;
     out->queued_mean = n ? queued / n : (double)NAN;
     out->slo = n ? (double)in_time / n : (double)NAN;
+    out->split = n && r->pd ? (double)split / n : (double)NAN;
     out->hit = input > 0 ? cached / input : (double)NAN;
 }
 

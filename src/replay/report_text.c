@@ -32,6 +32,7 @@ const struct report_figure report_figures[] = {
     {"attained", "attained", "%", 100, REAL(attained), true},
     {"goodput", "goodput", "1/s", 1, REAL(goodput), true},
     {"queued_mean", "in gateway", "s", 1, REAL(queued_mean), true},
+    {"split", "split", "%", 100, REAL(split), true},
     {"refused", "refused", "", 1, U32(refused), true},
     {"failed", "failed", "", 1, U32(failed), true},
 };

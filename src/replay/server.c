@@ -83,12 +83,12 @@ void server_hand(struct world *w, struct leg *leg)
         gateway_failed(&w->gateways[l->gateway], leg, OUT_CONNECT_FAILED);
         return;
     }
-    bool prefill_only = w->p->prefill_servers && leg->role == 0;
+    bool prefill_only = leg->role != world_decodes(w->p);
     settle(w, s);
     struct engine_req rq = {.n_tokens = l->input,
                             .ids = l->ids,
                             .n_ids = l->n_ids,
-                            .given = leg->role == 1 ? l->input : 0,
+                            .given = leg->r.split ? l->input : 0,
                             .out_len = prefill_only ? 1 : l->output,
                             .lora = l->adapter,
                             .user = leg};
@@ -98,6 +98,20 @@ void server_hand(struct world *w, struct leg *leg)
         return;
     }
     list_push_back(&s->legs, &leg->here);
+    server_awake(w, (uint32_t)leg->server);
+}
+
+void server_drop(struct world *w, struct leg *leg)
+{
+    if (!leg->seq)
+        return;
+    struct server *s = &w->servers[leg->server];
+    settle(w, s);
+    if (leg->seq) { /* else it has just ended */
+        list_remove(&leg->here);
+        engine_cancel(s->engine, leg->seq);
+        leg->seq = NULL;
+    }
     server_awake(w, (uint32_t)leg->server);
 }
 

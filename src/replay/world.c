@@ -25,6 +25,7 @@ void world_init(struct world_params *p)
                                .adapter_slots = 1,
                                .kv_bytes_token = 131072,
                                .kv_bandwidth = 25e9,
+                               .kv_base_s = 0.01,
                                .seed = 1};
     sched_params_init(&p->sched);
     p->sched.lru_capacity = UINT64_MAX; /* what the servers hold is the limit */
@@ -116,7 +117,7 @@ struct live *world_begin(struct world *w, uint32_t index)
     if (l) {
         w->free = l->next_free;
         *l = (struct live){
-            .hashes = {.h = l->hashes.h}, .held = l->held, .explain = l->explain, .next_all = l->next_all};
+            .hashes = {.h = l->hashes.h}, .held = {l->held[0], l->held[1]}, .explain = l->explain, .next_all = l->next_all};
     } else {
         l = xcalloc(1, sizeof(*l));
         if (w->p->explain)
@@ -194,7 +195,8 @@ void live_release(struct world *w, struct live *l)
 static void live_free(struct live *l)
 {
     free(l->hashes.h);
-    free(l->held);
+    for (uint32_t i = 0; i < ROLES; i++)
+        free(l->held[i]);
     free(l->explain);
     free(l);
 }
@@ -340,8 +342,8 @@ static void play_live(struct world *w, const struct event *e)
             gateway_done(g, leg);
         break;
     case AT_TRANSFERRED:
-        if (current)
-            gateway_transferred(g, l);
+        if (current && leg->picked)
+            server_hand(w, leg);
         break;
     default:
         break;
@@ -525,7 +527,7 @@ void world_run(const struct world_params *p, struct world_result *out)
     struct world w = {.p = p, .out = out, .closed = p->users > 0};
     CHECK(p->n_servers && p->n_servers <= WORLD_MAX_SERVERS && p->n_gateways && p->n_gateways <= WORLD_MAX_GATEWAYS &&
           p->data->n);
-    *out = (struct world_result){.n = p->data->n, .n_servers = p->n_servers};
+    *out = (struct world_result){.n = p->data->n, .n_servers = p->n_servers, .pd = p->prefill_servers > 0};
     out->v = xcalloc(p->data->n, sizeof(*out->v));
     out->busy = xcalloc(p->n_servers, sizeof(*out->busy));
     out->prefill_tokens = xcalloc(p->n_servers, sizeof(*out->prefill_tokens));

@@ -72,7 +72,11 @@ struct world_params {
     uint32_t adapters,
         adapter_slots; /* LoRA: requests are given to so many adapters, the first most often (1/k); slots of a server */
     uint32_t prefill_servers;            /* P/D: the first so many only prefill, the others only decode; 0 off */
-    double kv_bytes_token, kv_bandwidth; /* P/D: a transfer takes tokens * bytes / bandwidth seconds */
+    double kv_bytes_token, kv_bandwidth; /* P/D: a transfer takes kv_base_s + tokens * bytes / bandwidth seconds; tokens: those that the */
+    double kv_base_s;                    /* decode side does not hold when it begins */
+    bool pd_both;    /* P/D: the decode side has the request from the start, too (SGLang), and cannot prefill. Else it comes to it when its prompt
+                      * is computed (vLLM), and it may prefill for itself */
+    bool pd_always;  /* P/D: every request is split, also where it need not be */
     uint64_t seed;
     uint32_t explain; /* keep so many decisions with their reasons, evenly taken */
     void (*progress)(void *ctx, uint32_t done, uint32_t all); /* about every 1000 answers; or NULL */
@@ -88,6 +92,7 @@ struct world_request {                   /* what became of it; times in seconds,
     int32_t server; /* -1 none */
     uint16_t gateway, preempted;
     uint8_t end, reject, reason;
+    bool split; /* P/D: its prompt was computed on another server than its answer, which is `server` */
     uint16_t tries;
 };
 struct world_decision { /* a sampled one */
@@ -111,6 +116,7 @@ struct world_result {
     double *busy;             /* of each server: share of the time */
     uint64_t *prefill_tokens; /* computed */
     uint32_t n_servers;
+    bool pd; /* some servers only prefill */
     uint64_t preemptions, picks;
     double end_s, wall_s; /* wall_s: filled by the caller, who has a clock */
     double left;          /* what engines and pickers still counted when everybody had left: 0 */

@@ -12,7 +12,7 @@
 
 #define PROMPT_BYTES_PER_TOKEN 4.0 /* of the replayed text; what a gateway believes is its own affair */
 #define MAX_TRIES              3
-#define ROLES                  2
+#define ROLES                  2 /* P/D: prefill, decode; without, all are the first */
 
 enum event_kind {
     AT_ENGINE,  /* a server's step, or run of steps, ends */
@@ -40,7 +40,7 @@ struct event {           /* of the heap */
 };
 
 struct world;
-struct leg {            /* one submit to a picker: the request, or with P/D its prefill and its decode part */
+struct leg {            /* the request or, with P/D, its prefill (0) and its decode part (1) */
     struct sched_req r; /* first */
     struct live *live;
     struct engine_seq *seq;
@@ -55,7 +55,7 @@ struct live { /* a request under way */
     struct prefix_hashes hashes;
     uint32_t index, input, output, n_ids, adapter, tries, gateway, pending; /* pending: events that name it */
     const uint64_t *ids;
-    uint32_t *held;
+    uint32_t *held[ROLES];
     struct sched_explain *explain;
     bool over;
     struct live *next_free, *next_all;
@@ -102,6 +102,11 @@ struct world {
     struct sched_model *models;
 };
 
+static inline uint32_t world_decodes(const struct world_params *p) /* role of the servers that answer */
+{
+    return p->prefill_servers ? 1 : 0;
+}
+
 void world_push(struct world *w, uint64_t at_us, enum event_kind kind, uint32_t a, uint64_t b, void *p);
 
 /* world.c: the account */
@@ -119,7 +124,6 @@ void gateway_first(struct gateway *g, struct leg *leg);
 void gateway_done(struct gateway *g, struct leg *leg);
 void gateway_failed(struct gateway *g, struct leg *leg, enum sched_outcome how); /* retries, or ends the request */
 void gateway_abandon(struct gateway *g, struct leg *leg);                        /* the run is over */
-void gateway_transferred(struct gateway *g, struct live *l);
 void gateway_scrape(struct gateway *g, uint32_t server);
 void gateway_scraped(struct gateway *g, void *scrape);
 void gateway_tick(struct gateway *g);
@@ -130,6 +134,7 @@ void gateway_drop(enum event_kind kind, void *p); /* what an event that is not p
 void server_open(struct world *w, uint32_t k);
 void server_close(struct server *s);
 void server_hand(struct world *w, struct leg *leg); /* a request arrives */
+void server_drop(struct world *w, struct leg *leg); /* its client has left */
 void server_step(struct world *w, uint32_t k);
 void server_change(struct world *w, const struct world_change *c);
 void server_load(struct world *w, uint32_t k, struct ep_load *out); /* what a scrape reads now */

@@ -58,6 +58,7 @@ static void any_params(struct sched_params *p)
     p->kv_tokens = any();
     p->step_tokens = any32();
     p->mean_output = any32();
+    p->split_min_tokens = any32();
     p->queue_threshold = any32();
     p->stale_us = any();
     p->queueing = flip();

@@ -102,7 +102,7 @@ static void nothing_answered(void **state)
                                         "\"out_tps\":0,\"slo\":null,\"busy\":0,"
                                         "\"imbalance\":0,\"preempts\":0,\"trace\":\"t "
                                         "\\\"1\\\"\",\"profile\":\"h100\",\"servers\":1,\"policy\":\"p\",\"rate\":2,"
-                                        "\"wall\":0,\"attained\":0,\"goodput\":0,\"queued_mean\":null,\"refused\":0,"
+                                        "\"wall\":0,\"attained\":0,\"goodput\":0,\"queued_mean\":null,\"split\":null,\"refused\":0,"
                                         "\"failed\":1,\"gateways\":1,\"seed\":0}\n");
     w.n = 0;
     report_make(&w, true, 10, &r);

@@ -600,6 +600,8 @@ static void prefill_transfer_decode(void **state)
     p.prefill_servers = 1;
     p.kv_bytes_token = 100000;
     p.kv_bandwidth = 1e8; /* a second for 1000 tokens */
+    p.kv_base_s = 0;
+    p.pd_always = true;
     struct world_result r = run(&p);
     double prefilled = STEP + 1000 * PREFILL,
            first = prefilled + 1 + STEP + PREFILL; /* the last one is computed there */
@@ -608,9 +610,44 @@ static void prefill_transfer_decode(void **state)
     assert_int_equal(r.v[0].server, 1);
     assert_int_equal(r.v[0].cached, 0);
     assert_int_equal(r.v[1].cached, BLOCK); /* at the prefill side */
-    NEAR(r.v[1].first_s - 20, first - BLOCK * PREFILL);
+    NEAR(r.v[1].first_s - 20, first - BLOCK * PREFILL - BLOCK / 1000.0); /* the decode side has that part, too */
     assert_int_equal(r.picks, 4);
+    assert_true(r.pd && r.v[0].split && r.v[1].split);
     world_result_free(&r);
+
+    /* an idle decode side computes a prompt in less time than one comes to it; unless it cannot */
+    p.pd_always = false;
+    p.kv_base_s = 0.01;
+    r = run(&p);
+    assert_false(r.v[0].split);
+    NEAR(r.v[0].first_s, prefilled);
+    assert_int_equal(r.picks, 2);
+    world_result_free(&r);
+    p.pd_both = true;
+    r = run(&p);
+    assert_true(r.v[0].split);
+    NEAR(r.v[0].first_s, first + 0.01);
+    world_result_free(&r);
+    p.pd_both = false;
+    p.sched.split_min_tokens = 600; /* the second one has fewer that are not cached */
+    r = run(&p);
+    assert_true(r.v[0].split && !r.v[1].split);
+    world_result_free(&r);
+    p.sched.split_min_tokens = 0;
+    p.pd_always = true;
+    p.kv_base_s = 0;
+
+    /* the prefill side is lost while it computes: the decode side does it; where it cannot, nobody is left */
+    change(&p, 0.01, 0, WORLD_FAIL, 0);
+    r = run(&p);
+    assert_true(r.v[0].end == WORLD_OK && !r.v[0].split && r.v[0].tries == 1);
+    world_result_free(&r);
+    p.pd_both = true;
+    r = run(&p);
+    assert_int_equal(r.v[0].end, WORLD_FAILED);
+    world_result_free(&r);
+    p.pd_both = false;
+    p.n_changes = 0;
 
     /* the decode side is lost while it answers, and while nothing has been answered yet */
     change(&p, 1.05, 1, WORLD_FAIL, 0);
@@ -737,6 +774,9 @@ static struct world_params random_world(struct dataset *d, struct rng *g, bool c
     p.adapters = below(g, 2) * below(g, 5);
     p.adapter_slots = 1 + below(g, 3);
     p.prefill_servers = below(g, 3) ? 0 : below(g, n);
+    p.pd_both = below(g, 2);
+    p.pd_always = below(g, 2);
+    p.sched.split_min_tokens = below(g, 2) * below(g, 2000);
     p.explain = below(g, 20);
     p.users = closed ? 1 + below(g, 20) : 0;
     p.ramp_s = below(g, 10);
