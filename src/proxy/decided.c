@@ -121,7 +121,7 @@ static void fill_leg_end(const struct request *rq, struct decision_end *e)
 
 static void fill_end(const struct request *rq, const struct api_usage *u, uint64_t now_us, struct decision_end *e)
 {
-    uint64_t from_us = rq->picked_us ? rq->picked_us : rq->body_done_us;
+    uint64_t from_us = rq->decided_us ? rq->decided_us : rq->body_done_us;
     e->ttft_s = rq->first_us > from_us ? (double)(rq->first_us - from_us) / 1e6 : -1;
     e->duration_s = now_us > from_us ? (double)(now_us - from_us) / 1e6 : 0;
     e->status = rq->status;
@@ -144,7 +144,7 @@ static void close_attempt(struct request *rq, struct decisions *ds)
     uint64_t now_us = worker_now_us(rq->w);
     if (!rq->decision)
         return;
-    d.end.duration_s = now_us > rq->picked_us ? (double)(now_us - rq->picked_us) / 1e6 : 0;
+    d.end.duration_s = now_us > rq->decided_us ? (double)(now_us - rq->decided_us) / 1e6 : 0;
     snprintf(d.end.error, sizeof d.end.error, "%s", rq->fail_code ? rq->fail_code : "moved");
     fill_leg_end(rq, &d.end);
     decisions_end(ds, rq->decision, &d);
@@ -158,6 +158,7 @@ void decided_picked(struct request *rq)
         return;
     close_attempt(rq, ds);
     put_new(rq, ds, DECISION_PICKED);
+    rq->decided_us = worker_now_us(rq->w);
 }
 
 void decided_refused(struct request *rq)

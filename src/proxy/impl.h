@@ -309,7 +309,7 @@ struct request {
     struct sched_explain *explain_leg; /* of its prefill, beside it */
     unsigned explain_every; /* it is one of so many that are explained */
     uint64_t decision;      /* ticket of the newest pick that has not ended (sched/decisions.h); 0 none */
-    uint64_t decided_wall_us;
+    uint64_t decided_us, decided_wall_us; /* that pick */
     unsigned degraded;      /* level at which its prompt was hashed (strain.h) */
     struct endpoint *ep;    /* of the newest attempt; own reference */
     uint64_t epoch;
