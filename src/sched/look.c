@@ -27,11 +27,13 @@ struct look {
     struct addr at;
     struct source_rules *rules;
     struct prom *prom; /* while a page is read */
+    size_t page_n;     /* bytes of it */
     bool busy, suspect;
     bool found;           /* the place has shown a load, last time it was asked */
     bool empty;           /* no place has, but this one has a page */
     bool only;            /* no other place is asked in this look */
     unsigned place;       /* of the rules */
+    bool slash;           /* its path is asked for with a slash at the end: without, it redirects */
     uint64_t search_us;   /* not before that all places again */
     uint64_t api_us;      /* when the API port was last found well */
     uint64_t asked_us;    /* the newest question of this look */
@@ -205,7 +207,8 @@ static bool on_page(void *ctx, struct str piece)
 {
     struct look *k = ctx;
     (void)prom_feed(k->prom, piece); /* what comes behind an early stop is read too: for the connection */
-    return (k->prom->stopped ? k->prom->bytes += piece.n : k->prom->bytes) <= PAGE_MAX;
+    k->page_n += piece.n;
+    return k->page_n <= PAGE_MAX;
 }
 
 static bool shows_load(const struct prom *p)
@@ -229,7 +232,7 @@ static void on_load(struct look *k)
 static void next_place(struct look *k)
 {
     k->place = k->found && k->place ? 0 : k->place + 1;
-    k->found = false;
+    k->found = k->slash = false;
     if (!k->only && k->place < k->rules->n_places) {
         ask_page(k);
         return;
@@ -262,7 +265,7 @@ static void on_answer(void *ctx, unsigned status, const char *err)
     k->prom = NULL;
     prom_end(p);
     bool idle = p->json && prom_wants(p, PROM_TRTLLM) && (p->shown & BIT(PROM_TRTLLM));
-    bool good = status == 200 && (shows_load(p) || idle);
+    bool good = status == 200 && k->page_n <= PAGE_MAX && (shows_load(p) || idle);
     if (status == 200)
         tell_shown(k, p);
     if (good && shows_load(p)) {
@@ -277,6 +280,9 @@ static void on_answer(void *ctx, unsigned status, const char *err)
         on_load(k);
     } else if (at_api(k) && (status == 0 || status >= 500)) {
         finish(k, false);
+    } else if (status / 100 == 3 && !k->slash) { /* Python servers, where the page is an application of its own */
+        k->slash = true;
+        ask_page(k);
     } else {
         k->api_answered |= at_api(k);
         next_place(k);
@@ -286,7 +292,15 @@ static void on_answer(void *ctx, unsigned status, const char *err)
 static void ask_page(struct look *k)
 {
     struct addr at = place_addr(k, k->place);
-    struct httpc_call call = {.target = k->rules->place[k->place].path, .on_body = on_page, .on_done = on_answer};
+    struct str path = k->rules->place[k->place].path;
+    char text[1024];
+    if (k->slash && path.n < sizeof text) {
+        memcpy(text, path.p, path.n);
+        text[path.n] = '/';
+        path = (struct str){text, path.n + 1};
+    }
+    struct httpc_call call = {.target = path, .on_body = on_page, .on_done = on_answer};
+    k->page_n = 0;
     k->prom = xmalloc(sizeof *k->prom);
     prom_init(k->prom, &k->rules->spec);
     ask(k, &at, &call);
@@ -298,7 +312,7 @@ static void follow_rules(struct look *k)
 {
     struct source_rules *r = source_get(port_of(k)->source);
     if (r != k->rules) {
-        k->found = k->empty = k->told = false;
+        k->found = k->empty = k->told = k->slash = false;
         k->place = 0;
         k->search_us = k->empty_us = 0;
     }

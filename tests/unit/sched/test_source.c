@@ -33,6 +33,7 @@ struct server {
     unsigned n_clients, asked, health;
     unsigned health_status; /* of /health and /v2/health/ready; 0: 200 */
     bool cut;               /* answers end in the middle */
+    size_t filler;          /* comment bytes before a page */
 };
 static struct server api, metrics, other;
 
@@ -44,6 +45,20 @@ static void note_client(struct server *s, uint16_t port)
             return;
     if (s->n_clients < ARRAY_LEN(s->clients))
         s->clients[s->n_clients++] = port;
+}
+
+/* `filler` bytes in all before the text, of comment lines. */
+static void long_page(struct httpd_req *rq, const char *text, size_t filler)
+{
+    size_t n = strlen(text);
+    char *page = malloc(filler + n);
+    memset(page, '#', filler);
+    for (size_t i = 4095; i < filler; i += 4096)
+        page[i] = '\n';
+    page[filler - 1] = '\n';
+    memcpy(page + filler, text, n);
+    httpd_respond(rq, 200, "text/plain", NULL, (struct str){page, filler + n});
+    free(page);
 }
 
 static void handle(void *ctx, struct httpd_req *rq)
@@ -60,6 +75,7 @@ static void handle(void *ctx, struct httpd_req *rq)
     s->health += health;
     unsigned health_status = s->health_status ? s->health_status : 200;
     bool cut = s->cut && text;
+    size_t filler = s->filler;
     pthread_mutex_unlock(&s->lock);
     if (cut) {
         char head[128];
@@ -67,6 +83,10 @@ static void handle(void *ctx, struct httpd_req *rq)
         httpd_raw(rq, str_c(head));
         httpd_raw(rq, str_c(text));
         httpd_kill(rq, false);
+    } else if (text && str_eq_c(str_c(text), "redirect")) {
+        httpd_respond(rq, 307, "text/plain", "Location: /elsewhere/\r\n", STR_NULL);
+    } else if (text && filler) {
+        long_page(rq, text, filler);
     } else if (text) {
         httpd_respond(rq, 200, "text/plain", NULL, str_c(text));
     } else {
@@ -190,7 +210,7 @@ static void apply(void)
 
 static void start(void)
 {
-    struct ports_opts o = {.time_scale = 1, .seed = 1, .scrape_interval_us = 20000, .scrape_timeout_us = 300000, .probe_ejected_us = 20000};
+    struct ports_opts o = {.time_scale = 1, .seed = 1, .scrape_interval_us = 20000, .scrape_timeout_us = 1000000, .probe_ejected_us = 20000};
     ps = ports_new(&o);
     apply();
 }
@@ -510,6 +530,37 @@ static void test_answers_cut_short_are_no_load(void **state)
     wait_for_load(1);
 }
 
+static void test_redirect_to_a_slash(void **state)
+{
+    (void)state;
+    set_page(&api, 0, "/prometheus/metrics", "redirect");
+    set_page(&api, 1, "/prometheus/metrics/", SERVE_PAGE("3"));
+    runtime(RUNTIME_TRTLLM);
+    start();
+    wait_for_load(3);
+    set_page(&api, 1, "/prometheus/metrics/", "redirect"); /* and that in circles */
+    set_page(&api, 2, "/metrics", SERVE_JSON("6"));
+    wait_for_load(6);
+}
+
+#define PAGE_MAX (16u << 20) /* of look.c */
+
+static void test_the_longest_page(void **state)
+{
+    (void)state;
+    api.filler = PAGE_MAX - strlen(VLLM_PAGE("1")) + 1;
+    set_page(&api, 0, "/metrics", VLLM_PAGE("1"));
+    runtime(RUNTIME_VLLM);
+    start();
+    assert_true(eventually(alive));
+    stays_alive(100);
+    assert_false(seen.load.has_waiting);
+    pthread_mutex_lock(&api.lock);
+    api.filler--;
+    pthread_mutex_unlock(&api.lock);
+    wait_for_load(1);
+}
+
 /* ---- runtimes ---- */
 
 static void test_runtime_is_recognised(void **state)
@@ -594,6 +645,8 @@ int main(void)
         LIVE(test_metrics_port_alone_is_no_server),
         LIVE(test_triton_that_is_not_ready),
         LIVE(test_answers_cut_short_are_no_load),
+        LIVE(test_redirect_to_a_slash),
+        LIVE(test_the_longest_page),
         LIVE(test_runtime_is_recognised),
         LIVE(test_vllm_needs_no_runtime),
         LIVE(test_unsaid_triton_is_found),
