@@ -74,7 +74,7 @@ struct names { /* by slot */
     uint32_t n;
 };
 
-struct role_names { /* each role counts its slots by itself */
+struct role_names {               /* each role counts its slots by itself */
     struct names decode, prefill; /* decode: all of a pool that is not split */
 };
 
@@ -448,7 +448,7 @@ static void html_row(struct view *v, const struct part *p, const struct decision
     buf_addf(out, "<tr%s>", is_chosen(p, r) ? " class=chosen" : "");
     cell(out, name_of(p->names, r->ep));
     cell(out, sched_skip_name(r->skip));
-    const float s[] = {r->total_s, r->wait_s,  r->prefill_s,  r->others_s, r->kv_s,
+    const float s[] = {r->total_s, r->wait_s, r->prefill_s,  r->others_s, r->kv_s,
                        r->extra_s, r->lora_s, r->transfer_s, r->answer_s};
     for (size_t i = 0; i < ARRAY_LEN(s) - (pair ? 0 : 2); i++)
         cell_ms(out, (double)s[i]);
@@ -512,8 +512,9 @@ static void html_rows(struct view *v, const struct decision *d)
     struct part p = part_of(v, d);
     if (!d->n_rows && !d->leg)
         return;
-    buf_addf(out, "<tr class=why><td colspan=%u><details%s><summary>%u of %u endpoints%s, %u candidates</summary>", columns(v),
-             v->q->request[0] ? " open" : "", d->n_rows, d->n_endpoints, d->leg ? " that decode" : "", d->n_candidates);
+    buf_addf(out, "<tr class=why><td colspan=%u><details%s><summary>%u of %u endpoints%s, %u candidates</summary>",
+             columns(v), v->q->request[0] ? " open" : "", d->n_rows, d->n_endpoints, d->leg ? " that decode" : "",
+             d->n_candidates);
     html_part(v, &p, d->leg != NULL);
     if (d->leg)
         html_leg(v, d);
@@ -636,12 +637,13 @@ void decisions_html(struct ports *ps, const struct decisions_query *q, struct bu
     struct view v = {.q = q, .out = out};
     char n[16];
     snprintf(n, sizeof n, "%u", q->n);
-    PUT(out, "<!doctype html><html lang=en><meta charset=utf-8><title>Decisions - penstock</title><style>"
-             ":root{color-scheme:light dark}body{font:14px system-ui,sans-serif;margin:1em}"
-             "table{border-collapse:collapse}td,th{padding:2px 8px;text-align:left;border-bottom:1px solid #8884;"
-             "vertical-align:top;white-space:nowrap}.n{text-align:right}.chosen{font-weight:bold}.why>td{padding-left:3em}"
-             "td:nth-child(2),td:nth-child(3){max-width:22em;overflow:hidden;text-overflow:ellipsis}</style>\n"
-             "<h1>Latest decisions</h1><form>");
+    PUT(out,
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Decisions - penstock</title><style>"
+        ":root{color-scheme:light dark}body{font:14px system-ui,sans-serif;margin:1em}"
+        "table{border-collapse:collapse}td,th{padding:2px 8px;text-align:left;border-bottom:1px solid #8884;"
+        "vertical-align:top;white-space:nowrap}.n{text-align:right}.chosen{font-weight:bold}.why>td{padding-left:3em}"
+        "td:nth-child(2),td:nth-child(3){max-width:22em;overflow:hidden;text-overflow:ellipsis}</style>\n"
+        "<h1>Latest decisions</h1><form>");
     html_field(out, "request", q->request);
     html_field(out, "pool", q->pool);
     html_field(out, "endpoint", q->endpoint);

@@ -108,7 +108,8 @@ static void put_role(struct jsonw *w, enum conf_role role, const struct sched_st
 }
 
 /* Of a pool that is split, every request is in flight and picked for once at an endpoint that decodes. */
-static void put_roles(struct jsonw *w, const struct sched_stats *decode, const struct sched_stats *prefill, uint32_t n_without)
+static void put_roles(struct jsonw *w, const struct sched_stats *decode, const struct sched_stats *prefill,
+                      uint32_t n_without)
 {
     jsonw_key(w, "roles"), jsonw_arr(w);
     put_role(w, ROLE_PREFILL, prefill);

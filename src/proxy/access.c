@@ -1,8 +1,9 @@
 /* access.c - one line per request: "Request Handled" for pools at info, "Request Proxied" for Services at debug. Never
  * prompts or answers.
  *
- * costs: what each endpoint would have cost at the moment of the (last) pick, in seconds; of the picks that are explained (decided.c).
- * prefill_costs: the same of the endpoints that prefill, where the pool separates them. Last: many endpoints do not fit a line. */
+ * costs: what each endpoint would have cost at the moment of the (last) pick, in seconds; of the picks that are
+ * explained (decided.c). prefill_costs: the same of the endpoints that prefill, where the pool separates them. Last:
+ * many endpoints do not fit a line. */
 #include "proxy/impl.h"
 
 #include <math.h>

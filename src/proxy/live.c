@@ -1,7 +1,8 @@
 /* live.c - the gauges of pools and pods, read from the live state whenever the metrics are exposed. Control thread.
  *
  * What bears the same labels is shown as one: the ports of a pod, or pools of one name in several namespaces. Of a pool
- * that separates prefill and decode a request in flight counts once for the pool, and once for each role that has it. */
+ * that separates prefill and decode a request in flight counts once for the pool, and once for each role that has it.
+ */
 #include "proxy/impl.h"
 
 #include <stdio.h>
@@ -23,7 +24,8 @@ struct row {          /* what is shown under one set of labels */
 struct live {
     struct gateway *g;
     struct metric_family *pool_kv, *pool_queue, *pool_running, *pool_ready, *pool_inflight, *pool_queued,
-        *pool_queued_bytes, *pool_drain, *pool_newest, *pool_saturation, *pool_demand, *pool_index_bytes, *pool_endpoints;
+        *pool_queued_bytes, *pool_drain, *pool_newest, *pool_saturation, *pool_demand, *pool_index_bytes,
+        *pool_endpoints;
     struct metric_family *role_ready, *role_inflight, *role_saturation, *role_demand;
     struct metric_family *pod_queue, *ep_inflight, *ep_ejected, *ep_picks, *ep_speed, *ejections;
     struct metric *index_size, *body_bytes;
@@ -210,11 +212,10 @@ static void hide(struct live *lv, struct row *r)
 {
     struct metric_family *const of_pod[] = {lv->ep_inflight, lv->ep_ejected, lv->ep_picks,
                                             lv->ep_speed,    lv->pod_queue,  lv->ejections};
-    struct metric_family *const of_pool[] = {lv->pool_kv,           lv->pool_queue,       lv->pool_running,
-                                             lv->pool_ready,        lv->pool_inflight,    lv->pool_queued,
-                                             lv->pool_queued_bytes, lv->pool_drain,       lv->pool_saturation,
-                                             lv->pool_demand,       lv->pool_index_bytes, lv->pool_endpoints,
-                                             lv->pool_newest};
+    struct metric_family *const of_pool[] = {
+        lv->pool_kv,          lv->pool_queue,        lv->pool_running, lv->pool_ready,      lv->pool_inflight,
+        lv->pool_queued,      lv->pool_queued_bytes, lv->pool_drain,   lv->pool_saturation, lv->pool_demand,
+        lv->pool_index_bytes, lv->pool_endpoints,    lv->pool_newest};
     struct metric_family *const of_role[] = {lv->role_ready, lv->role_inflight, lv->role_saturation, lv->role_demand};
     if (r->role)
         drop_all(of_role, ARRAY_LEN(of_role), r->pool, r->role);
@@ -293,12 +294,15 @@ static void pool_families(struct live *lv, struct metrics *m)
 static void role_families(struct live *lv, struct metrics *m)
 {
     static const char *const R[] = {"name", "role", NULL};
-    lv->role_ready = gauge(m, "penstock_role_ready", "Ready endpoints of a role, where prefill and decode are separated.", R);
-    lv->role_inflight = gauge(m, "penstock_role_inflight", "Requests of this gateway in flight at the role's endpoints.", R);
-    lv->role_saturation =
-        gauge(m, "penstock_role_saturation", "How full the role's endpoints are by the thresholds of saturation; 1: all full.", R);
-    lv->role_demand = gauge(
-        m, "penstock_role_demand", "Queued requests and those in flight at the role per ready endpoint of it, for autoscalers.", R);
+    lv->role_ready =
+        gauge(m, "penstock_role_ready", "Ready endpoints of a role, where prefill and decode are separated.", R);
+    lv->role_inflight =
+        gauge(m, "penstock_role_inflight", "Requests of this gateway in flight at the role's endpoints.", R);
+    lv->role_saturation = gauge(m, "penstock_role_saturation",
+                                "How full the role's endpoints are by the thresholds of saturation; 1: all full.", R);
+    lv->role_demand =
+        gauge(m, "penstock_role_demand",
+              "Queued requests and those in flight at the role per ready endpoint of it, for autoscalers.", R);
 }
 
 static void pod_families(struct live *lv, struct metrics *m)
