@@ -266,7 +266,8 @@ static void on_answer(void *ctx, unsigned status, const char *err)
     prom_end(p);
     bool idle = p->json && prom_wants(p, PROM_TRTLLM) && (p->shown & BIT(PROM_TRTLLM));
     bool good = status == 200 && k->page_n <= PAGE_MAX && (shows_load(p) || idle);
-    if (status == 200)
+    bool foreign = !good && !k->rules->given && k->rules->place[k->place].triton; /* another server's page, and status */
+    if (status == 200 && !foreign)
         tell_shown(k, p);
     if (good && shows_load(p)) {
         k->load = p->load;
@@ -275,7 +276,8 @@ static void on_answer(void *ctx, unsigned status, const char *err)
         k->has_load = true;
     }
     free(p);
-    note_status(k, status);
+    if (!foreign)
+        note_status(k, status);
     if (good) {
         on_load(k);
     } else if (at_api(k) && (status == 0 || status >= 500)) {
@@ -301,8 +303,13 @@ static void ask_page(struct look *k)
     }
     struct httpc_call call = {.target = path, .on_body = on_page, .on_done = on_answer};
     k->page_n = 0;
+    struct prom_spec spec = k->rules->spec;
+    if (k->rules->place[k->place].triton) {
+        spec.dialect = PROM_TRTLLM;
+        spec.detect = false;
+    }
     k->prom = xmalloc(sizeof *k->prom);
-    prom_init(k->prom, &k->rules->spec);
+    prom_init(k->prom, &spec);
     ask(k, &at, &call);
 }
 

@@ -41,7 +41,12 @@ static enum prom_dialect dialect_of(enum conf_runtime r)
 
 static void add_place(struct source_rules *r, uint16_t port, struct str path)
 {
-    r->place[r->n_places++] = (struct source_place){port, path};
+    r->place[r->n_places++] = (struct source_place){.port = port, .path = path};
+}
+
+static void add_triton(struct source_rules *r, struct str path)
+{
+    r->place[r->n_places++] = (struct source_place){.port = SOURCE_TRITON_PORT, .triton = true, .path = path};
 }
 
 /* Triton tells at a port of its own, trtllm-serve at the API port: as text if it was started with that, else as JSON. A runtime that was not given is
@@ -52,19 +57,19 @@ static void set_places(struct source_rules *r, uint16_t port, struct str path)
     bool trtllm = r->spec.dialect == PROM_TRTLLM && r->given, several = trtllm || !r->given;
     if (path.n) {
         if (trtllm && !port)
-            add_place(r, SOURCE_TRITON_PORT, path);
+            add_triton(r, path);
         add_place(r, port, path);
         return;
     }
     if (trtllm && !port) {
-        add_place(r, SOURCE_TRITON_PORT, usual);
+        add_triton(r, usual);
         add_place(r, 0, text); /* before the JSON, whose readers take it from each other */
         add_place(r, 0, usual);
         return;
     }
     add_place(r, port, usual);
     if (several && !port)
-        add_place(r, SOURCE_TRITON_PORT, usual);
+        add_triton(r, usual);
     if (several)
         add_place(r, port, text);
 }

@@ -18,6 +18,7 @@ void source_set(struct source *s, const struct conf_backend *b);    /* copies wh
 #define SOURCE_PLACES      3
 struct source_place {
     uint16_t port; /* 0: the endpoint's metrics port, which is its API port if none was given */
+    bool triton;   /* the port is a guess, good for Triton alone: whatever else listens there is another server */
     struct str path;
 };
 struct source_rules { /* immutable; setting the same again keeps them, so a new pointer means a new search */

@@ -599,6 +599,22 @@ static void test_unsaid_triton_is_found(void **state)
     assert_int_equal(logged("runtime=trt-llm"), 1);
 }
 
+/* Several servers on one host, and one of them has just that port. */
+static void test_who_else_has_tritons_port(void **state)
+{
+    (void)state;
+    open_at(&metrics, "127.77.9.1", SOURCE_TRITON_PORT);
+    set_page(&metrics, 0, "/metrics", VLLM_PAGE("2"));
+    start();
+    assert_true(eventually(alive));
+    stays_alive(200);
+    look();
+    assert_false(seen.load.has_waiting);
+    assert_true(count(&metrics, &metrics.asked) > 0);
+    assert_int_equal(logged("runtime="), 0);
+    assert_int_equal(logged("The server has no metrics page"), 1); /* not: an empty one */
+}
+
 static void test_another_runtime_than_said(void **state)
 {
     (void)state;
@@ -650,6 +666,7 @@ int main(void)
         LIVE(test_runtime_is_recognised),
         LIVE(test_vllm_needs_no_runtime),
         LIVE(test_unsaid_triton_is_found),
+        LIVE(test_who_else_has_tritons_port),
         LIVE(test_another_runtime_than_said),
         LIVE(test_no_metrics_at_all),
     };
