@@ -6,8 +6,8 @@
  *   own    = prefill_s * new + quad_s * new * (all - new / 2)               counted `affinity` times: those who come
  *                                                                           later wait for it, too
  *   others = OTHERS_SHARE * requests in flight there * own                  their steps take longer meanwhile
- *   answer = output * one step when all in flight there decode              P/D alone, where servers that only decode
- *                                                                           differ in nothing else
+ *   answer = ANSWER_SHARE * output * one step when all in flight decode     P/D alone: servers that only decode differ
+ *                                                                           in nothing else
  *   kv     = T * f(KV in use + what the request adds)                       preemption and waiting for memory; T is the
  *                                                                           time an average request holds its memory
  *
@@ -22,7 +22,8 @@
 #define MIN_RUNNING    16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
 #define FULL_KV        0.9  /* unless memory is what they wait for */
 #define OTHERS_SHARE   0.12
-#define ANSWER_SHARE   1.0
+#define ANSWER_SHARE   0.3 /* P/D: it balances what decodes; with more of it crowded servers send too much away, and prompts queue elsewhere */
+#define PAIR_OTHERS    0.1 /* P/D: more than elsewhere, as the prompt need not be computed beside answers */
 #define REMOTE_CAUTION 5.0 /* times what replicas may have sent unseen: then they keep apart. More costs cache hits */
 #define MAX_LAG_S      2.0
 #define PREFILL_AT_ONCE                                                                                                \
@@ -202,7 +203,7 @@ void cost_update(struct sched *s, uint32_t slot)
     c->order[slot] = (uint64_t)MIN(e->own.inflight, (1u << 24) - 1) << 40 | (e->last_pick & ((1ull << 40) - 1));
     if (!ep_usable(e)) {
         c->base[slot] = INFINITY;
-        c->own_w[slot] = c->tok_s[slot] = c->kv_use[slot] = c->kv_inv[slot] = c->answer[slot] = 0;
+        c->own_w[slot] = c->tok_s[slot] = c->kv_use[slot] = c->kv_inv[slot] = c->answer[slot] = c->crowd[slot] = 0;
         return;
     }
     struct state st = state_of(s, e);
@@ -212,6 +213,7 @@ void cost_update(struct sched *s, uint32_t slot)
     c->kv_use[slot] = (float)kv_use(s, e, e->load.kv_mean);
     c->kv_inv[slot] = (float)(1 / ep_kv_tokens(s, e));
     c->answer[slot] = (float)answer_step(s, e);
+    c->crowd[slot] = (float)(ep_prefill(e) * st.all);
 }
 
 void cost_scan(struct sched *s, const struct work *w)
@@ -239,9 +241,11 @@ void cost_scan_pair(struct sched *s, const struct work *w)
 {
     const float *restrict answer = s->scan.answer;
     float *restrict cost = s->scan.cost;
+    const float *restrict crowd = s->scan.crowd;
     float out = (float)(ANSWER_SHARE * w->out), come = w->given ? (float)work_transfer_s(s, w->tokens) : 0;
+    float own = w->given ? 0 : (float)(PAIR_OTHERS * work_prefill_s(s, w->tokens, w->tokens));
     for (uint32_t i = 0; i < s->n_slots; i++)
-        cost[i] += out * answer[i] + come;
+        cost[i] += out * answer[i] + own * crowd[i] + come;
 }
 
 double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached, struct sched_cost *out)
@@ -251,7 +255,7 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
     double fresh = MAX(1.0, w->tokens - cached), here = w->given ? 0 : fresh;
     double wait = wait_s(s, e, &st) + ep_step(e) * st.step * here / (double)s->p.step_tokens;
     double prefill = ep_prefill(e) * work_prefill_s(s, here, w->tokens);
-    double others = OTHERS_SHARE * st.all * prefill;
+    double others = (OTHERS_SHARE + (w->pair ? PAIR_OTHERS : 0)) * st.all * prefill;
     double kv = hold_s(s) * kv_loss(kv_use(s, e, e->load.kv_mean) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
     double transfer = w->given ? work_transfer_s(s, fresh) : 0;
     double answer = w->pair ? ANSWER_SHARE * w->out * (double)s->scan.answer[slot] : 0;

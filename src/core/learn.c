@@ -22,6 +22,7 @@
 #define LATE_SAMPLES     4
 #define GAP_SAMPLES      4
 #define PREFILL_SHARE    0.3 /* of a time to the first token: with less the steps in it say more */
+#define PAIR_SHARE       0.6 /* ... and beside a role that prefills: what is computed here is mostly short, and half a step that it waits for says much */
 #define HIT_SHARE        0.5 /* of the prompt believed cached: whether it was decides its time, not the speed */
 #define SURPRISE_S       0.1 /* so much longer than a hit takes is no jitter, */
 #define SURPRISE_HITS    4.0 /* nor what lies ahead of it, when it saves so many times what it needs, */
@@ -210,11 +211,13 @@ void learn_first(struct sched *s, uint32_t slot, struct sched_req *r)
         r->lora_cold) /* an adapter that had to come says nothing about the speed */
         return;
     double seen = (double)(s->now_us - r->picked_us) / SEC, steps = e->step * r->raw_step_s;
+    if (s->peer && e->own.decoding > 1) /* the step under way when it came */
+        steps += e->step * step_now(s, e) / 2;
     if (r->matched_tokens > HIT_SHARE * r->tokens) {
         double hit = e->prefill * r->raw_prefill_s + steps, saved = e->prefill * r->raw_saved_s;
         if (s->p.policy == SCHED_PREFIX_CACHE && !s->tells_cached && saved > SURPRISE_S && saved > SURPRISE_HITS * hit)
             learn_hit(s, slot, r, seen < hit + SURPRISE * saved);
-    } else if (r->raw_prefill_s > PREFILL_SHARE * (r->raw_prefill_s + r->raw_step_s)) {
+    } else if (r->raw_prefill_s > (s->peer ? PAIR_SHARE : PREFILL_SHARE) * (r->raw_prefill_s + r->raw_step_s)) {
         observe(s, slot, LEARN_TTFT, MAX(seen - steps, seen / 5), r->raw_prefill_s);
     } else {
         observe(s, slot, LEARN_TOTAL, MAX(seen - e->prefill * r->raw_prefill_s, seen / 5), r->raw_step_s);

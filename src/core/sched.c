@@ -53,7 +53,7 @@ void sched_free(struct sched *s)
         free(s->columns[i].lora);
     }
     struct scan *c = &s->scan;
-    float *v[] = {c->base, c->own_w, c->tok_s, c->kv_use, c->kv_inv, c->cost, c->full, c->answer, c->other};
+    float *v[] = {c->base, c->own_w, c->tok_s, c->kv_use, c->kv_inv, c->cost, c->full, c->answer, c->crowd, c->other};
     for (size_t i = 0; i < ARRAY_LEN(v); i++)
         free(v[i]);
     free(c->order);

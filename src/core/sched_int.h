@@ -127,6 +127,7 @@ struct scan { /* one float per slot, read by every pick: cost = base + own*own_w
     float *full;     /* 0: has room, INFINITY: full, or not usable */
     float *cost;     /* result of the latest pick */
     float *answer;   /* P/D: seconds of a step when all that is in flight decodes */
+    float *crowd;    /* P/D: requests there, times the factor on prefill */
     float *other;    /* P/D: cost of the way not looked at now */
     uint64_t *order; /* among equals the least wins: requests of ours in flight, then the longest not picked */
 };

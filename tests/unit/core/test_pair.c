@@ -228,7 +228,7 @@ static void test_cheaper_way(void **state)
     assert_true(q[0].d.local_s <= q[0].d.split_s && q[0].d.split_s < HUGE_VAL);
     assert_true(view_of(dec, d[0]).pending_prefill_s > 0);
     assert_int_equal(view_of(pre, f[0]).inflight, 0);
-    busy(0, 60);
+    busy(0, 20);
     picked(1, 8000, false);
     assert_true(q[1].split && q[1].d.split_s < q[1].d.local_s);
     for (uint32_t i = 2; i < 12; i++) /* all to be computed by one: it becomes dear there */
