@@ -257,6 +257,25 @@ static void note_status(struct look *k, unsigned status)
     k->best_place = k->place;
 }
 
+/* Whether it is a page of what was looked for; the load on it is taken. */
+static bool take_page(struct look *k, const struct prom *p, unsigned status)
+{
+    bool idle = p->json && !shows_load(p) && prom_wants(p, PROM_TRTLLM) && (p->shown & BIT(PROM_TRTLLM));
+    bool good = status == 200 && k->page_n <= PAGE_MAX && (shows_load(p) || idle);
+    if (good && !idle) {
+        k->load = p->load;
+        k->load.sent_us = k->asked_us;
+        k->load.done_us = loop_clock_us(k->loop);
+        k->has_load = true;
+    }
+    if (!good && !k->rules->given && k->rules->place[k->place].triton)
+        return false; /* another server's, perhaps */
+    if (status == 200)
+        tell_shown(k, p);
+    note_status(k, status);
+    return good;
+}
+
 static void on_answer(void *ctx, unsigned status, const char *err)
 {
     (void)err;
@@ -264,20 +283,8 @@ static void on_answer(void *ctx, unsigned status, const char *err)
     struct prom *p = k->prom;
     k->prom = NULL;
     prom_end(p);
-    bool idle = p->json && prom_wants(p, PROM_TRTLLM) && (p->shown & BIT(PROM_TRTLLM));
-    bool good = status == 200 && k->page_n <= PAGE_MAX && (shows_load(p) || idle);
-    bool foreign = !good && !k->rules->given && k->rules->place[k->place].triton; /* another server's page, and status */
-    if (status == 200 && !foreign)
-        tell_shown(k, p);
-    if (good && shows_load(p)) {
-        k->load = p->load;
-        k->load.sent_us = k->asked_us;
-        k->load.done_us = loop_clock_us(k->loop);
-        k->has_load = true;
-    }
+    bool good = take_page(k, p, status);
     free(p);
-    if (!foreign)
-        note_status(k, status);
     if (good) {
         on_load(k);
     } else if (at_api(k) && (status == 0 || status >= 500)) {
