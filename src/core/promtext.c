@@ -80,7 +80,7 @@ static bool value_is(struct str raw, struct str want)
 /* ---- the wanted series ---- */
 
 enum { /* quantities: the first PROM_SUMS are kept as samples */
-    WAITING, BOOTSTRAP, INFLIGHT, PREALLOC, TRANSFER, RUNNING, KV, KV_OLD, TOKENS, BLOCK, BLOCKS, INFO, LORA
+    WAITING, BOOTSTRAP, INFLIGHT, PREALLOC, TRANSFER, RUNNING, KV, KV_OLD, TOKENS, BLOCK, BLOCKS, ITERATIONS, INFO, LORA
 };
 _Static_assert(INFO == PROM_SUMS - 1, "quantities that are kept as samples");
 #define ALL_WAITING  (BIT(WAITING) | BIT(BOOTSTRAP) | BIT(INFLIGHT) | BIT(PREALLOC) | BIT(TRANSFER))
@@ -117,6 +117,7 @@ static const struct series triton[] = {
     {STR("nv_trt_llm_kv_cache_block_metrics"), STR("kv_cache_block_type"), STR("fraction"), KV},
     {STR("nv_trt_llm_kv_cache_block_metrics"), STR("kv_cache_block_type"), STR("tokens_per"), BLOCK},
     {STR("nv_trt_llm_kv_cache_block_metrics"), STR("kv_cache_block_type"), STR("max"), BLOCKS},
+    {STR("nv_trt_llm_general_metrics"), STR("general_type"), STR("iteration_counter"), ITERATIONS},
 };
 static const struct series trtllm_serve[] = {
     {STR("trtllm_num_requests_waiting"), STR_NULL, STR_NULL, WAITING},
@@ -139,7 +140,7 @@ static const struct server {
     {STR("sglang:"), sglang, ARRAY_LEN(sglang), 0, PROM_SGLANG, /* and the queues of its role */
      BIT(WAITING) | BIT(RUNNING) | BIT(KV) | BIT(TOKENS) | BIT(BLOCK)},
     {STR("nv_trt_llm_"), triton, ARRAY_LEN(triton), 0, PROM_TRTLLM,
-     BIT(WAITING) | BIT(RUNNING) | BIT(KV) | BIT(BLOCK) | BIT(BLOCKS)},
+     BIT(WAITING) | BIT(RUNNING) | BIT(KV) | BIT(BLOCK) | BIT(BLOCKS) | BIT(ITERATIONS)},
     {STR("trtllm_"), trtllm_serve, ARRAY_LEN(trtllm_serve), 0, PROM_TRTLLM,
      BIT(WAITING) | BIT(RUNNING) | BIT(KV) | BIT(BLOCK) | BIT(BLOCKS)},
 };
@@ -826,6 +827,8 @@ void prom_end(struct prom *p)
         p->load.has_running = true;
         p->load.running = sum_samples(p, RUNNING);
     }
+    if (has_samples(p, ITERATIONS))
+        p->iterations = sum_samples(p, ITERATIONS);
     set_kv(p);
     set_capacity(p);
     if (p->lost & BIT(LORA))

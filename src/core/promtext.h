@@ -52,7 +52,7 @@ bool prom_name_parse(struct str text, struct prom_name *out) MUST_USE; /* false:
 #define PROM_LINE 8192
 #define PROM_NAME 128
 #define PROM_SAMPLES 2048 /* of all quantities together; one with a series that does not fit is absent */
-#define PROM_SUMS 12
+#define PROM_SUMS 13
 #define PROM_NAMES 5
 struct prom_sample {
     uint64_t part; /* of the server: hash of the labels that tell them apart */
@@ -63,6 +63,8 @@ struct prom {
     struct ep_load load; /* after prom_end; sent_us and done_us are the caller's to set */
     unsigned shown;      /* BIT(enum prom_dialect): series of these were there, wanted or not */
     bool json;           /* the page is an array of iteration statistics */
+    double iterations;   /* after prom_end: steps a Triton has computed, over all models; 0: not told. While it stands still the counts are those
+                          * of the last step: an idle server may show requests for ever (1.8) */
     bool stop_early;     /* may be cleared after prom_init */
     bool stopped;        /* prom_feed has returned false */
     uint64_t bytes, lines, bad_lines; /* bad: over-long lines, and wanted series that cannot be read */

@@ -14,6 +14,7 @@
 
 #define SEARCH_US     30000000 /* between two rounds over all places that found nothing */
 #define API_US        5000000  /* between two looks at the API port beside a metrics port that answers */
+#define STILL_US      3000000  /* a Triton refreshes its page every two seconds */
 #define EMPTY_TELL_US 10000000 /* some servers show their series only once they have served */
 #define PAGE_MAX      (16u << 20)
 
@@ -40,6 +41,8 @@ struct look {
     bool api_answered;    /* in this look */
     bool has_load;        /* in this look */
     struct ep_load load;
+    double iterations;    /* as the page said last */
+    uint64_t moved_us;    /* when it said something else for the last time */
     bool told;            /* that nothing is shown */
     bool foreign;         /* this look has seen series of another runtime */
     unsigned best_status; /* of the pages of this look: the one that says most */
@@ -257,6 +260,19 @@ static void note_status(struct look *k, unsigned status)
     k->best_place = k->place;
 }
 
+/* The counts of a server that computes nothing are those of its last step, however long ago: not known. */
+static void drop_old_counts(struct look *k, const struct prom *p)
+{
+    uint64_t now_us = loop_now_us(k->loop);
+    if (p->iterations <= 0 || p->iterations != k->iterations)
+        k->moved_us = now_us;
+    k->iterations = p->iterations;
+    if (now_us < k->moved_us + STILL_US || k->load.waiting + k->load.running <= 0)
+        return;
+    k->load.has_waiting = k->load.has_running = false;
+    k->load.waiting = k->load.running = 0;
+}
+
 /* Whether it is a page of what was looked for; the load on it is taken. */
 static bool take_page(struct look *k, const struct prom *p, unsigned status)
 {
@@ -267,6 +283,7 @@ static bool take_page(struct look *k, const struct prom *p, unsigned status)
         k->load.sent_us = k->asked_us;
         k->load.done_us = loop_clock_us(k->loop);
         k->has_load = true;
+        drop_old_counts(k, p);
     }
     if (!good && !k->rules->given && k->rules->place[k->place].triton)
         return false; /* another server's, perhaps */

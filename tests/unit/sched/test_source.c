@@ -439,6 +439,29 @@ static void test_triton_has_a_port_for_it(void **state)
     assert_true(count(&api, &api.health) < count(&metrics, &metrics.asked));
 }
 
+static bool counts_are_unknown(void)
+{
+    return alive() && !seen.load.has_waiting && !seen.load.has_running && seen.load.has_kv;
+}
+
+#define STEPS(n) "nv_trt_llm_general_metrics{general_type=\"iteration_counter\",model=\"m\",version=\"1\"} " n "\nnv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"fraction\"} 0.5\n"
+
+/* Its page goes on showing the last step: what ran then. */
+static void test_triton_that_computes_nothing(void **state)
+{
+    (void)state;
+    open_at(&metrics, "127.77.9.1", SOURCE_TRITON_PORT);
+    set_page(&metrics, 0, "/metrics", TRITON_PAGE("2") STEPS("100"));
+    runtime(RUNTIME_TRTLLM);
+    start();
+    wait_for_load(2);
+    set_page(&metrics, 0, "/metrics", TRITON_PAGE("3") STEPS("101"));
+    wait_for_load(3);
+    assert_true(eventually(counts_are_unknown)); /* after three seconds */
+    set_page(&metrics, 0, "/metrics", TRITON_PAGE("3") STEPS("102"));
+    wait_for_load(3);
+}
+
 static void test_trtllm_serve_as_text_then_json(void **state)
 {
     (void)state;
@@ -655,6 +678,7 @@ int main(void)
         LIVE(test_port_path_and_names_of_the_pool),
         LIVE(test_port_of_the_endpoint),
         LIVE(test_triton_has_a_port_for_it),
+        LIVE(test_triton_that_computes_nothing),
         LIVE(test_trtllm_serve_as_text_then_json),
         LIVE(test_refused_metrics_port_ejects_nobody),
         LIVE(test_metrics_port_that_dies_later),
