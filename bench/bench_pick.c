@@ -43,10 +43,17 @@ static void list_adapters(struct sched *s, struct ep_ref ep, uint32_t n, uint64_
     sched_ep_load(s, ep, &l, now);
 }
 
+static void end(struct sched *s, struct sched *prefill, struct sched_req *q, uint64_t now)
+{
+    if (q->split)
+        sched_finish(prefill, q->leg, OUT_OK, NULL, now);
+    sched_finish(s, q, OUT_OK, NULL, now);
+}
+
 /* n_adapters: requests are for one of so many (0: models do not matter), each endpoint has 4 slots. explain: every pick
- * says what each endpoint would have cost. */
+ * says what each endpoint would have cost. pair: as many endpoints more that prefill; each request may be split. */
 static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, uint32_t n_hashes, uint32_t n_adapters,
-                  bool explain)
+                  bool explain, bool pair)
 {
     static struct sched_explain reasons[FLIGHT];
     struct sched_params p;
@@ -60,7 +67,11 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
         if (n_adapters)
             list_adapters(s, ep, n_adapters, 1);
     }
-    struct sched_req *reqs = calloc(FLIGHT, sizeof(reqs[0]));
+    struct sched *prefill = pair ? sched_new(&p, 2) : NULL;
+    for (uint32_t i = 0; i < n_eps && pair; i++)
+        sched_ep_add(prefill, NULL, false, 1);
+    sched_join(s, prefill, 1);
+    struct sched_req *legs = calloc(FLIGHT, sizeof(legs[0])), *reqs = calloc(FLIGHT, sizeof(reqs[0]));
     uint64_t *h = malloc((size_t)FLIGHT * PREFIX_MAX * sizeof(h[0])), now = 10000000;
     struct prefix_hashes *ph = calloc(FLIGHT, sizeof(ph[0]));
     for (size_t i = 0; i < (size_t)FLIGHT * PREFIX_MAX; i++)
@@ -73,7 +84,7 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
         now += 50;
         double t0 = now_s();
         if (k >= FLIGHT)
-            sched_finish(s, q, OUT_OK, NULL, now);
+            end(s, prefill, q, now);
         double t1 = now_s();
         ph[k % FLIGHT] = (struct prefix_hashes){.h = h + (size_t)(k % FLIGHT) * PREFIX_MAX,
                                                 .n = n_hashes,
@@ -85,7 +96,9 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
                                 .hashes = n_hashes ? &ph[k % FLIGHT] : NULL,
                                 .model = n_adapters ? 2 + rng_below(&r, n_adapters) : 0,
                                 .explain = explain ? &reasons[k % FLIGHT] : NULL,
+                                .leg = pair ? &legs[k % FLIGHT] : NULL,
                                 .streamed = true};
+        legs[k % FLIGHT] = (struct sched_req){.hashes = q->hashes};
         double t2 = now_s();
         sched_submit(s, q, now);
         double t3 = now_s() - t2;
@@ -100,8 +113,10 @@ static void bench(const char *what, enum sched_policy policy, uint32_t n_eps, ui
     printf("pick, %s: %.2f us per submit (best %.2f), %.2f us per finish\n", what, spent / picks * 1e6,
            best / 1000 * 1e6, finish / picks * 1e6);
     for (uint32_t k = 0; k < FLIGHT; k++)
-        sched_finish(s, &reqs[k], OUT_OK, NULL, now);
+        end(s, prefill, &reqs[k], now);
+    sched_free(prefill);
     sched_free(s);
+    free(legs);
     free(reqs);
     free(ph);
     free(h);
@@ -297,21 +312,25 @@ int main(void)
     bench_full("PREFIX_CACHE with queueing, 100 endpoints, 128 blocks", 100, 128, 50000);
     bench_full("PREFIX_CACHE with queueing, 1000 endpoints, 128 blocks", 1000, 128, 5000);
     bench_full("PREFIX_CACHE with queueing, 100 endpoints, 640 hashes", 100, 640, 200000);
-    bench("DEFAULT, 10 endpoints", SCHED_DEFAULT, 10, 0, 0, false);
-    bench("DEFAULT, 100 endpoints", SCHED_DEFAULT, 100, 0, 0, false);
-    bench("DEFAULT, 1000 endpoints", SCHED_DEFAULT, 1000, 0, 0, false);
-    bench("DEFAULT, 1000 endpoints, 2 adapters", SCHED_DEFAULT, 1000, 0, 2, false);
-    bench("DEFAULT, 1000 endpoints, 8 adapters", SCHED_DEFAULT, 1000, 0, 8, false);
-    bench("DEFAULT, 1000 endpoints, 60 adapters", SCHED_DEFAULT, 1000, 0, 60, false);
-    bench("DEFAULT, 100 endpoints, 60 adapters", SCHED_DEFAULT, 100, 0, 60, false);
-    bench("DEFAULT, 10 endpoints, 60 adapters", SCHED_DEFAULT, 10, 0, 60, false);
-    bench("PREFIX_CACHE, 10 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 10, 128, 0, false);
-    bench("PREFIX_CACHE, 100 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 100, 128, 0, false);
-    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 1000, 128, 0, false);
-    bench("PREFIX_CACHE, 100 endpoints, 640 hashes", SCHED_PREFIX_CACHE, 100, 640, 0, false);
-    bench("PREFIX_CACHE, 10 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 10, 128, 0, true);
-    bench("PREFIX_CACHE, 100 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 100, 128, 0, true);
-    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 1000, 128, 0, true);
-    bench("ROUND_ROBIN, 100 endpoints", SCHED_ROUND_ROBIN, 100, 0, 0, false);
+    bench("DEFAULT, 10 endpoints", SCHED_DEFAULT, 10, 0, 0, false, false);
+    bench("DEFAULT, 100 endpoints", SCHED_DEFAULT, 100, 0, 0, false, false);
+    bench("DEFAULT, 1000 endpoints", SCHED_DEFAULT, 1000, 0, 0, false, false);
+    bench("DEFAULT, 1000 endpoints, 2 adapters", SCHED_DEFAULT, 1000, 0, 2, false, false);
+    bench("DEFAULT, 1000 endpoints, 8 adapters", SCHED_DEFAULT, 1000, 0, 8, false, false);
+    bench("DEFAULT, 1000 endpoints, 60 adapters", SCHED_DEFAULT, 1000, 0, 60, false, false);
+    bench("DEFAULT, 100 endpoints, 60 adapters", SCHED_DEFAULT, 100, 0, 60, false, false);
+    bench("DEFAULT, 10 endpoints, 60 adapters", SCHED_DEFAULT, 10, 0, 60, false, false);
+    bench("PREFIX_CACHE, 10 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 10, 128, 0, false, false);
+    bench("PREFIX_CACHE, 100 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 100, 128, 0, false, false);
+    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 1000, 128, 0, false, false);
+    bench("PREFIX_CACHE, 100 endpoints, 640 hashes", SCHED_PREFIX_CACHE, 100, 640, 0, false, false);
+    bench("PREFIX_CACHE, 10 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 10, 128, 0, true, false);
+    bench("PREFIX_CACHE, 100 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 100, 128, 0, true, false);
+    bench("PREFIX_CACHE, 1000 endpoints, 128 blocks, explained", SCHED_PREFIX_CACHE, 1000, 128, 0, true, false);
+    bench("ROUND_ROBIN, 100 endpoints", SCHED_ROUND_ROBIN, 100, 0, 0, false, false);
+    bench("PREFIX_CACHE, a pair of 10 + 10 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 10, 128, 0, false, true);
+    bench("PREFIX_CACHE, a pair of 100 + 100 endpoints, 128 blocks", SCHED_PREFIX_CACHE, 100, 128, 0, false, true);
+    bench("DEFAULT, a pair of 100 + 100 endpoints", SCHED_DEFAULT, 100, 0, 0, false, true);
+    bench("DEFAULT, a pair of 1000 + 1000 endpoints", SCHED_DEFAULT, 1000, 0, 0, false, true);
     return 0;
 }
