@@ -1,5 +1,5 @@
-/* trtllm-serve's page: an array of iteration statistics, one object each. Only the newest tells of the load; elements are cut out by their brackets
- * and kept one at a time, the last is then read as JSON. */
+/* trtllm-serve's page: an array of iteration statistics, one object each. Only the newest tells of the load; elements
+ * are cut out by their brackets and kept one at a time, the last is then read as JSON. */
 #include "core/promtext_int.h"
 #include "base/json.h"
 
@@ -117,8 +117,9 @@ static bool read_member(struct json *j, struct iteration *it, bool kv)
         double *to;
         bool kv;
     } const members[] = {
-        {"numActiveRequests", &it->active, false},   {"numQueuedRequests", &it->queued, false},   {"maxNumBlocks", &it->max_blocks, true},
-        {"usedNumBlocks", &it->used_blocks, true},   {"tokensPerBlock", &it->block_tokens, true},
+        {"numActiveRequests", &it->active, false},   {"numQueuedRequests", &it->queued, false},
+        {"maxNumBlocks", &it->max_blocks, true},     {"usedNumBlocks", &it->used_blocks, true},
+        {"tokensPerBlock", &it->block_tokens, true},
     };
     struct str key = j->tok;
     bool escaped = j->escaped;
@@ -132,7 +133,8 @@ static bool read_member(struct json *j, struct iteration *it, bool kv)
     for (size_t i = 0; i < ARRAY_LEN(members); i++) {
         struct json ahead = *j;
         double v;
-        if (members[i].kv == kv && json_str_eq(key, escaped, str_c(members[i].name)) && json_next(&ahead) == JSON_NUMBER)
+        if (members[i].kv == kv && json_str_eq(key, escaped, str_c(members[i].name)) &&
+            json_next(&ahead) == JSON_NUMBER)
             *members[i].to = str_to_double(ahead.tok, &v) && prom_countable(v) ? v : -1;
     }
     return json_skip(j);

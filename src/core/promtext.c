@@ -1,10 +1,11 @@
 /* Prometheus text of model servers: finds the wanted series line by line; every other line costs one memchr and a look
- * at its first bytes. Values are kept one by one, with a hash of the labels that tell the parts of a server apart, until the page has ended. */
+ * at its first bytes. Values are kept one by one, with a hash of the labels that tell the parts of a server apart,
+ * until the page has ended. */
 #include "core/promtext_int.h"
 #include "base/hash.h"
 #include <math.h>
 
-#define SORTED_MIN  8 /* families in ascending order before they count as sorted: fewer may be so by chance */
+#define SORTED_MIN  8          /* families in ascending order before they count as sorted: fewer may be so by chance */
 #define COMPARE_MAX (4u << 20) /* looks for a sample's part in one page: some milliseconds, whoever made the page */
 
 /* ---- labels ---- */
@@ -79,8 +80,22 @@ static bool value_is(struct str raw, struct str want)
 
 /* ---- the wanted series ---- */
 
-enum { /* quantities: the first PROM_SUMS are kept as samples */
-    WAITING, BOOTSTRAP, INFLIGHT, PREALLOC, TRANSFER, RUNNING, KV, KV_OLD, TOKENS, BLOCK, BLOCKS, ITERATIONS, INFO, LORA
+/* Quantities: the first PROM_SUMS are kept as samples. */
+enum {
+    WAITING,
+    BOOTSTRAP,
+    INFLIGHT,
+    PREALLOC,
+    TRANSFER,
+    RUNNING,
+    KV,
+    KV_OLD,
+    TOKENS,
+    BLOCK,
+    BLOCKS,
+    ITERATIONS,
+    INFO,
+    LORA
 };
 _Static_assert(INFO == PROM_SUMS - 1, "quantities that are kept as samples");
 #define ALL_WAITING  (BIT(WAITING) | BIT(BOOTSTRAP) | BIT(INFLIGHT) | BIT(PREALLOC) | BIT(TRANSFER))
@@ -146,11 +161,14 @@ static const struct server {
 };
 #define SGLANG 1
 enum { ROLE_UNKNOWN, ROLE_UNIFIED, ROLE_PREFILL, ROLE_DECODE };
-static const unsigned role_queues[] = {
-    [ROLE_UNKNOWN] = ALL_WAITING,
-    [ROLE_UNIFIED] = 0,
-    [ROLE_PREFILL] = BIT(BOOTSTRAP) | BIT(INFLIGHT),
-    [ROLE_DECODE] = BIT(PREALLOC) | BIT(TRANSFER),
+static const struct {
+    const char *name; /* value of engine_type */
+    unsigned queues;  /* that it has */
+} roles[] = {
+    [ROLE_UNKNOWN] = {NULL, ALL_WAITING},
+    [ROLE_UNIFIED] = {"unified", 0},
+    [ROLE_PREFILL] = {"prefill", BIT(BOOTSTRAP) | BIT(INFLIGHT)},
+    [ROLE_DECODE] = {"decode", BIT(PREALLOC) | BIT(TRANSFER)},
 };
 
 /* Ranks of one scheduler: each of them may print the same values. */
@@ -180,11 +198,20 @@ static const struct series *find_series(struct str s, const struct server **of)
 {
     const struct server *sv;
     switch (s.n ? *s.p : 0) {
-    case 'v': sv = &servers[0]; break;
-    case 's': sv = &servers[1]; break;
-    case 'n': sv = &servers[2]; break;
-    case 't': sv = &servers[3]; break;
-    default: return NULL;
+    case 'v':
+        sv = &servers[0];
+        break;
+    case 's':
+        sv = &servers[1];
+        break;
+    case 'n':
+        sv = &servers[2];
+        break;
+    case 't':
+        sv = &servers[3];
+        break;
+    default:
+        return NULL;
     }
     size_t k = sv->prefix.n;
     if (s.n <= k || memcmp(s.p, sv->prefix.p, k) != 0)
@@ -250,7 +277,8 @@ bool prom_name_parse(struct str text, struct prom_name *out)
         return true;
     struct str rest = skip_blanks(str_from(text, (size_t)(open - text.p) + 1));
     while (rest.n && *rest.p != '}') {
-        if (out->n_labels == PROM_NAME_LABELS || !next_pair(&rest, &out->label[out->n_labels].name, &out->label[out->n_labels].value))
+        if (out->n_labels == PROM_NAME_LABELS ||
+            !next_pair(&rest, &out->label[out->n_labels].name, &out->label[out->n_labels].value))
             return false;
         out->n_labels++;
         if (*rest.p == ',')
@@ -270,7 +298,7 @@ static void replace(struct prom *p, struct str text, uint8_t what, unsigned repl
 
 /* ---- samples ---- */
 
-struct line { /* one sample line */
+struct line {          /* one sample line */
     struct str labels; /* behind '{' up to and with '}'; checked; empty when there are none */
     double value;
 };
@@ -443,7 +471,9 @@ static void note_role(struct prom *p, const struct line *s)
     while (rest.n && next_label(&rest, &l) > 0) {
         if (!str_eq(l.name, STR("engine_type")))
             continue;
-        p->role = str_eq(l.raw, STR("unified")) ? ROLE_UNIFIED : str_eq(l.raw, STR("prefill")) ? ROLE_PREFILL : str_eq(l.raw, STR("decode")) ? ROLE_DECODE : ROLE_UNKNOWN;
+        for (uint8_t r = ROLE_UNIFIED; r <= ROLE_DECODE; r++)
+            if (str_eq_c(l.raw, roles[r].name))
+                p->role = r;
         return;
     }
 }
@@ -505,7 +535,7 @@ static bool is_complete(const struct prom *p)
         return false;
     unsigned want = servers[p->server].all, seen = p->seen[p->server];
     if (p->server == SGLANG)
-        want |= role_queues[p->role];
+        want |= roles[p->role].queues;
     if (p->replaced & BIT(INFO)) /* one name for all of the capacity */
         want = (want & ~(unsigned)ALL_CAPACITY) | BIT(INFO);
     want = p->replaced & BIT(BOOTSTRAP) ? (want & ~(unsigned)ALL_WAITING) | BIT(WAITING) : want;
@@ -546,8 +576,8 @@ static void note_order(struct prom *p, struct str name)
     p->family_n = (uint32_t)name.n;
 }
 
-/* Behind all wanted names of an ascending page? Without counts, KV use and capacity seen an order so far means nothing: vLLM's own page begins with
- * running, waiting, waiting_by_reason. */
+/* Behind all wanted names of an ascending page? Without counts, KV use and capacity seen an order so far means nothing:
+ * vLLM's own page begins with running, waiting, waiting_by_reason. */
 static bool beyond_last(const struct prom *p, struct str name)
 {
     if (!p->sorted || p->n_sorted < SORTED_MIN || p->server < 0)
@@ -621,7 +651,8 @@ static bool on_line(struct prom *p, struct str line)
 static bool may_be(struct str start, struct str name)
 {
     size_t n = MIN(start.n, name.n);
-    return n && memcmp(start.p, name.p, n) == 0 && (start.n <= name.n || start.p[name.n] == '{' || is_blank(start.p[name.n]));
+    return n && memcmp(start.p, name.p, n) == 0 &&
+           (start.n <= name.n || start.p[name.n] == '{' || is_blank(start.p[name.n]));
 }
 
 /* The start of a line is known: what it may have told of stays absent. */

@@ -4,7 +4,8 @@
  *        |      \                                      \--> health of the API port --------> alive, load | dead
  *        |       \--the API port does not answer, or with 5xx -----------------------------> dead
  *        \--nothing--> next place ... no more: the API port has answered on the way? ------> alive, load unknown
- *                                                             \--> health of the API port -> alive, load unknown | dead */
+ *                                                             \--> health of the API port -> alive, load unknown | dead
+ */
 #include "sched/look.h"
 
 #include "base/log.h"
@@ -30,16 +31,16 @@ struct look {
     struct prom *prom; /* while a page is read */
     size_t page_n;     /* bytes of it */
     bool busy, suspect;
-    bool found;           /* the place has shown a load, last time it was asked */
-    bool empty;           /* no place has, but this one has a page */
-    bool only;            /* no other place is asked in this look */
-    unsigned place;       /* of the rules */
-    bool slash;           /* its path is asked for with a slash at the end: without, it redirects */
-    uint64_t search_us;   /* not before that all places again */
-    uint64_t api_us;      /* when the API port was last found well */
-    uint64_t asked_us;    /* the newest question of this look */
-    bool api_answered;    /* in this look */
-    bool has_load;        /* in this look */
+    bool found;         /* the place has shown a load, last time it was asked */
+    bool empty;         /* no place has, but this one has a page */
+    bool only;          /* no other place is asked in this look */
+    unsigned place;     /* of the rules */
+    bool slash;         /* its path is asked for with a slash at the end: without, it redirects */
+    uint64_t search_us; /* not before that all places again */
+    uint64_t api_us;    /* when the API port was last found well */
+    uint64_t asked_us;  /* the newest question of this look */
+    bool api_answered;  /* in this look */
+    bool has_load;      /* in this look */
     struct ep_load load;
     double iterations;    /* as the page said last */
     uint64_t moved_us;    /* when it said something else for the last time */
@@ -47,7 +48,7 @@ struct look {
     bool foreign;         /* this look has seen series of another runtime */
     unsigned best_status; /* of the pages of this look: the one that says most */
     unsigned best_place;
-    uint64_t empty_us;    /* since when pages are there, but empty; 0: they are not */
+    uint64_t empty_us; /* since when pages are there, but empty; 0: they are not */
 };
 
 static struct port *port_of(const struct look *k)
@@ -82,7 +83,9 @@ static void tell_guess(const struct look *k, enum prom_dialect d)
 {
     struct logline l;
     if (!source_tell(port_of(k)->source, TOLD_GUESS) ||
-        !begin_line(k, &l, "The pool does not say which runtime its servers are; their metrics are read as those of the runtime they look like. Set the annotation on the pool."))
+        !begin_line(k, &l,
+                    "The pool does not say which runtime its servers are; their metrics are read as those of the "
+                    "runtime they look like. Set the annotation on the pool."))
         return;
     log_runtime(&l, d);
     log_end(&l);
@@ -92,7 +95,9 @@ static void tell_mismatch(const struct look *k, enum prom_dialect d)
 {
     struct logline l;
     if (!source_tell(port_of(k)->source, TOLD_MISMATCH) ||
-        !begin_line(k, &l, "None of the metrics that the pool's runtime has are on the server's page, but those of another one: its load is not known. Set the annotation on the pool."))
+        !begin_line(k, &l,
+                    "None of the metrics that the pool's runtime has are on the server's page, but those of another "
+                    "one: its load is not known. Set the annotation on the pool."))
         return;
     log_cstr(&l, "expected", prom_dialect_name(k->rules->spec.dialect));
     log_runtime(&l, d);
@@ -125,8 +130,9 @@ static void tell_nothing(struct look *k)
     if (k->told || soon || k->foreign || !k->best_status)
         return;
     k->told = true;
-    const char *msg = k->best_status == 200 ? "The server's metrics page has none of the series looked for: its load is not known."
-                                            : "The server has no metrics page: its load is not known. SGLang needs --enable-metrics.";
+    const char *msg = k->best_status == 200
+                          ? "The server's metrics page has none of the series looked for: its load is not known."
+                          : "The server has no metrics page: its load is not known. SGLang needs --enable-metrics.";
     if (!begin_line(k, &l, msg))
         return;
     log_str(&l, "path", k->rules->place[k->best_place].path);
@@ -147,7 +153,8 @@ static void set_port(struct addr *a, uint16_t port)
 static struct addr place_addr(const struct look *k, unsigned i)
 {
     struct addr at = k->ep->pub.metrics_addr;
-    if (k->rules->place[i].port && addr_eq(&at, &k->ep->pub.addr)) /* a port given for the endpoint is where its metrics are */
+    if (k->rules->place[i].port &&
+        addr_eq(&at, &k->ep->pub.addr)) /* a port given for the endpoint is where its metrics are */
         set_port(&at, k->rules->place[i].port);
     return at;
 }
@@ -369,7 +376,8 @@ void look_start(struct look *k, bool suspect)
         ask_page(k);
 }
 
-struct look *look_new(struct loop *l, struct ep *e, uint64_t timeout_us, void (*done)(void *ctx, const struct look_result *r), void *ctx)
+struct look *look_new(struct loop *l, struct ep *e, uint64_t timeout_us,
+                      void (*done)(void *ctx, const struct look_result *r), void *ctx)
 {
     struct look *k = xcalloc(1, sizeof *k);
     k->loop = l;

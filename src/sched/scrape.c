@@ -1,8 +1,9 @@
 /* scrape.c - the scraping thread: it alone asks endpoints how they are, and ticks the schedulers.
  *
- * A pool's endpoint: a look (sched/look.h) every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of others is
- * seen there, a quarter while requests wait in the pool's queue, and every probe_ejected_us while it is new or ejected.
- * A Service's endpoint is judged by its traffic alone; an ejected one is tried by a TCP connect, unless it had accepted and then hung. */
+ * A pool's endpoint: a look (sched/look.h) every scrape_interval_us, a fifth of that (at least 50 ms) while traffic of
+ * others is seen there, a quarter while requests wait in the pool's queue, and every probe_ejected_us while it is new
+ * or ejected. A Service's endpoint is judged by its traffic alone; an ejected one is tried by a TCP connect, unless it
+ * had accepted and then hung. */
 #include "sched/impl.h"
 
 #include "base/rng.h"

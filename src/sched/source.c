@@ -49,8 +49,8 @@ static void add_triton(struct source_rules *r, struct str path)
     r->place[r->n_places++] = (struct source_place){.port = SOURCE_TRITON_PORT, .triton = true, .path = path};
 }
 
-/* Triton tells at a port of its own, trtllm-serve at the API port: as text if it was started with that, else as JSON. A runtime that was not given is
- * most likely the default one. */
+/* Triton tells at a port of its own, trtllm-serve at the API port: as text if it was started with that, else as JSON. A
+ * runtime that was not given is most likely the default one. */
 static void set_places(struct source_rules *r, uint16_t port, struct str path)
 {
     static const struct str usual = STR("/metrics"), text = STR("/prometheus/metrics");
@@ -104,8 +104,9 @@ static struct source_rules *make_rules(const struct conf_backend *b)
 
 static bool same_names(const struct prom_spec *a, const struct prom_spec *b)
 {
-    return a->dialect == b->dialect && a->detect == b->detect && str_eq(a->waiting, b->waiting) && str_eq(a->running, b->running) &&
-           str_eq(a->kv_usage, b->kv_usage) && str_eq(a->lora_info, b->lora_info) && str_eq(a->cache_info, b->cache_info);
+    return a->dialect == b->dialect && a->detect == b->detect && str_eq(a->waiting, b->waiting) &&
+           str_eq(a->running, b->running) && str_eq(a->kv_usage, b->kv_usage) && str_eq(a->lora_info, b->lora_info) &&
+           str_eq(a->cache_info, b->cache_info);
 }
 
 static bool same_rules(const struct source_rules *a, const struct source_rules *b)

@@ -1,6 +1,6 @@
-/* Metrics pages, text and JSON: first byte the size of the pieces, second the runtime that is expected, with which names of the configuration. What must
- * hold: any split gives the same load; results are in their ranges; an early stop hides nothing that an unstopped reading of the same lines had found by
- * then. */
+/* Metrics pages, text and JSON: first byte the size of the pieces, second the runtime that is expected, with which
+ * names of the configuration. What must hold: any split gives the same load; results are in their ranges; an early stop
+ * hides nothing that an unstopped reading of the same lines had found by then. */
 #include "core/promtext.h"
 #include <math.h>
 #include <stdlib.h>
@@ -54,7 +54,8 @@ static void check_name(struct str page)
         return;
     CHECK(n.name.n > 0 && n.n_labels <= PROM_NAME_LABELS);
     for (uint32_t i = 0; i < n.n_labels; i++)
-        CHECK(n.label[i].name.n > 0 && n.label[i].name.p >= page.p && n.label[i].value.p + n.label[i].value.n <= page.p + page.n);
+        CHECK(n.label[i].name.n > 0 && n.label[i].name.p >= page.p &&
+              n.label[i].value.p + n.label[i].value.n <= page.p + page.n);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -69,7 +70,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     parse(&split, &spec, page, (size_t)data[0] % 64 + 1, true);
     parse(&all, &spec, page, SIZE_MAX, false);
     CHECK(memcmp(&whole.load, &split.load, sizeof(whole.load)) == 0);
-    CHECK(whole.lines == split.lines && whole.bad_lines == split.bad_lines && whole.stopped == split.stopped && whole.shown == split.shown);
+    CHECK(whole.lines == split.lines && whole.bad_lines == split.bad_lines && whole.stopped == split.stopped &&
+          whole.shown == split.shown);
     CHECK(all.bytes == page.n && all.lines >= whole.lines);
     if (!whole.stopped)
         CHECK(memcmp(&whole.load, &all.load, sizeof(whole.load)) == 0);

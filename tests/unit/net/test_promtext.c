@@ -1,5 +1,6 @@
-/* Metrics pages of model servers -> load: pages of each kind and of the oldest and newest versions (tests/vectors/metrics), odd syntax, any split, broken pages,
- * early stop, names of the configuration, iteration statistics. */
+/* Metrics pages of model servers -> load: pages of each kind and of the oldest and newest versions
+ * (tests/vectors/metrics), odd syntax, any split, broken pages, early stop, names of the configuration, iteration
+ * statistics. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -87,7 +88,8 @@ static const struct page pages[] = {
     {"sglang_0_3_6.txt", PROM_SGLANG, 3, 6, 0.28, 0.28, 0, 0, 0, 0, 0, false, false},
     {"sglang_0_5.txt", PROM_SGLANG, 2, 17, 0.25, 0.25, 384000, 64, 0, 0, 0, false, false},
     {"sglang.txt", PROM_SGLANG, 2, 17, 0.31, 0.31, 414008, 1, 0, 0, 0, true, false},
-    {"sglang_dp.txt", PROM_SGLANG, 6, 10, 0.5, 0.25, 400000, 64, 0, 0, 0, true, true}, /* two tp_ranks of each dp_rank */
+    {"sglang_dp.txt", PROM_SGLANG, 6, 10, 0.5, 0.25, 400000, 64, 0, 0, 0, true,
+     true}, /* two tp_ranks of each dp_rank */
     {"sglang_priority.txt", PROM_SGLANG, 6, 12, 0.5, 0.5, 50000, 1, 0, 0, 0, true, false},
     {"sglang_prefill.txt", PROM_SGLANG, 2 + 3 + 4, 0, 0.0625, 0.0625, 200000, 64, 0, 0, 0, true, true},
     {"sglang_decode.txt", PROM_SGLANG, 1 + 5 + 7, 31, 0.75, 0.75, 200000, 64, 0, 0, 0, true, true},
@@ -108,9 +110,10 @@ static void test_pages(void **state UNUSED)
         struct str page = read_page(w->file);
         struct prom p = parse_page(w, page, SIZE_MAX, true);
         const struct ep_load *l = &p.load;
-        if (l->waiting != w->waiting || l->running != w->running || l->kv_frac != w->kv || fabs(l->kv_mean - w->kv_mean) > 1e-12 || l->kv_tokens != w->kv_tokens)
-            fail_msg("%s: waiting %g running %g kv %g, mean %g, tokens %llu", w->file, l->waiting, l->running, l->kv_frac, l->kv_mean,
-                     (unsigned long long)l->kv_tokens);
+        if (l->waiting != w->waiting || l->running != w->running || l->kv_frac != w->kv ||
+            fabs(l->kv_mean - w->kv_mean) > 1e-12 || l->kv_tokens != w->kv_tokens)
+            fail_msg("%s: waiting %g running %g kv %g, mean %g, tokens %llu", w->file, l->waiting, l->running,
+                     l->kv_frac, l->kv_mean, (unsigned long long)l->kv_tokens);
         assert_true(l->has_waiting && l->has_running && l->has_kv && l->has_blocks == (w->kv_tokens > 0));
         assert_int_equal(l->block_tokens, w->block);
         assert_int_equal(l->max_lora, w->max_lora);
@@ -120,7 +123,9 @@ static void test_pages(void **state UNUSED)
         if (p.stopped != w->stops)
             fail_msg("%s: stopped %d", w->file, p.stopped);
         assert_int_equal(p.shown, BIT(w->dialect));
-        assert_true(p.iterations == (strcmp(w->file, "triton.txt") == 0 ? 84 : strcmp(w->file, "triton_25_03.txt") == 0 ? 42 : 0));
+        assert_true(p.iterations == (strcmp(w->file, "triton.txt") == 0         ? 84
+                                     : strcmp(w->file, "triton_25_03.txt") == 0 ? 42
+                                                                                : 0));
         struct prom whole = parse_page(w, page, SIZE_MAX, false);
         assert_load_eq(&whole.load, l);
         assert_int_equal(whole.bytes, page.n);
@@ -143,7 +148,8 @@ static void test_any_split_gives_the_same(void **state UNUSED)
     }
 }
 
-/* Where the runtime is not known, each page is read as what it is; where another is expected, nothing is read but what it looks like. */
+/* Where the runtime is not known, each page is read as what it is; where another is expected, nothing is read but what
+ * it looks like. */
 static void test_recognised(void **state UNUSED)
 {
     for (const struct page *w = pages; w < pages + ARRAY_LEN(pages); w++) {
@@ -168,9 +174,11 @@ static void test_recognised(void **state UNUSED)
 
 static void assert_sane(const struct ep_load *l, const char *file)
 {
-    bool ok = (!l->has_waiting || (isfinite(l->waiting) && l->waiting >= 0)) && (!l->has_running || (isfinite(l->running) && l->running >= 0)) &&
-              (!l->has_kv || (l->kv_frac >= 0 && l->kv_frac <= 1 && l->kv_mean >= 0 && l->kv_mean <= l->kv_frac)) && (!l->has_blocks || l->kv_tokens > 0) &&
-              l->n_running_lora <= ARRAY_LEN(l->running_lora) && l->n_waiting_lora <= ARRAY_LEN(l->waiting_lora);
+    bool ok = (!l->has_waiting || (isfinite(l->waiting) && l->waiting >= 0)) &&
+              (!l->has_running || (isfinite(l->running) && l->running >= 0)) &&
+              (!l->has_kv || (l->kv_frac >= 0 && l->kv_frac <= 1 && l->kv_mean >= 0 && l->kv_mean <= l->kv_frac)) &&
+              (!l->has_blocks || l->kv_tokens > 0) && l->n_running_lora <= ARRAY_LEN(l->running_lora) &&
+              l->n_waiting_lora <= ARRAY_LEN(l->waiting_lora);
     if (!ok)
         fail_msg("%s: waiting %g running %g kv %g mean %g", file, l->waiting, l->running, l->kv_frac, l->kv_mean);
 }
@@ -180,7 +188,8 @@ static bool absent_or_right(bool has, double v, double right, bool or_less)
     return !has || v == right || (or_less && v < right);
 }
 
-/* Cut anywhere: what is there is right. Between two lines of one quantity that cannot be known: then it is that of a smaller server. */
+/* Cut anywhere: what is there is right. Between two lines of one quantity that cannot be known: then it is that of a
+ * smaller server. */
 static void test_cut_pages(void **state UNUSED)
 {
     for (const struct page *w = pages; w < pages + ARRAY_LEN(pages); w++) {
@@ -189,10 +198,13 @@ static void test_cut_pages(void **state UNUSED)
         for (size_t n = 0; n < page.n; n += stride) {
             struct prom p = parse_page(w, str_first(page, n), SIZE_MAX, true);
             const struct ep_load *l = &p.load;
-            bool ok = absent_or_right(l->has_waiting, l->waiting, w->waiting, w->parts) && absent_or_right(l->has_running, l->running, w->running, w->parts) &&
-                      absent_or_right(l->has_blocks, (double)l->kv_tokens, (double)w->kv_tokens, w->parts) && (w->parts || absent_or_right(l->has_kv, l->kv_frac, w->kv, false));
+            bool ok = absent_or_right(l->has_waiting, l->waiting, w->waiting, w->parts) &&
+                      absent_or_right(l->has_running, l->running, w->running, w->parts) &&
+                      absent_or_right(l->has_blocks, (double)l->kv_tokens, (double)w->kv_tokens, w->parts) &&
+                      (w->parts || absent_or_right(l->has_kv, l->kv_frac, w->kv, false));
             if (!ok)
-                fail_msg("%s cut to %zu bytes: waiting %g running %g kv %g tokens %llu", w->file, n, l->waiting, l->running, l->kv_frac, (unsigned long long)l->kv_tokens);
+                fail_msg("%s cut to %zu bytes: waiting %g running %g kv %g tokens %llu", w->file, n, l->waiting,
+                         l->running, l->kv_frac, (unsigned long long)l->kv_tokens);
             assert_sane(l, w->file);
         }
         free((void *)(uintptr_t)page.p);
@@ -209,8 +221,10 @@ static void test_flipped_bytes(void **state UNUSED)
         for (int round = 0; round < 200; round++) {
             memcpy(bytes, page.p, page.n);
             for (uint64_t k = rng_below(&rng, 200) + 1; k > 0; k--)
-                bytes[rng_below(&rng, page.n)] = k & 1 ? (char)rng_below(&rng, 256) : "0123456789-+.eENaInf{}\"=, \n"[rng_below(&rng, 28)];
-            struct prom p = parse_as(&(struct prom_spec){.dialect = w->dialect, .detect = round & 1}, (struct str){bytes, page.n}, 1000, true);
+                bytes[rng_below(&rng, page.n)] =
+                    k & 1 ? (char)rng_below(&rng, 256) : "0123456789-+.eENaInf{}\"=, \n"[rng_below(&rng, 28)];
+            struct prom p = parse_as(&(struct prom_spec){.dialect = w->dialect, .detect = round & 1},
+                                     (struct str){bytes, page.n}, 1000, true);
             assert_sane(&p.load, w->file);
         }
         free(bytes);
@@ -249,9 +263,11 @@ static void test_any_order_of_families(void **state UNUSED)
             for (size_t i = 0; i < n; i++)
                 buf_add_str(&b, family[i]);
             struct prom p = parse_page(w, buf_str(&b), SIZE_MAX, true);
-            if (p.load.waiting != own.load.waiting || p.load.running != own.load.running || p.load.kv_frac != own.load.kv_frac ||
-                p.load.kv_tokens != own.load.kv_tokens || p.load.n_running_lora != own.load.n_running_lora || p.load.block_tokens != own.load.block_tokens)
-                fail_msg("%s in another order: waiting %g running %g kv %g", w->file, p.load.waiting, p.load.running, p.load.kv_frac);
+            if (p.load.waiting != own.load.waiting || p.load.running != own.load.running ||
+                p.load.kv_frac != own.load.kv_frac || p.load.kv_tokens != own.load.kv_tokens ||
+                p.load.n_running_lora != own.load.n_running_lora || p.load.block_tokens != own.load.block_tokens)
+                fail_msg("%s in another order: waiting %g running %g kv %g", w->file, p.load.waiting, p.load.running,
+                         p.load.kv_frac);
             n_stopped += p.stopped;
         }
         buf_free(&b);
@@ -431,12 +447,13 @@ static void test_does_not_stop_too_soon(void **state UNUSED)
 /* vLLM's own order begins like a sorted page; what comes after it must still be read. */
 static void test_ascending_beginning_is_no_sorted_page(void **state UNUSED)
 {
-    static const char page[] = "# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.5\n"
-                               "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 3\n"
-                               "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 1\n"
-                               "# TYPE vllm:num_requests_waiting_by_reason gauge\nvllm:num_requests_waiting_by_reason{reason=\"capacity\"} 1\n"
-                               "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.25\n"
-                               "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"100\"} 1\n";
+    static const char page[] =
+        "# TYPE vllm:gpu_cache_usage_perc gauge\nvllm:gpu_cache_usage_perc 0.5\n"
+        "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 3\n"
+        "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 1\n"
+        "# TYPE vllm:num_requests_waiting_by_reason gauge\nvllm:num_requests_waiting_by_reason{reason=\"capacity\"} 1\n"
+        "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.25\n"
+        "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"100\"} 1\n";
     struct prom p;
     prom_init(&p, &(struct prom_spec){.dialect = PROM_VLLM});
     (void)prom_feed(&p, str_c(page));
@@ -447,11 +464,13 @@ static void test_ascending_beginning_is_no_sorted_page(void **state UNUSED)
 
 static void test_other_dialects_find_nothing(void **state UNUSED)
 {
-    struct prom p = parse_as(&(struct prom_spec){.dialect = PROM_SGLANG}, STR("sglang:num_running_reqs 4\nvllm:num_requests_waiting 3\n"), SIZE_MAX, true);
+    struct prom p = parse_as(&(struct prom_spec){.dialect = PROM_SGLANG},
+                             STR("sglang:num_running_reqs 4\nvllm:num_requests_waiting 3\n"), SIZE_MAX, true);
     assert_false(p.load.has_waiting);
     assert_true(p.load.running == 4);
     assert_int_equal(p.shown, BIT(PROM_SGLANG) | BIT(PROM_VLLM));
-    p = parse_as(&(struct prom_spec){.detect = true}, STR("sglang:num_running_reqs 4\nvllm:num_requests_waiting 3\n"), SIZE_MAX, true);
+    p = parse_as(&(struct prom_spec){.detect = true}, STR("sglang:num_running_reqs 4\nvllm:num_requests_waiting 3\n"),
+                 SIZE_MAX, true);
     assert_false(p.load.has_waiting); /* of one server, the first */
 }
 
@@ -464,31 +483,40 @@ static struct prom parse_d(enum prom_dialect d, const char *text)
 
 static void test_absent_in_every_dialect(void **state UNUSED)
 {
-    struct prom p = parse_d(PROM_SGLANG, "sglang:num_queue_reqs NaN\nsglang:num_prefill_bootstrap_queue_reqs 3\nsglang:num_running_reqs -1\n"
-                                         "sglang:token_usage +Inf\nsglang:max_total_num_tokens NaN\nsglang:page_size 16\n");
+    struct prom p =
+        parse_d(PROM_SGLANG,
+                "sglang:num_queue_reqs NaN\nsglang:num_prefill_bootstrap_queue_reqs 3\nsglang:num_running_reqs -1\n"
+                "sglang:token_usage +Inf\nsglang:max_total_num_tokens NaN\nsglang:page_size 16\n");
     assert_false(p.load.has_waiting || p.load.has_running || p.load.has_kv || p.load.has_blocks);
     assert_int_equal(p.load.block_tokens, 16);
-    p = parse_d(PROM_SGLANG, "sglang:num_queue_reqs 2\nsglang:num_prefill_bootstrap_queue_reqs NaN\nsglang:page_size 16\nsglang:num_pages 10\n");
+    p = parse_d(PROM_SGLANG, "sglang:num_queue_reqs 2\nsglang:num_prefill_bootstrap_queue_reqs NaN\nsglang:page_size "
+                             "16\nsglang:num_pages 10\n");
     assert_true(p.load.has_waiting && p.load.waiting == 2 && p.load.kv_tokens == 160);
     p = parse_d(PROM_SGLANG, "sglang:num_queue_reqs 2\nsglang:num_prefill_bootstrap_queue_reqs{x 3\n");
     assert_false(p.load.has_waiting); /* a part cannot be read */
     p = parse_d(PROM_SGLANG, "sglang:page_size 1e9\nsglang:num_pages 1e30\n");
     assert_false(p.load.has_blocks);
-    p = parse_d(PROM_TRTLLM, "nv_trt_llm_request_metrics{request_type=\"waiting\"} NaN\nnv_trt_llm_request_metrics{request_type=\"max\"} 7\n"
-                             "nv_trt_llm_request_metrics 9\nnv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"fraction\"} nan\n"
-                             "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"max\"} 100\n");
+    p = parse_d(
+        PROM_TRTLLM,
+        "nv_trt_llm_request_metrics{request_type=\"waiting\"} NaN\nnv_trt_llm_request_metrics{request_type=\"max\"} 7\n"
+        "nv_trt_llm_request_metrics 9\nnv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"fraction\"} nan\n"
+        "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"max\"} 100\n");
     assert_false(p.load.has_waiting || p.load.has_running || p.load.has_kv || p.load.has_blocks);
-    p = parse_d(PROM_TRTLLM, "trtllm_num_requests_waiting -2\ntrtllm_kv_cache_utilization 45\ntrtllm_kv_cache_max_blocks 10\n");
+    p = parse_d(PROM_TRTLLM,
+                "trtllm_num_requests_waiting -2\ntrtllm_kv_cache_utilization 45\ntrtllm_kv_cache_max_blocks 10\n");
     assert_false(p.load.has_waiting || p.load.has_blocks);
     assert_true(p.load.kv_frac == 1);
 }
 
 static void test_ranks(void **state UNUSED)
 {
-    struct prom p = parse_d(PROM_SGLANG, "sglang:num_queue_reqs{dp_rank=\"0\",tp_rank=\"0\"} 2\nsglang:num_queue_reqs{tp_rank=\"1\",dp_rank=\"0\"} 3\n"
-                                         "sglang:num_queue_reqs{dp_rank=\"1\",pp_rank=\"1\",moe_ep_rank=\"4\"} 5\n");
+    struct prom p = parse_d(
+        PROM_SGLANG,
+        "sglang:num_queue_reqs{dp_rank=\"0\",tp_rank=\"0\"} 2\nsglang:num_queue_reqs{tp_rank=\"1\",dp_rank=\"0\"} 3\n"
+        "sglang:num_queue_reqs{dp_rank=\"1\",pp_rank=\"1\",moe_ep_rank=\"4\"} 5\n");
     assert_true(p.load.waiting == 3 + 5); /* read a moment apart: the larger */
-    p = parse_d(PROM_SGLANG, "sglang:num_queue_reqs{priority=\"1\"} 2\nsglang:num_queue_reqs{priority=\"\"} 5\nsglang:num_queue_reqs{priority=\"2\"} 3\n");
+    p = parse_d(PROM_SGLANG, "sglang:num_queue_reqs{priority=\"1\"} 2\nsglang:num_queue_reqs{priority=\"\"} "
+                             "5\nsglang:num_queue_reqs{priority=\"2\"} 3\n");
     assert_true(p.load.waiting == 5);
     p = parse_d(PROM_SGLANG, "sglang:num_queue_reqs{priority=\"1\"} 2\n");
     assert_false(p.load.has_waiting);
@@ -511,7 +539,8 @@ static void test_too_many_parts_are_absent(void **state UNUSED)
 
 static void test_a_line_cut_short_is_no_value(void **state UNUSED)
 {
-    struct prom p = parse_c("vllm:num_requests_running 4\nvllm:num_requests_waiting{e=\"0\"} 1\nvllm:num_requests_waiting{e=\"1\"} 12");
+    struct prom p = parse_c(
+        "vllm:num_requests_running 4\nvllm:num_requests_waiting{e=\"0\"} 1\nvllm:num_requests_waiting{e=\"1\"} 12");
     assert_true(p.load.has_running);
     assert_false(p.load.has_waiting); /* perhaps 123, and without it too little */
     p = parse_c("vllm:num_requests_running 4\nvllm:num_requests_waiting 1\nvllm:num_requests_waiting_by_reason{");
@@ -524,7 +553,9 @@ static void test_a_line_cut_short_is_no_value(void **state UNUSED)
 
 static void test_name_syntax(void **state UNUSED)
 {
-    static const char *const bad[] = {"", "{a=b}", "1a", "a b", "a{", "a{b}", "a{b=}x", "a{=c}", "a{b=\"c}", "a{b=c", "a{b=c}}", "a{a=1,b=2,c=3,d=4,e=5}", "a-b", "a{b=c\"d}"};
+    static const char *const bad[] = {"",       "{a=b}",    "1a",       "a b",   "a{",      "a{b}",
+                                      "a{b=}x", "a{=c}",    "a{b=\"c}", "a{b=c", "a{b=c}}", "a{a=1,b=2,c=3,d=4,e=5}",
+                                      "a-b",    "a{b=c\"d}"};
     struct prom_name n;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         if (prom_name_parse(str_c(bad[i]), &n))
@@ -538,37 +569,51 @@ static void test_name_syntax(void **state UNUSED)
     assert_true(str_eq(n.label[1].name, STR("d")) && str_eq(n.label[1].value, STR("e, }")));
 }
 
-#define OWN_PAGE                                                                                                                                         \
-    "my_queue{model=\"a\",kind=\"wait\"} 3\nmy_queue{model=\"b\",kind=\"wait\"} 4\nmy_queue{model=\"a\",kind=\"run\"} 5\n"                                  \
-    "my_cache 0.5\nmy_lora{max_lora=\"2\",running_lora_adapters=\"x\",waiting_lora_adapters=\"\"} 1\nmy_info{page_size=\"32\",num_pages=\"10\"} 1\n"             \
-    "vllm:num_requests_waiting 100\nvllm:num_requests_running 200\nvllm:kv_cache_usage_perc 0.9\nvllm:gpu_cache_usage_perc 0.8\n" CACHE(               \
-        "block_size=\"16\",num_gpu_blocks=\"100\"") LORA("a,b", "5")
+#define OWN_PAGE                                                                                                       \
+    "my_queue{model=\"a\",kind=\"wait\"} 3\nmy_queue{model=\"b\",kind=\"wait\"} "                                      \
+    "4\nmy_queue{model=\"a\",kind=\"run\"} 5\n"                                                                        \
+    "my_cache 0.5\nmy_lora{max_lora=\"2\",running_lora_adapters=\"x\",waiting_lora_adapters=\"\"} "                    \
+    "1\nmy_info{page_size=\"32\",num_pages=\"10\"} 1\n"                                                                \
+    "vllm:num_requests_waiting 100\nvllm:num_requests_running 200\nvllm:kv_cache_usage_perc "                          \
+    "0.9\nvllm:gpu_cache_usage_perc 0.8\n" CACHE("block_size=\"16\",num_gpu_blocks=\"100\"") LORA("a,b", "5")
 
 static void test_names_of_the_spec(void **state UNUSED)
 {
-    struct prom_spec spec = {.waiting = STR("my_queue{kind=wait}"), .running = STR("my_queue{kind=\"run\",model=a}"), .kv_usage = STR("my_cache"), .lora_info = STR("my_lora"), .cache_info = STR("my_info")};
+    struct prom_spec spec = {.waiting = STR("my_queue{kind=wait}"),
+                             .running = STR("my_queue{kind=\"run\",model=a}"),
+                             .kv_usage = STR("my_cache"),
+                             .lora_info = STR("my_lora"),
+                             .cache_info = STR("my_info")};
     struct prom p = parse_as(&spec, STR(OWN_PAGE), SIZE_MAX, true);
-    assert_true(p.load.waiting == 7 && p.load.running == 5 && p.load.kv_frac == 0.5 && p.load.kv_tokens == 320 && p.load.block_tokens == 32);
+    assert_true(p.load.waiting == 7 && p.load.running == 5 && p.load.kv_frac == 0.5 && p.load.kv_tokens == 320 &&
+                p.load.block_tokens == 32);
     assert_true(p.load.max_lora == 2 && has(p.load.running_lora, p.load.n_running_lora, "x"));
     spec = (struct prom_spec){.waiting = STR("my_queue{kind=wait}")}; /* the others stay the dialect's own */
     p = parse_as(&spec, STR(OWN_PAGE), SIZE_MAX, true);
-    assert_true(p.load.waiting == 7 && p.load.running == 200 && p.load.kv_frac == 0.9 && p.load.kv_tokens == 1600 && p.load.n_running_lora == 2);
+    assert_true(p.load.waiting == 7 && p.load.running == 200 && p.load.kv_frac == 0.9 && p.load.kv_tokens == 1600 &&
+                p.load.n_running_lora == 2);
     spec = (struct prom_spec){.waiting = STR("nowhere"), .running = STR("not a name")};
     p = parse_as(&spec, STR(OWN_PAGE), SIZE_MAX, true);
     assert_false(p.load.has_waiting || p.load.has_running);
     assert_true(p.load.has_kv);
-    spec = (struct prom_spec){.waiting = STR("vllm:num_requests_running"), .kv_usage = STR("vllm:gpu_cache_usage_perc")}; /* one series, two quantities */
+    spec = (struct prom_spec){.waiting = STR("vllm:num_requests_running"),
+                              .kv_usage = STR("vllm:gpu_cache_usage_perc")}; /* one series, two quantities */
     p = parse_as(&spec, STR(OWN_PAGE), SIZE_MAX, true);
     assert_true(p.load.waiting == 200 && p.load.running == 200 && p.load.kv_frac == 0.8);
-    spec = (struct prom_spec){.dialect = PROM_SGLANG, .waiting = STR("sglang:num_queue_reqs")}; /* of that alone, without the other queues */
-    p = parse_as(&spec, STR("sglang:num_queue_reqs{tp_rank=\"0\"} 2\nsglang:num_queue_reqs{tp_rank=\"1\"} 2\nsglang:num_prefill_inflight_queue_reqs 8\n"), SIZE_MAX, true);
+    spec = (struct prom_spec){.dialect = PROM_SGLANG,
+                              .waiting = STR("sglang:num_queue_reqs")}; /* of that alone, without the other queues */
+    p = parse_as(&spec,
+                 STR("sglang:num_queue_reqs{tp_rank=\"0\"} 2\nsglang:num_queue_reqs{tp_rank=\"1\"} "
+                     "2\nsglang:num_prefill_inflight_queue_reqs 8\n"),
+                 SIZE_MAX, true);
     assert_true(p.load.waiting == 2);
 }
 
 static void test_names_of_the_spec_stop_too(void **state UNUSED)
 {
     struct prom_spec spec = {.waiting = STR("zz_queue"), .cache_info = STR("zz_info")};
-    static const char first[] = "vllm:num_requests_running 1\nvllm:kv_cache_usage_perc 0.5\n" LORA("a", "5") "zz_info{block_size=\"2\",num_gpu_blocks=\"3\"} 1\n";
+    static const char first[] = "vllm:num_requests_running 1\nvllm:kv_cache_usage_perc 0.5\n" LORA(
+        "a", "5") "zz_info{block_size=\"2\",num_gpu_blocks=\"3\"} 1\n";
     struct buf b;
     buf_init(&b, 4096);
     buf_addf(&b, "%svllm:other 1\nzz_queue 7\nvllm:other 2\nzz_queue 100\n", first);
@@ -581,7 +626,8 @@ static void test_names_of_the_spec_stop_too(void **state UNUSED)
 
 static void test_json(void **state UNUSED)
 {
-    struct prom p = parse_d(PROM_TRTLLM, " \n[{\"numActiveRequests\":1,\"numQueuedRequests\":7}, {\"numActiveRequests\":2.0}]\r\n");
+    struct prom p =
+        parse_d(PROM_TRTLLM, " \n[{\"numActiveRequests\":1,\"numQueuedRequests\":7}, {\"numActiveRequests\":2.0}]\r\n");
     assert_true(p.json && p.load.has_running && p.load.running == 2);
     assert_false(p.load.has_waiting || p.load.has_kv || p.load.has_blocks); /* the last says nothing of it */
     assert_int_equal(p.lines, 2);
@@ -591,16 +637,29 @@ static void test_json(void **state UNUSED)
     p = parse_d(PROM_VLLM, "[{\"numActiveRequests\":2}]");
     assert_false(p.load.has_running);
     assert_int_equal(p.shown, BIT(PROM_TRTLLM));
-    p = parse_d(PROM_TRTLLM, "[{\"kvCacheStats\":{\"maxNumBlocks\":10,\"usedNumBlocks\":20,\"tokensPerBlock\":32,\"numActiveRequests\":4},\"maxNumBlocks\":7}]");
+    p = parse_d(PROM_TRTLLM, "[{\"kvCacheStats\":{\"maxNumBlocks\":10,\"usedNumBlocks\":20,\"tokensPerBlock\":32,"
+                             "\"numActiveRequests\":4},\"maxNumBlocks\":7}]");
     assert_true(p.load.kv_frac == 1 && p.load.kv_tokens == 320);
     assert_false(p.load.has_running);
 }
 
 static void test_bad_json_is_no_load(void **state UNUSED)
 {
-    static const char *const bad[] = {"[", "[{\"numActiveRequests\":2}", "[{\"numActiveRequests\":2},", "[{\"numActiveRequests\":2}] x", "[{\"numActiveRequests\":2},3]", "[{\"numActiveRequests\":-2}]",
-                                      "[{\"numActiveRequests\":1e999}]", "[{\"numActiveRequests\":\"2\"}]", "[{\"numActiveRequests\":NaN}]", "[{\"numActiveRequests\":2]}", "[[{\"numActiveRequests\":2}]]",
-                                      "[{\"numActiveRequests\":2},{\"a\":}]", "[{\"kvCacheStats\":{\"maxNumBlocks\":0,\"usedNumBlocks\":0,\"tokensPerBlock\":0}}]", "[{\"kvCacheStats\":[]}]"};
+    static const char *const bad[] = {
+        "[",
+        "[{\"numActiveRequests\":2}",
+        "[{\"numActiveRequests\":2},",
+        "[{\"numActiveRequests\":2}] x",
+        "[{\"numActiveRequests\":2},3]",
+        "[{\"numActiveRequests\":-2}]",
+        "[{\"numActiveRequests\":1e999}]",
+        "[{\"numActiveRequests\":\"2\"}]",
+        "[{\"numActiveRequests\":NaN}]",
+        "[{\"numActiveRequests\":2]}",
+        "[[{\"numActiveRequests\":2}]]",
+        "[{\"numActiveRequests\":2},{\"a\":}]",
+        "[{\"kvCacheStats\":{\"maxNumBlocks\":0,\"usedNumBlocks\":0,\"tokensPerBlock\":0}}]",
+        "[{\"kvCacheStats\":[]}]"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct prom p = parse_d(PROM_TRTLLM, bad[i]);
         if (p.load.has_running || p.load.has_waiting || p.load.has_kv || p.load.has_blocks)

@@ -1,5 +1,6 @@
-/* Where the load of a pool's servers is read: the rules made of a configuration, and ports beside servers that show their load in different places, under
- * other names, not at all, or as another runtime than was said. Servers have loopback addresses of their own, because Triton's port is a fixed one. */
+/* Where the load of a pool's servers is read: the rules made of a configuration, and ports beside servers that show
+ * their load in different places, under other names, not at all, or as another runtime than was said. Servers have
+ * loopback addresses of their own, because Triton's port is a fixed one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -194,9 +195,15 @@ static int setup(void **state)
     log_setup(LOG_WARN, LOG_LOGFMT, log_sink, log_now);
     open_at(&api, "127.77.9.1", 0);
     metrics.loop = other.loop = NULL;
-    backend = (struct conf_backend){.kind = BACKEND_POOL, .key = STR("pool/default/p"), .ns = STR("default"), .name = STR("p"), .endpoints = endpoints, .n_endpoints = 1};
+    backend = (struct conf_backend){.kind = BACKEND_POOL,
+                                    .key = STR("pool/default/p"),
+                                    .ns = STR("default"),
+                                    .name = STR("p"),
+                                    .endpoints = endpoints,
+                                    .n_endpoints = 1};
     sched_params_init(&backend.sched);
-    endpoints[0] = (struct conf_endpoint){.ns = STR("default"), .pod = STR("pod-0"), .host = STR("127.77.9.1"), .port = api.port};
+    endpoints[0] =
+        (struct conf_endpoint){.ns = STR("default"), .pod = STR("pod-0"), .host = STR("127.77.9.1"), .port = api.port};
     endpoints[1] = endpoints[0];
     endpoints[1].pod = STR("pod-1");
     return 0;
@@ -210,7 +217,11 @@ static void apply(void)
 
 static void start(void)
 {
-    struct ports_opts o = {.time_scale = 1, .seed = 1, .scrape_interval_us = 20000, .scrape_timeout_us = 1000000, .probe_ejected_us = 20000};
+    struct ports_opts o = {.time_scale = 1,
+                           .seed = 1,
+                           .scrape_interval_us = 20000,
+                           .scrape_timeout_us = 1000000,
+                           .probe_ejected_us = 20000};
     ps = ports_new(&o);
     apply();
 }
@@ -276,7 +287,8 @@ static void wait_for_load(double waiting)
 {
     wanted_waiting = waiting;
     if (!eventually(waiting_is_wanted))
-        fail_msg("waiting: %d %g, wanted %g; ready %d ejected %d", seen.load.has_waiting, seen.load.waiting, waiting, seen.ready, seen.ejected);
+        fail_msg("waiting: %d %g, wanted %g; ready %d ejected %d", seen.load.has_waiting, seen.load.waiting, waiting,
+                 seen.ready, seen.ejected);
 }
 
 static void stays_alive(unsigned ms)
@@ -294,13 +306,18 @@ static void runtime(enum conf_runtime r)
     backend.runtime_given = true;
 }
 
-#define VLLM_PAGE(w)   "vllm:num_requests_running 4\nvllm:num_requests_waiting " w "\nvllm:kv_cache_usage_perc 0.1\n"
-#define SGLANG_PAGE(w) "sglang:num_running_reqs{tp_rank=\"0\"} 4\nsglang:num_queue_reqs{tp_rank=\"0\"} " w "\nsglang:token_usage{tp_rank=\"0\"} 0.1\n"
-#define TRITON_PAGE(w)                                                                                                                                   \
-    "nv_trt_llm_request_metrics{model=\"m\",request_type=\"waiting\",version=\"1\"} " w                                                                   \
+#define VLLM_PAGE(w) "vllm:num_requests_running 4\nvllm:num_requests_waiting " w "\nvllm:kv_cache_usage_perc 0.1\n"
+#define SGLANG_PAGE(w)                                                                                                 \
+    "sglang:num_running_reqs{tp_rank=\"0\"} 4\nsglang:num_queue_reqs{tp_rank=\"0\"} " w                                \
+    "\nsglang:token_usage{tp_rank=\"0\"} 0.1\n"
+#define TRITON_PAGE(w)                                                                                                 \
+    "nv_trt_llm_request_metrics{model=\"m\",request_type=\"waiting\",version=\"1\"} " w                                \
     "\nnv_trt_llm_request_metrics{model=\"m\",request_type=\"scheduled\",version=\"1\"} 4\n"
-#define SERVE_PAGE(w) "trtllm_num_requests_waiting{model_name=\"m\"} " w "\ntrtllm_num_requests_running{model_name=\"m\"} 1\n"
-#define SERVE_JSON(w) "[{\"iter\":1,\"numActiveRequests\":2,\"numQueuedRequests\":99},{\"iter\":2,\"numActiveRequests\":5,\"numQueuedRequests\":" w "}]"
+#define SERVE_PAGE(w)                                                                                                  \
+    "trtllm_num_requests_waiting{model_name=\"m\"} " w "\ntrtllm_num_requests_running{model_name=\"m\"} 1\n"
+#define SERVE_JSON(w)                                                                                                  \
+    "[{\"iter\":1,\"numActiveRequests\":2,\"numQueuedRequests\":99},{\"iter\":2,\"numActiveRequests\":5,"              \
+    "\"numQueuedRequests\":" w "}]"
 
 /* ---- rules ---- */
 
@@ -402,7 +419,8 @@ static void test_port_path_and_names_of_the_pool(void **state)
     set_page(&metrics, 0, "/loads", "my_queue{kind=\"a\"} 7\nmy_queue{kind=\"b\"} 90\nvllm:num_requests_waiting 3\n");
     set_page(&api, 0, "/metrics", VLLM_PAGE("1"));
     runtime(RUNTIME_VLLM);
-    backend.metrics = (struct conf_metrics){.port = metrics.port, .path = STR("/loads"), .waiting = STR("my_queue{kind=a}")};
+    backend.metrics =
+        (struct conf_metrics){.port = metrics.port, .path = STR("/loads"), .waiting = STR("my_queue{kind=a}")};
     start();
     wait_for_load(7);
     assert_int_equal(count(&api, &api.asked), 0);
@@ -433,7 +451,8 @@ static void test_triton_has_a_port_for_it(void **state)
     start();
     wait_for_load(2);
     stays_alive(300);
-    assert_true(count(&metrics, &metrics.n_clients) <= 2); /* the connection is kept; one more when the API port was asked at first */
+    assert_true(count(&metrics, &metrics.n_clients) <=
+                2); /* the connection is kept; one more when the API port was asked at first */
     assert_true(count(&metrics, &metrics.asked) > 5);
     assert_true(count(&api, &api.health) >= 1);
     assert_true(count(&api, &api.health) < count(&metrics, &metrics.asked));
@@ -444,7 +463,9 @@ static bool counts_are_unknown(void)
     return alive() && !seen.load.has_waiting && !seen.load.has_running && seen.load.has_kv;
 }
 
-#define STEPS(n) "nv_trt_llm_general_metrics{general_type=\"iteration_counter\",model=\"m\",version=\"1\"} " n "\nnv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"fraction\"} 0.5\n"
+#define STEPS(n)                                                                                                       \
+    "nv_trt_llm_general_metrics{general_type=\"iteration_counter\",model=\"m\",version=\"1\"} " n                      \
+    "\nnv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"fraction\"} 0.5\n"
 
 /* Its page goes on showing the last step: what ran then. */
 static void test_triton_that_computes_nothing(void **state)
