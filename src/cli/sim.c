@@ -1,11 +1,13 @@
 /* cli/sim.c - penstock sim: one simulated model server, started with the options of the real one. */
 #include "cli/cli.h"
 
+#include "base/log.h"
 #include "sim/server.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 struct sim_app {
@@ -56,6 +58,18 @@ static void note(void *ctx, const char *text)
 {
     (void)ctx;
     fprintf(stderr, "penstock sim: %s\n", text);
+}
+
+static void write_line(const char *line, size_t n)
+{
+    (void)!fwrite(line, 1, n, stderr);
+}
+
+static uint64_t wall_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
 static void on_ready(void *ctx, struct server *s, bool ready)
@@ -128,6 +142,7 @@ static int serve(const struct sim_options *o)
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
+    log_setup(LOG_WARN, LOG_LOGFMT, write_line, wall_us); /* what the server warns of */
     a.server = server_new(a.loop, o, &hooks, &err);
     if (a.server && open_control(&a, o->control, &err) == 0) {
         print_start(&a, o);

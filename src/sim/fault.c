@@ -107,7 +107,7 @@ static void release_held(struct server *s)
     for (struct list *it; (it = list_pop_front(&held));) {
         struct held *h = CONTAINER_OF(it, struct held, link);
         struct httpd_req *rq = h->rq;
-        void (*serve)(struct server *, struct httpd_req *) = h->serve;
+        serve_fn *serve = h->serve;
         free(h);
         rq->on_abort = NULL;
         rq->user = NULL;
@@ -156,7 +156,7 @@ static void on_held_abort(struct httpd_req *rq)
     free(h);
 }
 
-void hold_request(struct server *s, struct httpd_req *rq, void (*serve)(struct server *s, struct httpd_req *rq))
+void hold_request(struct server *s, struct httpd_req *rq, serve_fn *serve)
 {
     struct held *h = xcalloc(1, sizeof(*h));
     h->s = s;
@@ -194,18 +194,18 @@ static enum sim_api path_api(const struct httpd_req *rq)
     return str_starts(rq->head->path, STR("/v1/messages")) ? SIM_MESSAGES : SIM_CHAT;
 }
 
-bool fault_before_answer(struct server *s, enum fault_at at, struct httpd_req *rq)
+bool fault_before_answer(struct server *s, enum fault_at at, struct httpd_req *rq, serve_fn *serve)
 {
     if (!fault_hits(s, at, rq->body))
         return false;
     struct fault *f = &s->fault;
     if (f->kind == FAULT_HANG && at == AT_PROBE) { /* busy, not dead: only this page does not come */
-        hold_request(s, rq, server_dispatch);
+        hold_request(s, rq, serve);
     } else if (fault_of_server(f->kind)) {
         fault_strike(s);
         if (f->kind == FAULT_SLOW || f->kind == FAULT_REFUSE)
             return false;
-        hold_request(s, rq, server_dispatch);
+        hold_request(s, rq, serve);
     } else if (f->kind == FAULT_STATUS) {
         api_error(s, rq, path_api(rq), (unsigned)f->status, NULL, "An injected fault.");
     } else if (f->kind == FAULT_GARBAGE) {

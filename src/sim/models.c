@@ -87,6 +87,35 @@ static bool read_string(struct str raw, struct buf *out)
     return body_string(raw, out) && out->n > 0;
 }
 
+/* SGLang lists what is loaded now, vLLM says a sentence. */
+static void respond_change(struct server *s, struct httpd_req *rq, struct str name, const char *what)
+{
+    struct buf out;
+    struct jsonw w;
+    buf_init(&out, 1u << 20);
+    if (s->opt->dialect != SIM_SGLANG) {
+        buf_addf(&out, "Success: LoRA adapter '" STR_FMT "' %s successfully.", STR_ARG(name), what);
+        httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, buf_str(&out));
+        buf_free(&out);
+        return;
+    }
+    jsonw_init(&w, &out);
+    jsonw_obj(&w);
+    jsonw_key(&w, "success");
+    jsonw_bool(&w, true);
+    jsonw_key(&w, "loaded_adapters");
+    jsonw_obj(&w);
+    for (unsigned i = 0; i < SIM_MAX_LORAS; i++)
+        if (s->loras[i]) {
+            jsonw_key(&w, s->loras[i]->name.p); /* str_dup'ed: ends with a NUL */
+            jsonw_str(&w, s->loras[i]->path);
+        }
+    jsonw_obj_end(&w);
+    jsonw_obj_end(&w);
+    respond_json(s, rq, 200, buf_str(&out));
+    buf_free(&out);
+}
+
 static void load(struct server *s, struct httpd_req *rq, struct str name, struct str path)
 {
     bool known;
@@ -105,10 +134,7 @@ static void load(struct server *s, struct httpd_req *rq, struct str name, struct
     *s->loras[slot] = (struct sim_lora){{str_dup(name), name.n}, {str_dup(path), path.n}};
     for (unsigned i = 0; i < s->n_ranks; i++)
         engine_lora_add(s->ranks[i].engine, slot + 1);
-    char text[512];
-    int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' added successfully.",
-                     STR_ARG(str_first(name, 400)));
-    httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, (struct str){text, (size_t)n});
+    respond_change(s, rq, name, "added");
 }
 
 static void unload(struct server *s, struct httpd_req *rq, struct str name)
@@ -124,14 +150,11 @@ static void unload(struct server *s, struct httpd_req *rq, struct str name)
                          STR_ARG(name));
             return;
         }
-        char text[512];
-        int n = snprintf(text, sizeof(text), "Success: LoRA adapter '" STR_FMT "' removed successfully.",
-                         STR_ARG(str_first(name, 400)));
         for (unsigned k = 0; k < s->n_ranks; k++)
             engine_lora_drop(s->ranks[k].engine, i + 1);
         lora_free(s->loras[i]);
         s->loras[i] = NULL;
-        httpd_respond(rq, 200, "text/plain; charset=utf-8", NULL, (struct str){text, (size_t)n});
+        respond_change(s, rq, name, "removed");
         return;
     }
     server_error(rq, 404, "NotFoundError", NULL, NULL, "The lora adapter '" STR_FMT "' cannot be found.",

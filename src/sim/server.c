@@ -106,9 +106,9 @@ void server_dispatch(struct server *s, struct httpd_req *rq)
         hold_request(s, rq, server_dispatch);
         return;
     }
-    if (inference && s->fault.kind == FAULT_STATUS && fault_before_answer(s, AT_BEFORE, rq))
+    if (inference && s->fault.kind == FAULT_STATUS && fault_before_answer(s, AT_BEFORE, rq, server_dispatch))
         return;
-    if (fault_before_answer(s, inference ? AT_AFTER_BODY : AT_PROBE, rq))
+    if (fault_before_answer(s, inference ? AT_AFTER_BODY : AT_PROBE, rq, server_dispatch))
         return;
     server_route(s, rq);
 }

@@ -108,11 +108,12 @@ struct captures {
     uint64_t n; /* ever; v[n % CAPTURES] is the next to write */
 };
 
+typedef void serve_fn(struct server *s, struct httpd_req *rq);
 struct held { /* a request that came while the server hangs */
     struct list link;
     struct server *s;
     struct httpd_req *rq;
-    void (*serve)(struct server *s, struct httpd_req *rq); /* then */
+    serve_fn *serve; /* then */
 };
 struct override { /* fixed gauges, for tests */
     bool on;
@@ -231,9 +232,9 @@ struct server {
     uint64_t hang_since_us, hang_total_us; /* the engine's clock stands still while the server hangs */
 };
 
-uint64_t server_now(const struct server *s);     /* the engine's clock */
-void server_pump(struct server *s);              /* advances the engine and arms its timer */
-void server_wake(struct server *s);              /* soon */
+uint64_t server_now(const struct server *s);    /* the engine's clock */
+void server_pump(struct server *s);             /* advances the engine and arms its timer */
+void server_wake(struct server *s);             /* soon */
 void server_shut(struct server *s, bool reset); /* all listeners; requests end. reset: as when a process dies */
 void server_dispatch(struct server *s, struct httpd_req *rq);
 void server_revive(struct server *s);
@@ -246,15 +247,16 @@ struct rank *server_idlest(struct server *s);                                   
 /* fault.c */
 bool fault_hits(struct server *s, enum fault_at at, struct str body); /* counts the hit */
 bool fault_on_head(void *ctx, struct httpd_req *rq);
-/* The request meets its fault at a point before any answer. True when it was taken care of (or is gone). */
-bool fault_before_answer(struct server *s, enum fault_at at, struct httpd_req *rq);
+/* The request meets its fault at a point before any answer. True when it was taken care of (or is gone).
+ * serve: what answers it once a hang is over. */
+bool fault_before_answer(struct server *s, enum fault_at at, struct httpd_req *rq, serve_fn *serve);
 void fault_strike(struct server *s); /* puts a whole-server fault in force */
 void fault_clear(struct server *s);
 bool fault_of_server(enum fault_kind k);             /* strikes the whole server, not a request */
 void fault_end_after(struct server *s, uint64_t us); /* arms the fault's own end */
 struct job;
 /* Unanswered until the hang ends. */
-void hold_request(struct server *s, struct httpd_req *rq, void (*serve)(struct server *s, struct httpd_req *rq));
+void hold_request(struct server *s, struct httpd_req *rq, serve_fn *serve);
 bool fault_in_answer(struct job *j); /* the job's fault is due; true when there is nothing more to do for it now */
 /* control.c */
 void capture_add(struct server *s, struct httpd_req *rq);

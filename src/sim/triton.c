@@ -165,7 +165,7 @@ static void serve_metrics(struct server *s, struct httpd_req *rq)
         api_error(s, rq, SIM_TRITON_GENERATE, 404, NULL, "Not Found");
         return;
     }
-    if (fault_before_answer(s, AT_PROBE, rq))
+    if (fault_before_answer(s, AT_PROBE, rq, serve_metrics))
         return;
     buf_init(&out, 1u << 20);
     stats_triton(s, &out);
