@@ -105,6 +105,24 @@ static struct ep_view view(uint32_t i)
 
 /* ---- load ---- */
 
+/* One engine of several is nearly full: that saturates the endpoint, but a request does not go to that engine. */
+static void test_mean_over_engines_ranks_the_largest_saturates(void **state)
+{
+    (void)state;
+    struct prompt q;
+    start(SCHED_DEFAULT, 2);
+    struct ep_load l = {.sent_us = now, .done_us = now, .has_kv = true, .kv_frac = 0.75, .kv_mean = 0.1};
+    sched_ep_load(s, ep[0], &l, now);
+    load(1, 0, 0, 0.6); /* no mean told: the same */
+    assert_int_equal(send(&q, "hello", 5), 0);
+    done(&q);
+    assert_true(view(0).kv_use >= 0.75);
+    l.kv_mean = 0.95; /* no mean of what was told */
+    sched_ep_load(s, ep[0], &l, now);
+    assert_true(view(0).load.kv_mean == 0.75);
+    sched_free(s);
+}
+
 static void test_queue_and_kv_decide(void **state)
 {
     (void)state;
@@ -950,6 +968,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_queue_and_kv_decide),
+        cmocka_unit_test(test_mean_over_engines_ranks_the_largest_saturates),
         cmocka_unit_test(test_long_queue_gets_nothing),
         cmocka_unit_test(test_exploration),
         cmocka_unit_test(test_own_requests_are_not_others),
