@@ -385,13 +385,13 @@ void models_answer(struct request *rq, const struct conf_backend *pool); /* mode
 bool models_known(struct request *rq, const struct conf_backend *pool);
 
 /* pd.c. prepare: for a pool that is split; false: the request was refused. start: after a pick. cut: ends the leg, wherever it is; its endpoint is not to blame
- * unless `how` says so. answered: the decode endpoint's answer begins. prefill_failed: what a failed leg means for the request. retry_here: an error of the
- * decode endpoint that may come from what it was handed: true when it gets the request anew, to prefill itself. */
+ * unless `how` says so. answered: the decode endpoint's answer begins. prefill_failed: what a failed leg means for the request. try_again: an error of the
+ * decode endpoint that may come from its prefill: true when it gets the request anew, to prefill itself, or (bootstrap) another pair does. */
 bool pd_prepare(struct request *rq, const struct conf_backend *pool, const struct api_request *body);
 void pd_start(struct request *rq);
 void pd_cut(struct request *rq, enum sched_outcome how);
 void pd_answered(struct request *rq);
-bool pd_retry_here(struct request *rq, unsigned status);
+bool pd_try_again(struct request *rq, unsigned status);
 void pd_prefill_failed(struct request *rq, enum sched_outcome how, const char *code);
 void pd_prefill_over(struct request *rq, struct str answer); /* PD_NIXL: the whole answer of the prefill */
 void pd_free(struct request *rq);
@@ -412,6 +412,7 @@ void upstream_adopt(struct request *rq, struct conn *up);    /* the connection w
 uint64_t upstream_deadline_us(const struct request *rq);     /* of the first byte of an attempt that begins now */
 bool upstream_is_ours(int err);
 void retry_pair(struct request *rq, enum sched_outcome how, const char *code); /* retry.c: the prefill failed: another pair, or the end */
+bool retry_other_pair(struct request *rq); /* while an error of the decode endpoint is held; false: go on with it */
 void request_drop_attempt(struct request *rq); /* retry.c: forgets what this attempt had brought from the endpoint; a prefill leg is another matter */
 
 /* headers.c: both write to w->text and return it */

@@ -163,10 +163,12 @@ void pd_prefill_failed(struct request *rq, enum sched_outcome how, const char *c
     begin_here(rq);
 }
 
-bool pd_retry_here(struct request *rq, unsigned status)
+bool pd_try_again(struct request *rq, unsigned status)
 {
-    if (!rq->pd || rq->pd->mode != PD_NIXL || !rq->pd->split || status != 500)
+    if (!rq->pd || !rq->pd->split || status != 500)
         return false;
+    if (rq->pd->mode == PD_BOOTSTRAP) /* as long as nothing was computed for it, it tells of its partner */
+        return leg_live(rq) && !rq->pd->leg.prefilled_us && retry_other_pair(rq);
     request_drop_attempt(rq);
     rq->fresh = true;
     port_leg_here(rq->backend->port, &rq->pick);

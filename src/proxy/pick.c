@@ -53,8 +53,8 @@ static void rejected(struct request *rq)
     bool nobody = rq->pick.core.d.reject == REJECT_NO_ENDPOINT;
     if (rq->fail_status && nobody) { /* a retry found nobody: the first failure is the answer */
         decided_refused(rq);
-        request_fail(rq, rq->fail_status, rq->fail_code, "No endpoint could answer the request (%u tried).",
-                     rq->attempts);
+        request_fail(rq, rq->fail_status, rq->fail_code, "No %s could answer the request (%u tried).",
+                     rq->pd && rq->pd->failed ? "pair of endpoints to prefill and decode" : "endpoint", rq->attempts);
         return;
     }
     if (nobody && !rq->waited_us && now_us < rq->body_done_us + WARMING_WAIT_US && port_warming(rq->backend->port)) {

@@ -170,7 +170,7 @@ static bool hold_back(struct request *rq, const struct piece *p)
     if (!rq->event_stream || !rq->tail)
         return false;
     unsigned code = api_first_event_error(sse_first_data(rq->tail));
-    return code >= 500 && (pd_retry_here(rq, code) || request_try_elsewhere(rq, OUT_SERVER_ERROR));
+    return code >= 500 && (pd_try_again(rq, code) || request_try_elsewhere(rq, OUT_SERVER_ERROR));
 }
 
 /* --- the end ------------------------------------------------------------------------------------------------- */
@@ -229,7 +229,7 @@ static bool is_event_stream(const struct h1_head *head)
 
 static bool goes_elsewhere(struct request *rq, unsigned status)
 {
-    if (pd_retry_here(rq, status))
+    if (pd_try_again(rq, status))
         return true;
     if (status == 502 || status == 503)
         return request_try_elsewhere(rq, OUT_SERVER_ERROR);

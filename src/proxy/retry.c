@@ -182,6 +182,32 @@ static void set_prefill_failure(struct request *rq, enum sched_outcome how)
     }
 }
 
+bool retry_other_pair(struct request *rq)
+{
+    struct sched_req *leg = &rq->pick.leg;
+    if (!may_retry(rq))
+        return false;
+    leg->tried[leg->n_tried++] = rq->pd->leg.ep->ref;
+    if (!port_untried(rq->backend->port, ROLE_PREFILL, 0, leg->tried, leg->n_tried)) {
+        leg->n_tried--;
+        return false;
+    }
+    leg_stop(rq, OUT_SERVER_ERROR);
+    request_finish_pick(rq, OUT_CANCELLED);
+    pd_note_failed(rq, OUT_SERVER_ERROR, "prefill_not_taken", false);
+    if (request_submit(rq) == SCHED_REJECTED)
+        return false; /* the answer at hand is the best there is */
+    count_retry(rq);
+    set_prefill_failure(rq, OUT_SERVER_ERROR);
+    request_drop_attempt(rq);
+    request_move(rq, REQ_WAIT_PICK);
+    if (rq->reserved)
+        request_picked(rq);
+    else
+        client_arm(rq->c);
+    return true;
+}
+
 void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
 {
     struct sched_req *leg = &rq->pick.leg;
