@@ -6,8 +6,8 @@
  *   own    = prefill_s * new + quad_s * new * (all - new / 2)               counted `affinity` times: those who come
  *                                                                           later wait for it, too
  *   others = OTHERS_SHARE * requests in flight there * own                  their steps take longer meanwhile
- *   answer = ANSWER_SHARE * output * one step when all in flight decode     P/D alone: servers that only decode differ
- *                                                                           in nothing else
+ *   answer = ANSWER_SHARE * output * one step when all in flight decode,    P/D alone: servers that only decode differ
+ *            beyond the least of all endpoints                              in nothing else
  *   kv     = T * f(KV in use + what the request adds)                       preemption and waiting for memory; T is the
  *                                                                           time an average request holds its memory
  *
@@ -237,12 +237,24 @@ void cost_scan(struct sched *s, const struct work *w)
     }
 }
 
+/* The time of an answer counts by how much longer it takes than where it takes least: what all have in common says nothing, and would
+ * widen the bands of ties. */
+void cost_least_answer(struct sched *s)
+{
+    const struct scan *c = &s->scan;
+    float least = INFINITY;
+    for (uint32_t i = 0; i < s->n_slots; i++)
+        least = c->base[i] < INFINITY && c->answer[i] < least ? c->answer[i] : least;
+    s->scan.least_answer = least < INFINITY ? least : 0;
+}
+
 void cost_scan_pair(struct sched *s, const struct work *w)
 {
     const float *restrict answer = s->scan.answer;
     float *restrict cost = s->scan.cost;
     const float *restrict crowd = s->scan.crowd;
     float out = (float)(ANSWER_SHARE * w->out), come = w->given ? (float)work_transfer_s(s, w->tokens) : 0;
+    come -= out * s->scan.least_answer;
     float own = w->given ? 0 : (float)(PAIR_OTHERS * work_prefill_s(s, w->tokens, w->tokens));
     for (uint32_t i = 0; i < s->n_slots; i++)
         cost[i] += out * answer[i] + own * crowd[i] + come;
@@ -258,7 +270,7 @@ double cost_of(const struct sched *s, uint32_t slot, const struct work *w, doubl
     double others = (OTHERS_SHARE + (w->pair ? PAIR_OTHERS : 0)) * st.all * prefill;
     double kv = hold_s(s) * kv_loss(kv_use(s, e, e->load.kv_mean) + (fresh + w->out / 2) / ep_kv_tokens(s, e));
     double transfer = w->given ? work_transfer_s(s, fresh) : 0;
-    double answer = w->pair ? ANSWER_SHARE * w->out * (double)s->scan.answer[slot] : 0;
+    double answer = w->pair ? ANSWER_SHARE * w->out * (double)(s->scan.answer[slot] - s->scan.least_answer) : 0;
     double total = wait + s->p.affinity * prefill + others + kv + e->extra_s + transfer + answer;
     if (out) {
         out->total_s = total;

@@ -111,6 +111,7 @@ static void compute(struct sched *s, struct sched_req *r, bool room_only, struct
         pick_compute(p, &x->leg);
     if (!s->n_used)
         return;
+    cost_least_answer(s);
     pick_compute(s, &x->local);
     if (!r->must_split)
         x->local_s = cost_of_way(s, &x->local);

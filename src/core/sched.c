@@ -269,6 +269,7 @@ bool sched_ep_view(const struct sched *s, uint32_t slot, uint64_t now_us, struct
         .slow_start = e->ready && !e->ejected && e->settled_us > now_us,
         .inflight = e->own.inflight,
         .unanswered = e->own.unanswered,
+        .coming = e->own.coming,
         .pending_prefill_s = e->own.pending_s,
         .context_tokens = e->own.context,
         .decode_tokens = e->own.out,

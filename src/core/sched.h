@@ -209,8 +209,8 @@ struct sched_cost { /* one endpoint at the moment of the pick */
     double total_s, wait_s, prefill_s, others_s, kv_s, extra_s,
         lora_s, transfer_s, answer_s;             /* total = wait + affinity x prefill + others + kv + extra (slow start,
                              * recent failures that could not eject) + lora (the adapter has to be loaded,
-                             * or must wait for a slot) + transfer (P/D: of the KV cache to there) + answer (P/D: the time
-                             * that the steps of its answer take there); seconds; INFINITY: not usable */
+                             * or must wait for a slot) + transfer (P/D: of the KV cache to there) + answer (P/D: what the
+                             * steps of its answer take longer there than where they take least); seconds; INFINITY: not usable */
     uint64_t matched_bytes; /* of the prefix stream, believed cached there, */
     double cached_tokens;   /* and the tokens that they are taken for */
 };
@@ -400,7 +400,8 @@ struct ep_view {
     bool full;                     /* no room by the thresholds of saturation */
     double waiting;                /* requests waiting there, as far as known: what the threshold is compared with */
     double kv_use;                 /* share of its KV cache in use, own reservations counted; may exceed 1 */
-    uint32_t inflight, unanswered; /* own requests: in flight; of those without a first token */
+    uint32_t inflight, unanswered; /* own requests: in flight; of those without a first token, but for those that are */
+    uint32_t coming;               /* still to come: another endpoint computes their prompt (P/D) */
     double pending_prefill_s, context_tokens, decode_tokens;
     double others_waiting, others_running;
     struct ep_load load;

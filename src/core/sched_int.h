@@ -129,6 +129,7 @@ struct scan { /* one float per slot, read by every pick: cost = base + own*own_w
     float *answer;   /* P/D: seconds of a step when all that is in flight decodes */
     float *crowd;    /* P/D: requests there, times the factor on prefill */
     float *other;    /* P/D: cost of the way not looked at now */
+    float least_answer; /* P/D: as of the latest pick */
     uint64_t *order; /* among equals the least wins: requests of ours in flight, then the longest not picked */
 };
 
@@ -249,6 +250,7 @@ double work_prefill_s(const struct sched *s, double new_tokens, double tokens);
 double work_transfer_s(const struct sched *s, double new_tokens);
 void cost_update(struct sched *s, uint32_t slot);
 void cost_scan(struct sched *s, const struct work *w); /* fills scan.cost as if nothing were cached */
+void cost_least_answer(struct sched *s);                    /* before those of a pair */
 void cost_scan_pair(struct sched *s, const struct work *w); /* adds what counts with P/D alone */
 double cost_of(const struct sched *s, uint32_t slot, const struct work *w, double cached_tokens,
                struct sched_cost *out);

@@ -226,13 +226,14 @@ static void collect(struct world *w)
 
 static void count(const struct world *w)
 {
-    uint32_t inflight[ROLES][EPS + 1] = {{0}}, unanswered[ROLES][EPS + 1] = {{0}}, all[ROLES] = {0}, waiting = 0;
+    uint32_t inflight[ROLES][EPS + 1] = {{0}}, coming[ROLES][EPS + 1] = {{0}}, unanswered[ROLES][EPS + 1] = {{0}}, all[ROLES] = {0}, waiting = 0;
     for (uint32_t i = 0; i < REQS; i++) {
         const struct req *q = &w->q[i];
         waiting += q->state == WAITING;
         if (q->state == FLYING) {
             inflight[DECODE][q->ep[DECODE]]++;
             unanswered[DECODE][q->ep[DECODE]] += q->told && !q->answered;
+            coming[DECODE][q->ep[DECODE]] += !q->told;
             all[DECODE]++;
         }
         if (q->leg_flies) {
@@ -249,7 +250,7 @@ static void count(const struct world *w)
             if (!w->ep[role][k].used)
                 continue;
             struct ep_view v = view_of(w, role, w->ep[role][k].ref);
-            MUST(w, v.inflight == inflight[role][k] && v.unanswered == unanswered[role][k]);
+            MUST(w, v.inflight == inflight[role][k] && v.unanswered == unanswered[role][k] && v.coming == coming[role][k]);
             MUST(w, v.inflight || (v.pending_prefill_s <= 0 && v.context_tokens <= 0 && v.decode_tokens <= 0));
         }
     }
