@@ -192,7 +192,7 @@ bool retry_other_pair(struct request *rq)
         leg->n_tried--;
         return false;
     }
-    leg_stop(rq, OUT_SERVER_ERROR);
+    leg_stop(rq, OUT_CANCELLED); /* it has not failed by itself: its own connection and the probes say more of it than others do */
     request_finish_pick(rq, OUT_CANCELLED);
     pd_note_failed(rq, OUT_SERVER_ERROR, "prefill_not_taken", false);
     if (request_submit(rq) == SCHED_REJECTED)
