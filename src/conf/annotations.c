@@ -99,6 +99,7 @@ static const struct annotation table[] = {
     {OWN "prefix-wait", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(prefix_wait_us), NULL},
     {OWN "conversation-hold", V_DURATION, "0s", SET_EFFECTIVE, 0, INT64_MAX, NULL, TO_U64, SCHED(conversation_hold_us),
      NULL},
+    {OWN "prefill-min-tokens", V_INT, "0", SET_EFFECTIVE, 0, 1000000000, NULL, TO_U32, SCHED(split_min_tokens), NULL},
     {OWN "flow-weights", V_WEIGHTS, "", SET_EFFECTIVE, 0, 0, NULL, TO_WEIGHTS, 0, NULL},
     {OWN "trust-request-headers", V_TRUST, "all", SET_EFFECTIVE, 0, 0, NULL, TO_INT,
      offsetof(struct conf_backend, trust), NULL},

@@ -218,6 +218,7 @@ HOT = {  # annotation -> another valid value than its default; every one that a 
     "penstock.dev/queue-ttl-max": "10m",
     "penstock.dev/queue-early-refusal": "disabled",
     "penstock.dev/prefix-wait": "100ms",
+    "penstock.dev/prefill-min-tokens": "64",
     "penstock.dev/conversation-hold": "30s",
     "penstock.dev/queue-late": "3s",
     "penstock.dev/policy": "prefix-cache",

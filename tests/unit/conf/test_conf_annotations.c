@@ -44,6 +44,7 @@ static void defaults(void **state)
         {OWN "queue-early-refusal", "own-deadline"},
         {OWN "prefix-wait", "0s"},
         {OWN "conversation-hold", "0s"},
+        {OWN "prefill-min-tokens", "0"},
         {OWN "flow-weights", ""},
         {OWN "trust-request-headers", "all"},
         {OWN "metrics-port", ""},
@@ -165,6 +166,7 @@ static void bad_values(void **state)
         {OWN "prefix-wait", "off", "0s", "is no duration"},
         {OWN "conversation-hold", "-1s", "0s", "must not be negative"},
         {OWN "conversation-hold", "on", "0s", "is no duration"},
+        {OWN "prefill-min-tokens", "-1", "0", "is not in 0 to 1000000000"},
         {OWN "queue-ttl-max", "0s", "30s", "must be more than zero"},
         {OWN "queue-ttl-max", "never", "30s", "is no duration"},
         {OWN "flow-weights", "a=1,b", "", "has the entry \"b\", which is not of the form name=weight"},
@@ -285,8 +287,9 @@ static void flow_control(void **state)
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         assert_int_equal(setting_of(b, keys[i])->state, SET_EFFECTIVE);
     b = load(w, OWN "prefix-wait: \"0\", " OWN "flow-weights: \"\", " OWN "trust-request-headers: none, " OWN
-                    "queue-order: adaptive, " OWN "queue-late: 750ms");
+                    "queue-order: adaptive, " OWN "prefill-min-tokens: \"16\", " OWN "queue-late: 750ms");
     assert_int_equal(w->rep.n, 0);
+    assert_int_equal(b->sched.split_min_tokens, 16);
     assert_int_equal(b->sched.queue_order, ORDER_ADAPTIVE);
     assert_int_equal(b->sched.queue_late_us, 750000);
     assert_int_equal(b->sched.prefix_wait_us, 0);
