@@ -403,6 +403,16 @@ double step_jitter(struct engine *e)
     return rng_unit(&e->rng) < 0.01 ? f * 1.5 : f;
 }
 
+/* What is still waiting when a step starts is what its end reports. */
+static void publish_waiting(struct engine *e)
+{
+    e->count.waiting = e->n_waiting;
+    e->count.deferred = 0;
+    LIST_EACH (it, &e->waiting)
+        e->count.deferred += CONTAINER_OF(it, struct engine_seq, link)->deferred;
+    memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
+}
+
 static void start_step(struct engine *e, uint64_t now_us)
 {
     bool preempted = false;
@@ -410,8 +420,10 @@ static void start_step(struct engine *e, uint64_t now_us)
     uint32_t budget = schedule_running(e, e->p.max_batched_tokens, &preempted);
     if (!preempted)
         schedule_waiting(e, budget, now_us);
-    if (e->n_batch == 0)
+    if (e->n_batch == 0) {
+        publish_waiting(e); /* what is held leaves no room for anybody */
         return;
+    }
     double us = (batch_seconds(e) + lora_seconds(e)) * 1e6 * step_jitter(e) * e->slow + e->end_frac_us;
     us = MAX(us, 1.0);
     e->step_us = us;
@@ -420,11 +432,7 @@ static void start_step(struct engine *e, uint64_t now_us)
     e->count.busy_us += us;
     e->count.steps++;
     e->busy = true;
-    e->count.waiting = e->n_waiting; /* what is still waiting now is what the end of the step reports */
-    e->count.deferred = 0;
-    LIST_EACH (it, &e->waiting)
-        e->count.deferred += CONTAINER_OF(it, struct engine_seq, link)->deferred;
-    memcpy(e->shown_lora_waiting, e->lora_waiting, sizeof(e->lora_waiting));
+    publish_waiting(e);
 }
 
 /* A step with whatever there is to do. from_us: the same moment with its fraction. */

@@ -301,8 +301,8 @@ static uint64_t first_us_with(struct engine *e, uint32_t lora, uint64_t *now)
     return r.first_us;
 }
 
-/* Two adapters on the GPU, three in memory: whoever is not there costs the load, and the read when it is on disk only; the
- * one used longest ago goes. */
+/* Two adapters on the GPU, three in memory: whoever is not there costs the load, and the read when it is on disk only;
+ * the one used longest ago goes. */
 static void lora_loads(void **state)
 {
     (void)state;
@@ -413,6 +413,78 @@ static void published_late(void **state)
     assert_int_equal(s.running, 0);
     (void)run_all(e, t);
     all_free(e);
+    engine_free(e);
+}
+
+static void hold_in_callback(void *ctx, const struct engine_event *ev)
+{
+    struct engine *e = ctx;
+    on_event(NULL, ev);
+    if (ev->finished)
+        engine_cancel(e, ev->seq);
+}
+
+/* The KV of a finished request stays until it is let go: others wait for it meanwhile. */
+static void held_after_its_end(void **state)
+{
+    (void)state;
+    struct engine *e = make("a10-qwen25-7b", 40, NULL); /* 640 tokens */
+    struct rec a, b;
+    struct engine_stats es;
+    uint32_t tok[400], n;
+    for (uint32_t i = 0; i < ARRAY_LEN(tok); i++)
+        tok[i] = i;
+    a = (struct rec){0};
+    a.seq = engine_submit(
+        e, &(struct engine_req){.tokens = tok, .n_tokens = 400, .out_len = 1, .hold = true, .user = &a}, 0);
+    uint64_t now = run_all(e, 0);
+    assert_true(a.done);
+    assert_non_null(engine_blocks(a.seq, &n));
+    assert_int_equal(n, 25);
+    engine_stats(e, false, &es);
+    assert_int_equal(es.running, 0);
+    assert_int_equal(es.free_blocks, 15);
+    submit_at(e, &b, 1000, 300, 2, 0, now);
+    assert_true(engine_next(e, now) == UINT64_MAX); /* it needs 19 */
+    engine_stats(e, false, &es);
+    assert_int_equal(es.waiting, 1);
+    assert_true(es.kv_usage_frac > 0.6);
+    engine_cancel(e, a.seq);
+    now = run_all(e, now);
+    assert_int_equal(b.tokens, 2);
+    all_free(e);
+    a = (struct rec){0};
+    (void)engine_submit(e, &(struct engine_req){.tokens = tok, .n_tokens = 400, .out_len = 2, .hold = true, .user = &a},
+                        now);
+    for (uint64_t t; (t = engine_next(e, now)) != UINT64_MAX; now = t)
+        engine_advance(e, t, hold_in_callback, e);
+    assert_int_equal(a.tokens, 2);
+    assert_int_equal(a.cached, 336); /* its blocks without the last four, which the other took */
+    all_free(e);
+    a = (struct rec){0}; /* what is held at the end goes with the engine */
+    (void)engine_submit(e, &(struct engine_req){.tokens = tok, .n_tokens = 9, .out_len = 1, .hold = true, .user = &a},
+                        now);
+    (void)run_all(e, now);
+    engine_free(e);
+}
+
+/* A prompt that comes with its KV takes memory, but no computing. */
+static void given_prompt(void **state)
+{
+    (void)state;
+    struct engine *e = make("a10-qwen25-7b", 0, NULL);
+    struct engine_stats es;
+    uint32_t tok[2000];
+    struct rec a = {0};
+    for (uint32_t i = 0; i < ARRAY_LEN(tok); i++)
+        tok[i] = i;
+    (void)engine_submit(
+        e, &(struct engine_req){.tokens = tok, .n_tokens = 2000, .given = 2000, .out_len = 3, .user = &a}, 0);
+    assert_true(engine_next(e, 0) < 40000); /* a decode step */
+    (void)run_all(e, 0);
+    engine_stats(e, true, &es);
+    assert_int_equal(es.computed_tokens, 1);
+    assert_int_equal(a.tokens, 3);
     engine_free(e);
 }
 
@@ -553,6 +625,8 @@ int main(void)
         cmocka_unit_test(lora_load_holds_the_step),
         cmocka_unit_test(chunked_prefill),
         cmocka_unit_test(published_late),
+        cmocka_unit_test(held_after_its_end),
+        cmocka_unit_test(given_prompt),
         cmocka_unit_test(slow_factor),
         cmocka_unit_test(cancel_in_callback),
         cmocka_unit_test(random_load),

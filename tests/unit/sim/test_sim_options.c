@@ -87,14 +87,35 @@ static void spellings(void **state)
 static void refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"--port 70000",       "--port x",
-                                      "--max-model-len",    "--max-model-len --jitter",
-                                      "--lora-modules a=b", "--enable-lora --lora-modules nothing",
-                                      "--metrics v2",       "--gpu-memory-utilization 0",
-                                      "--jitter=1",         "--gpu-memory-utilization 1.5",
-                                      "--block-size 0",     "--tensor-parallel-size 0",
-                                      "--time-scale nan",   "--enable-lora --max-loras 4 --max-cpu-loras 2",
-                                      "--lora-load-ms -1",  "--lora-read-ms fast"};
+    static const char *const bad[] = {"--port 70000",
+                                      "--port x",
+                                      "--max-model-len",
+                                      "--max-model-len --jitter",
+                                      "--lora-modules a=b",
+                                      "--enable-lora --lora-modules nothing",
+                                      "--metrics v2",
+                                      "--gpu-memory-utilization 0",
+                                      "--jitter=1",
+                                      "--gpu-memory-utilization 1.5",
+                                      "--block-size 0",
+                                      "--tensor-parallel-size 0",
+                                      "--time-scale nan",
+                                      "--enable-lora --max-loras 4 --max-cpu-loras 2",
+                                      "--lora-load-ms -1",
+                                      "--lora-read-ms fast",
+                                      "--dialect tgi",
+                                      "--disaggregation-mode prefill",
+                                      "--dialect",
+                                      "--dialect sglang --disaggregation-mode both",
+                                      "--data-parallel-size 0",
+                                      "--data-parallel-size 65",
+                                      "--kv-transfer-config no",
+                                      "--kv-transfer-config {\"kv_load_failure_policy\":\"try\"}",
+                                      "--kv-transfer-config {\"kv_connector_extra_config\":{\"kv_lease_duration\":0}}",
+                                      "--dialect sglang --kv-transfer-config {\"kv_connector\":\"NixlConnector\"}",
+                                      "--allow-metrics maybe",
+                                      "--kv-transfer-gbps 0",
+                                      "--disaggregation-bootstrap-port 70000"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct sim_options o;
         struct errbuf err = {""};
@@ -105,12 +126,116 @@ static void refused(void **state)
     }
 }
 
+static void sglang(void **state)
+{
+    (void)state;
+    struct sim_options o;
+    struct errbuf err;
+    assert_int_equal(
+        parse(&o,
+              "--dialect sglang --model-path /models/Qwen3-32B --served-model-name qwen --context-length 8192 "
+              "--mem-fraction-static 0.8 --page-size 64 --max-running-requests 32 --chunked-prefill-size 4096 "
+              "--tp 2 --dp-size 3 --disaggregation-mode prefill --disaggregation-bootstrap-port 34000 "
+              "--enable-metrics --max-queued-requests 9 --enable-cache-report --trust-remote-code "
+              "--disaggregation-transfer-backend mooncake --lora-paths a=/a",
+              &err),
+        0);
+    assert_int_equal(o.dialect, SIM_SGLANG);
+    assert_int_equal(o.role, SIM_PREFILL);
+    assert_int_equal(o.port, 30000);
+    assert_int_equal(o.bootstrap_port, 34000);
+    assert_int_equal(o.max_model_len, 8192);
+    assert_int_equal(o.block_size, 64);
+    assert_int_equal(o.max_num_seqs, 32);
+    assert_int_equal(o.max_batched_tokens, 4096);
+    assert_int_equal(o.max_queued, 9);
+    assert_int_equal(o.tp, 2);
+    assert_int_equal(o.dp, 3);
+    assert_true(o.expose_metrics && o.prompt_tokens_details && o.enable_lora);
+    assert_true(str_eq_c(o.model, "/models/Qwen3-32B"));
+    assert_int_equal(notes, 2);
+    sim_options_free(&o);
+    assert_int_equal(parse(&o, "--port 8000 --chunked-prefill-size -1 m --dialect=sglang", &err), 0);
+    assert_int_equal(o.port, 8000);
+    assert_int_equal(o.block_size, 1);
+    assert_int_equal(o.bootstrap_port, 8998);
+    assert_true(o.max_batched_tokens > 1000000 && !o.expose_metrics && o.role == SIM_UNIFIED);
+    sim_options_free(&o);
+}
+
+static void given_by_the_caller(void **state)
+{
+    (void)state;
+    struct sim_options o;
+    struct errbuf err;
+    struct str argv[] = {STR("--disaggregation-mode"), STR("decode")};
+    sim_options_init(&o);
+    o.dialect = SIM_SGLANG;
+    o.port = 0;
+    assert_int_equal(sim_options_parse(&o, argv, 2, &err), 0);
+    assert_int_equal(o.port, 0); /* none was named */
+    assert_int_equal(o.role, SIM_DECODE);
+    sim_options_free(&o);
+}
+
+static void triton_and_trtllm(void **state)
+{
+    (void)state;
+    struct sim_options o;
+    struct errbuf err;
+    assert_int_equal(parse(&o,
+                           "--dialect triton --model_repo=/repo --world_size 2 --http_port 8010 --metrics_port 8012 "
+                           "--grpc_port 8011 --allow-metrics 1 --metrics-interval-ms 1000",
+                           &err),
+                     0);
+    assert_int_equal(o.port, 8010);
+    assert_int_equal(o.metrics_port, 8012);
+    assert_int_equal(o.tp, 2);
+    assert_int_equal(o.block_size, 64);
+    assert_true(o.expose_metrics && str_eq_c(o.model, "/repo"));
+    sim_options_free(&o);
+    assert_int_equal(parse(&o, "--dialect triton --allow-metrics false", &err), 0);
+    assert_true(!o.expose_metrics && o.metrics_port == 8002);
+    sim_options_free(&o);
+    assert_int_equal(parse(&o, "serve meta/Llama-3.1-8B --dialect trtllm --tp_size 4 --max_seq_len 4096", &err), 0);
+    assert_true(str_eq_c(o.model, "meta/Llama-3.1-8B"));
+    assert_int_equal(o.tp, 4);
+    assert_int_equal(o.max_model_len, 4096);
+    sim_options_free(&o);
+}
+
+static void nixl(void **state)
+{
+    (void)state;
+    struct sim_options o;
+    struct errbuf err;
+    assert_int_equal(
+        parse(&o,
+              "m --kv-transfer-config {\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_both\","
+              "\"kv_load_failure_policy\":\"recompute\",\"kv_connector_extra_config\":{\"kv_lease_duration\":"
+              "30}} --data-parallel-size 4 --data-parallel-rank 2 --side-channel-port 6000",
+              &err),
+        0);
+    assert_true(o.nixl && o.kv_recompute && o.kv_lease_us == 30000000);
+    assert_int_equal(o.side_channel_port, 6000);
+    assert_int_equal(o.dp, 1);
+    assert_int_equal(o.dp_first, 2);
+    sim_options_free(&o);
+    assert_int_equal(parse(&o, "m --kv-transfer-config {\"kv_connector\":\"LMCacheConnectorV1\"}", &err), 0);
+    assert_true(!o.nixl && o.kv_lease_us == 480000000 && o.dp == 1 && o.dp_first == 0);
+    sim_options_free(&o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_the_documents_write),
         cmocka_unit_test(spellings),
         cmocka_unit_test(refused),
+        cmocka_unit_test(sglang),
+        cmocka_unit_test(given_by_the_caller),
+        cmocka_unit_test(triton_and_trtllm),
+        cmocka_unit_test(nixl),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
