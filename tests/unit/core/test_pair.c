@@ -11,6 +11,7 @@
 #define MAX_EPS 8
 #define MAX_Q   80
 #define BLOCKS  64
+#define LONG    512 /* blocks of a long prompt: 8192 tokens */
 
 static struct sched *dec, *pre;
 static struct sched_params pd, pp;
@@ -18,7 +19,7 @@ static struct ep_ref d[MAX_EPS], f[MAX_EPS];
 static uint64_t now;
 static struct sched_req q[MAX_Q], leg[MAX_Q];
 static struct prefix_hashes ph;
-static uint64_t blocks[BLOCKS];
+static uint64_t blocks[LONG];
 
 static void *user(uint32_t role, uint32_t i)
 {
@@ -78,7 +79,7 @@ static void picked(uint32_t i, uint64_t tokens, bool must)
 
 static void hashes(uint32_t i, uint32_t line, uint32_t n)
 {
-    for (uint32_t k = 0; k < BLOCKS; k++)
+    for (uint32_t k = 0; k < LONG; k++)
         blocks[k] = (uint64_t)line << 32 | (k + 1);
     ph = (struct prefix_hashes){.h = blocks, .n = n, .n_fine = n, .block_bytes = 64};
     q[i].hashes = leg[i].hashes = &ph;
@@ -292,6 +293,23 @@ static void test_costs_of_both(void **state)
     assert_true(fabs(q[0].d.split_s - legs) < 1e-3);
     assert_true(q[0].d.ttft_s > leg[0].d.ttft_s);
     end_both(0);
+    hashes(1, 1, BLOCKS); /* what is there need not be brought there */
+    picked(1, BLOCKS * 16, true);
+    end_both(1);
+    q[2].explain = &xd;
+    hashes(2, 1, BLOCKS);
+    picked(2, BLOCKS * 16, true);
+    assert_true(same(q[2].d.ep, q[1].d.ep));
+    for (uint32_t i = 0; i < 3; i++)
+        assert_true((xd.cost[i].transfer_s < 0.0101) == (i == q[2].d.ep.slot));
+    end_both(2);
+    load(pre, f[0], 0, 0.9); /* who only prefills keeps nothing for long */
+    load(dec, d[0], 0, 0.9);
+    q[3].explain = &xd;
+    leg[3].explain = &xp;
+    picked(3, 8000, true);
+    assert_true(xp.cost[0].kv_s > 0.01 && xp.cost[0].kv_s < 0.5 * xd.cost[0].kv_s);
+    end_both(3);
     stop();
 }
 
@@ -598,6 +616,53 @@ static void test_prefill_at_once(void **state)
     stop();
 }
 
+/* Neither waits it for an idle cache, nor for the full holder of its prefix. */
+static void test_no_waits_of_its_own(void **state)
+{
+    (void)state;
+    queueing();
+    pd.kv_tokens = pp.kv_tokens = 12000;
+    pd.conversation_hold_us = pp.conversation_hold_us = 60 * SEC;
+    for (uint32_t with = 0; with < 2; with++) {
+        start(1, 1);
+        for (uint32_t i = 0; i < 2; i++) {
+            hashes(i, i + 1, LONG);
+            prompt(i, LONG * 16, true);
+            q[i].leg = with ? q[i].leg : NULL;
+            assert_int_equal(sched_submit(dec, &q[i], now), i && !with ? SCHED_QUEUED : SCHED_PICKED);
+            if (i && !with) {
+                sched_cancel(dec, &q[i], now);
+                continue;
+            }
+            if (with)
+                end_leg(i, OUT_OK);
+            end(i);
+            now += SEC;
+        }
+        stop();
+    }
+    queueing();
+    pd.prefix_wait_us = pp.prefix_wait_us = 5 * SEC;
+    for (uint32_t with = 0; with < 2; with++) {
+        start(2, 1);
+        for (uint32_t i = 0; i < 2; i++) {
+            hashes(i, 1, LONG);
+            prompt(i, LONG * 16, true);
+            q[i].leg = with ? q[i].leg : NULL;
+            assert_int_equal(sched_submit(dec, &q[i], now), i && !with ? SCHED_QUEUED : SCHED_PICKED);
+            if (i && !with) {
+                sched_cancel(dec, &q[i], now);
+                continue;
+            }
+            if (with)
+                end_leg(i, OUT_OK);
+            end(i);
+            load(dec, q[0].d.ep, 0, 0.82);
+        }
+        stop();
+    }
+}
+
 /* ---- reports ---- */
 
 static void test_prefilled(void **state)
@@ -685,7 +750,7 @@ static void test_learning(void **state)
     start(2, 2);
     for (uint32_t i = 0; i < 40; i++) { /* the prefill endpoints need eight times the prior's time: 1.36 s for 2000 tokens */
         picked(i % 8, 4000, true);
-        struct sched_usage u = {.prompt_tokens = 2000, .completion_tokens = 1}, v = {.prompt_tokens = 2000, .completion_tokens = 50};
+        struct sched_usage u = {.completion_tokens = 1}, v = {.prompt_tokens = 2000, .completion_tokens = 50};
         now += 4 * 340000;
         for (uint32_t k = 0; k < 14; k++) /* who waits for a prompt is not late, however long */
             sched_tick(dec, now);
@@ -694,6 +759,8 @@ static void test_learning(void **state)
         sched_finish(pre, &leg[i % 8], OUT_OK, &u, now);
         sched_prefilled(dec, &q[i % 8], now);
         now += 60000;
+        sched_tick(dec, now);
+        assert_true(view_of(dec, d[0]).speed < 1.2 && view_of(dec, d[1]).speed < 1.2);
         sched_first_token(dec, &q[i % 8], now);
         now += 49 * 16000;
         sched_finish(dec, &q[i % 8], OUT_OK, &v, now);
@@ -711,6 +778,21 @@ static void test_learning(void **state)
     assert_true(q[1].d.ttft_s < 0.6); /* of its own prefill nothing was learnt */
     end(1);
     all_released();
+    stop();
+    start(2, 2);
+    for (uint32_t i = 0; i < 40; i++) { /* nor that its steps take long, where the KV does */
+        picked(0, 4000, true);
+        end_leg(0, OUT_OK);
+        sched_prefilled(dec, &q[0], now);
+        now += SEC / 2;
+        sched_first_token(dec, &q[0], now);
+        sched_finish(dec, &q[0], OUT_OK, NULL, now);
+        sched_tick(dec, now);
+    }
+    q[1].leg = NULL;
+    assert_int_equal(sched_submit(dec, &q[1], now), SCHED_PICKED);
+    assert_true(q[1].d.ttft_s < 0.05); /* of one token */
+    end(1);
     stop();
 }
 
@@ -816,7 +898,7 @@ static void test_replicas(void **state)
         }
         for (uint32_t k = 0; k < 2; k++) {
             struct ep_view v = view_of(replica[k], replica_ep[k]);
-            assert_true(v.others_waiting < 0.5 && v.others_running < 0.5);
+            assert_true(v.others_waiting < 0.5 && v.others_running < 0.5 && v.kv_use < 1e-9);
         }
         now += 20 * SEC;
         sched_tick(pre, now);
@@ -838,7 +920,7 @@ int main(void)
         cmocka_unit_test(test_ejected_prefill_tries),  cmocka_unit_test(test_retries),
         cmocka_unit_test(test_shed),            cmocka_unit_test(test_room_in_both),
         cmocka_unit_test(test_verbs_of_prefill), cmocka_unit_test(test_lanes),
-        cmocka_unit_test(test_timeout),         cmocka_unit_test(test_prefill_at_once),
+        cmocka_unit_test(test_no_waits_of_its_own), cmocka_unit_test(test_timeout),         cmocka_unit_test(test_prefill_at_once),
         cmocka_unit_test(test_prefilled),       cmocka_unit_test(test_prefill_here),
         cmocka_unit_test(test_learning),        cmocka_unit_test(test_parting),
         cmocka_unit_test(test_replicas),
