@@ -187,7 +187,7 @@ static void usage(struct jsonw *w, const struct job *j)
     jsonw_obj(w);
     member_u64(w, "prompt_tokens", j->prompt_tokens);
     member_u64(w, "total_tokens", j->prompt_tokens + j->completion_tokens);
-    if (j->api == SIM_EMBEDDINGS)
+    if (api_pools(j->api))
         member_u64(w, "completion_tokens", 0);
     else
         member_u64(w, "completion_tokens", j->completion_tokens);
@@ -473,7 +473,7 @@ void answer_whole(struct job *j)
     static void (*const by_api[])(struct jsonw *, const struct job *) = {
         [SIM_COMPLETIONS] = whole_completion, [SIM_CHAT] = whole_chat,        [SIM_EMBEDDINGS] = whole_embeddings,
         [SIM_RESPONSES] = whole_response,     [SIM_MESSAGES] = whole_message, [SIM_GENERATE] = generate_whole,
-        [SIM_TRITON_GENERATE] = whole_triton};
+        [SIM_TRITON_GENERATE] = whole_triton, [SIM_RERANK] = whole_rerank,    [SIM_SCORE] = whole_scores};
     struct buf out;
     struct jsonw w;
     buf_init(&out, SIZE_MAX / 2);

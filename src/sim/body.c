@@ -40,7 +40,12 @@ static const char *const names[B_KEYS] = {[B_MODEL] = "model",
                                           [B_RANK] = "routed_dp_rank",
                                           [B_OLD_RANK] = "data_parallel_rank",
                                           [B_PREFILL_RANK] = "disagg_prefill_dp_rank",
-                                          [B_KV_PARAMS] = "kv_transfer_params"};
+                                          [B_KV_PARAMS] = "kv_transfer_params",
+                                          [B_QUERY] = "query",
+                                          [B_DOCUMENTS] = "documents",
+                                          [B_TEXT_1] = "text_1",
+                                          [B_TEXT_2] = "text_2",
+                                          [B_TOP_N] = "top_n"};
 
 static bool blank(char c)
 {

@@ -45,6 +45,11 @@ enum body_key {
     B_OLD_RANK,
     B_PREFILL_RANK,
     B_KV_PARAMS,
+    B_QUERY,
+    B_DOCUMENTS,
+    B_TEXT_1,
+    B_TEXT_2,
+    B_TOP_N,
     B_KEYS
 };
 struct body {

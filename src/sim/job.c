@@ -264,7 +264,7 @@ void job_deliver(struct choice *c, bool finished)
 {
     struct job *j = c->job;
     bool silent = c->eos && finished; /* the end token has no text */
-    struct str piece = silent || j->api == SIM_EMBEDDINGS ? STR_NULL : word_at(c->seed, c->produced - 1);
+    struct str piece = silent || api_pools(j->api) ? STR_NULL : word_at(c->seed, c->produced - 1);
     if (finished)
         j->n_live--;
     if (j->muted)

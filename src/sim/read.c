@@ -132,7 +132,7 @@ static bool read_flags(struct reading *r)
         return REFUSE(r, 400, "stream", "Input should be a valid boolean");
     if (body_bool(raw[B_IGNORE_EOS], &r->ignore_eos) == BODY_BAD)
         return REFUSE(r, 400, "ignore_eos", "Input should be a valid boolean");
-    if (r->api == SIM_EMBEDDINGS)
+    if (api_pools(r->api))
         j->stream = false;
     j->include_usage = r->s->opt->force_usage;
     if (raw[B_STREAM_OPTIONS].n && (r->api == SIM_CHAT || r->api == SIM_COMPLETIONS)) {
@@ -190,9 +190,14 @@ static bool read_sampling(struct reading *r)
 
 static bool read_limits(struct reading *r)
 {
-    static const enum body_key by_api[] = {
-        [SIM_COMPLETIONS] = B_MAX_TOKENS,      [SIM_CHAT] = B_MAX_TOKENS,     [SIM_EMBEDDINGS] = B_KEYS,
-        [SIM_RESPONSES] = B_MAX_OUTPUT_TOKENS, [SIM_MESSAGES] = B_MAX_TOKENS, [SIM_TRITON_GENERATE] = B_MAX_TOKENS};
+    static const enum body_key by_api[] = {[SIM_COMPLETIONS] = B_MAX_TOKENS,
+                                           [SIM_CHAT] = B_MAX_TOKENS,
+                                           [SIM_EMBEDDINGS] = B_KEYS,
+                                           [SIM_RESPONSES] = B_MAX_OUTPUT_TOKENS,
+                                           [SIM_MESSAGES] = B_MAX_TOKENS,
+                                           [SIM_TRITON_GENERATE] = B_MAX_TOKENS,
+                                           [SIM_RERANK] = B_KEYS,
+                                           [SIM_SCORE] = B_KEYS};
     if (r->api == SIM_GENERATE)
         return read_sampling(r);
     enum body_key key = by_api[r->api];
@@ -262,6 +267,31 @@ static bool read_native_prompts(struct reading *r)
     return true;
 }
 
+/* A prompt for each document: the query, then the document. */
+static bool read_documents(struct reading *r)
+{
+    bool rerank = r->api == SIM_RERANK;
+    struct str query = r->b.raw[rerank ? B_QUERY : B_TEXT_1];
+    struct prompts q = {0};
+    const char *error = NULL;
+    r->j->documents = r->b.raw[rerank ? B_DOCUMENTS : B_TEXT_2];
+    bool ok = body_is_string(query) && prompts_plain(&q, query, &error) &&
+              prompts_plain(&r->prompts, r->j->documents, &error) &&
+              body_u64(r->b.raw[B_TOP_N], &r->j->top_n) != BODY_BAD;
+    for (uint32_t i = 0; ok && i < r->prompts.n; i++) {
+        struct tokens both = {0}, *doc = &r->prompts.v[i];
+        for (uint32_t k = 0; k < q.v[0].n + doc->n; k++)
+            tokens_add(&both, k < q.v[0].n ? q.v[0].v[k] : doc->v[k - q.v[0].n]);
+        tokens_free(doc);
+        *doc = both;
+    }
+    prompts_free(&q);
+    return ok ? true
+              : REFUSE(r, 400, NULL, "%s",
+                       rerank ? "query must be a string and documents a list of strings."
+                              : "text_1 must be a string and text_2 a string or a list of strings.");
+}
+
 static bool read_prompts(struct reading *r)
 {
     const char *error = NULL;
@@ -269,6 +299,8 @@ static bool read_prompts(struct reading *r)
     bool ok;
     if (r->api == SIM_GENERATE || r->api == SIM_TRITON_GENERATE)
         return read_native_prompts(r);
+    if (r->api == SIM_RERANK || r->api == SIM_SCORE)
+        return read_documents(r);
     if (r->api == SIM_COMPLETIONS || r->api == SIM_EMBEDDINGS) {
         enum body_key key = r->api == SIM_COMPLETIONS ? B_PROMPT : B_INPUT;
         ok = prompts_plain(&r->prompts, raw[key], &error);
@@ -301,7 +333,7 @@ static void draw_length(struct reading *r, struct choice *c, uint64_t limit)
 {
     const struct sim_options *o = r->s->opt;
     uint64_t mean = o->mean_output ? o->mean_output : 150, want = limit;
-    if (r->api != SIM_EMBEDDINGS && !r->ignore_eos && (o->mean_output || r->j->unlimited)) {
+    if (!api_pools(r->api) && !r->ignore_eos && (o->mean_output || r->j->unlimited)) {
         struct rng rng;
         rng_init(&rng, hash_mix(c->seed, o->seed));
         double v = exp(SPREAD * rng_normal(&rng) - SPREAD * SPREAD / 2) * (double)mean;
@@ -309,7 +341,7 @@ static void draw_length(struct reading *r, struct choice *c, uint64_t limit)
     }
     c->eos = want < limit || (want == limit && r->j->unlimited);
     c->out_len = (uint32_t)MIN(want, limit);
-    c->finish = c->eos || r->api == SIM_EMBEDDINGS ? FINISH_STOP : FINISH_LENGTH;
+    c->finish = c->eos || api_pools(r->api) ? FINISH_STOP : FINISH_LENGTH;
 }
 
 static bool too_long(struct reading *r, uint32_t prompt, uint64_t limit)
@@ -331,7 +363,7 @@ static bool make_choice(struct reading *r, struct choice *c, uint32_t i)
     c->job = j;
     c->n_prompt = t->n;
     buf_init(&c->text, SIZE_MAX / 2);
-    if (room == 0 || (limit != UINT64_MAX && limit > room && r->api != SIM_EMBEDDINGS))
+    if (room == 0 || (limit != UINT64_MAX && limit > room && !api_pools(r->api)))
         return too_long(r, t->n, limit);
     c->key = hash_bytes(t->v, t->n * sizeof(*t->v), j->lora);
     c->seed = hash_mix(c->key, i % j->n);
@@ -425,7 +457,7 @@ static bool spread(struct reading *r, enum body_key key, bool (*one)(void *ctx, 
 static bool read_rooms(struct reading *r)
 {
     struct job *j = r->j;
-    if (r->api == SIM_EMBEDDINGS)
+    if (api_pools(r->api))
         return true;
     if (!r->b.raw[B_ROOM].n)
         return REFUSE(r, 500, "bootstrap_room",
@@ -453,7 +485,7 @@ static bool read_nixl(struct reading *r)
     struct str raw = r->b.raw[B_KV_PARAMS], m[2];
     const char *error;
     bool decode = false, prefill = false;
-    if (!raw.n || r->api == SIM_EMBEDDINGS)
+    if (!raw.n || api_pools(r->api))
         return true;
     if (!body_members(raw, keys, 2, m, &error) || body_bool(m[0], &decode) == BODY_BAD ||
         body_bool(m[1], &prefill) == BODY_BAD)
@@ -471,7 +503,9 @@ static bool read_rank(struct reading *r)
     struct str given = h ? h->value : raw[B_RANK].n ? raw[B_RANK] : raw[B_OLD_RANK];
     uint64_t rank = 0;
     r->j->prefill_rank = UINT64_MAX;
-    if (body_u64(given, &rank) == BODY_BAD || (given.n && rank >= r->s->n_ranks))
+    bool ok = body_u64(given, &rank) != BODY_BAD;
+    rank -= given.n ? r->s->ranks[0].index : 0;
+    if (!ok || (given.n && rank >= r->s->n_ranks))
         return REFUSE(r, 400, "data_parallel_rank", "There is no data parallel rank " STR_FMT ".", STR_ARG(given));
     r->j->pinned = given.n ? (unsigned)rank + 1 : 0;
     if (body_u64(raw[B_PREFILL_RANK], &r->j->prefill_rank) == BODY_BAD)
@@ -509,8 +543,9 @@ static bool own_id(struct reading *r)
 static void make_id(struct reading *r)
 {
     static const char *const prefix[] = {
-        [SIM_COMPLETIONS] = "cmpl-",  [SIM_CHAT] = "chatcmpl-", [SIM_EMBEDDINGS] = "embd-", [SIM_RESPONSES] = "resp_",
-        [SIM_MESSAGES] = "chatcmpl-", [SIM_GENERATE] = "",      [SIM_TRITON_GENERATE] = ""};
+        [SIM_COMPLETIONS] = "cmpl-", [SIM_CHAT] = "chatcmpl-",     [SIM_EMBEDDINGS] = "embd-",
+        [SIM_RESPONSES] = "resp_",   [SIM_MESSAGES] = "chatcmpl-", [SIM_GENERATE] = "",
+        [SIM_TRITON_GENERATE] = "",  [SIM_RERANK] = "rerank-",     [SIM_SCORE] = "score-"};
     struct job *j = r->j;
     bool native = r->api == SIM_GENERATE || r->api == SIM_TRITON_GENERATE;
     const struct h1_header *given = h1_find(j->rq->head, H_X_REQUEST_ID);

@@ -80,6 +80,8 @@ API(post_embeddings, SIM_EMBEDDINGS)
 API(post_responses, SIM_RESPONSES)
 API(post_messages, SIM_MESSAGES)
 API(post_generate, SIM_GENERATE)
+API(post_rerank, SIM_RERANK)
+API(post_score, SIM_SCORE)
 
 enum { VLLM = 1 << SIM_VLLM, SGLANG = 1 << SIM_SGLANG, TRTLLM = 1 << SIM_TRTLLM, OPENAI = VLLM | SGLANG | TRTLLM };
 
@@ -93,6 +95,11 @@ static const struct route {
               {H1_POST, "/v1/embeddings", post_embeddings, OPENAI},
               {H1_POST, "/v1/responses", post_responses, OPENAI},
               {H1_POST, "/v1/messages", post_messages, VLLM | SGLANG},
+              {H1_POST, "/rerank", post_rerank, VLLM},
+              {H1_POST, "/v1/rerank", post_rerank, VLLM | SGLANG},
+              {H1_POST, "/v2/rerank", post_rerank, VLLM},
+              {H1_POST, "/score", post_score, VLLM},
+              {H1_POST, "/v1/score", post_score, VLLM},
               {H1_GET, "/v1/models", models_list, OPENAI},
               {H1_GET, "/metrics", get_metrics, OPENAI},
               {H1_GET, "/prometheus/metrics", get_trtllm_metrics, TRTLLM},

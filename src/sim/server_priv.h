@@ -25,7 +25,9 @@ enum sim_api {
     SIM_RESPONSES,
     SIM_MESSAGES,
     SIM_GENERATE,
-    SIM_TRITON_GENERATE
+    SIM_TRITON_GENERATE,
+    SIM_RERANK,
+    SIM_SCORE
 };
 enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR, FINISH_N };
 
@@ -299,9 +301,10 @@ struct job {
     unsigned pinned;       /* rank + 1; 0: any */
     uint64_t prefill_rank; /* of the other half; UINT64_MAX: by the rule */
     enum job_kv kv;
-    struct str kv_params; /* raw JSON in the request's body */
-    struct buf offer;     /* JOB_OFFER: kv_transfer_params of the answer, as JSON */
-    struct tokens keep;   /* responses: the conversation for a later request */
+    struct str kv_params, documents; /* raw JSON in the request's body */
+    uint64_t top_n;                  /* rerank: so many, the best; 0: all */
+    struct buf offer;                /* JOB_OFFER: kv_transfer_params of the answer, as JSON */
+    struct tokens keep;              /* responses: the conversation for a later request */
     struct timer front;
     enum fault_at fault; /* AT_AFTER_HEAD or AT_MID_STREAM: the server's fault is for this one; else AT_NOW */
 };
@@ -333,6 +336,11 @@ void api_error(struct server *s, struct httpd_req *rq, enum sim_api api, unsigne
 
 /* An error event and the end of the stream. */
 void answer_stream_error(struct job *j, unsigned status, const char *msg);
+
+/* ---- score.c ---- */
+void whole_rerank(struct jsonw *w, const struct job *j);
+void whole_scores(struct jsonw *w, const struct job *j);
+bool api_pools(enum sim_api api); /* reads a prompt and produces no text */
 
 /* ---- sglang.c, triton.c ---- */
 void generate_whole(struct jsonw *w, const struct job *j); /* bodies of /generate */

@@ -299,6 +299,8 @@ void answer_token(struct job *j, struct choice *c, struct str piece, bool finish
         triton_event(j, c, piece, finished);
         break;
     case SIM_EMBEDDINGS:
+    case SIM_RERANK:
+    case SIM_SCORE:
         break;
     }
 }

@@ -184,6 +184,23 @@ def test_sglang_lora(sglang):
     assert http("POST", s.base + "/generate", {"text": "x", "lora_path": "law", "sampling_params": {"max_new_tokens": 1}}).status == 200
 
 
+def test_rerank_and_score(sim, sglang):
+    s, g = sim("--model", "m"), sglang()
+    body = {"model": "m", "query": "which river?", "documents": ["the Rhine", "a bridge", "the Rhine", "snow \" melts"]}
+    whole = http("POST", s.base + "/v1/rerank", body).json()
+    assert sorted(r["index"] for r in whole["results"]) == [0, 1, 2, 3] and whole["usage"]["total_tokens"] > 12
+    assert all(r["document"]["text"] == body["documents"][r["index"]] for r in whole["results"])
+    scores = [r["relevance_score"] for r in whole["results"]]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 3
+    assert http("POST", s.base + "/rerank", {**body, "top_n": 2}).json()["results"] == whole["results"][:2]
+    assert [r["document"] for r in http("POST", g.base + "/v1/rerank", body).json()][0] in body["documents"]
+    pairs = {"model": "m", "text_1": "which river?", "text_2": ["the Rhine", "a bridge"]}
+    assert [d["index"] for d in http("POST", s.base + "/score", pairs).json()["data"]] == [0, 1]
+    assert len(http("POST", s.base + "/v1/score", {**pairs, "text_2": "one"}).json()["data"]) == 1
+    for path, bad in (("/rerank", {**body, "documents": []}), ("/rerank", {**body, "query": None}), ("/score", {**pairs, "text_1": [1]})):
+        assert http("POST", s.base + path, bad).status == 400
+
+
 # ---- data parallel ----
 
 
