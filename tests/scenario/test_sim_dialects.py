@@ -555,6 +555,23 @@ def test_decode_waits_for_memory(pair):
     assert_free(p, d)
 
 
+def test_bootstrap_port_is_asked_for_anything(pair):
+    p, d = pair()
+    port = f"http://{p.ip}:8998"
+    assert http("GET", port + "/kv").status == 404 == http("POST", port + "/other", {}).status
+    good = {"room": 1, "rank": 0, "tokens": 5, "key": 7}
+    for change in ({"room": -1}, {"room": None}, {"tokens": None}, {"key": "x"}, {"rank": 1.5}, {"request_id": "a"}):
+        assert http("POST", port + "/kv", {**good, **change}).status == 400, change
+    assert http("POST", port + "/kv", "[]").status == 400 == http("POST", port + "/kv", "{").status
+    waiting = Leg(type("Side", (), {"base": port}), "/kv", good)
+    wait_for(lambda: state(p)["kv"]["partners_waiting"] == 1, what="parked")
+    assert http("POST", port + "/kv", good).status == 409
+    assert http("POST", p.base + "/generate", room(p, 1)).status == 500, "its prompt is another one"
+    assert waiting.get().status == 409
+    assert http("POST", port + "/kv", {"request_id": "x", "engine_id": "y", "tokens": 1, "key": 1}).status == 404
+    assert_free(p, d)
+
+
 def test_bootstrap_port_is_taken(pair, binary):
     p, _ = pair()
     other = Process(["sim", "--dialect", "sglang", "--host", p.ip, "--port", "8100", "--disaggregation-mode", "prefill"], binary)

@@ -1,6 +1,6 @@
 /* The simulated server's reading of bodies, its chat template, and that a conversation's next turn begins with the
  * tokens of the last. */
-#include "sim/body.h"
+#include "sim/server_priv.h"
 #include "sim/words.h"
 
 #include <setjmp.h>
@@ -108,13 +108,66 @@ static void bad_messages(void **state)
     }
 }
 
+static bool collect(void *ctx, struct str value)
+{
+    struct buf *out = ctx;
+    if (str_eq(value, STR("9")))
+        return false;
+    buf_addf(out, "<" STR_FMT ">", STR_ARG(value));
+    return true;
+}
+
+static void lists(void **state)
+{
+    (void)state;
+    struct {
+        const char *in, *out; /* NULL: refused */
+    } cases[] = {{"[]", ""},
+                 {"[ 1 , \"a,b\",null , [2,3],{\"k\":[4]} ]", "<1><\"a,b\"><><[2,3]><{\"k\":[4]}>"},
+                 {"[9223372036854775807]", "<9223372036854775807>"},
+                 {"[1,9,2]", NULL},
+                 {"7", NULL},
+                 {"{}", NULL},
+                 {"[1", NULL},
+                 {"", NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct buf out;
+        buf_init(&out, 4096);
+        assert_int_equal(body_each(str_c(cases[i].in), collect, &out), cases[i].out != NULL);
+        if (cases[i].out)
+            assert_string_equal(buf_cstr(&out), cases[i].out);
+        buf_free(&out);
+    }
+}
+
+static void paths_of_triton(void **state)
+{
+    (void)state;
+    struct {
+        const char *path, *model, *what; /* model NULL: another path */
+    } cases[] = {{"/v2/models/ensemble/generate", "ensemble", "generate"},
+                 {"/v2/models/a.b-c/versions/1/generate_stream", "a.b-c", "generate_stream"},
+                 {"/v2/models/m/versions/2", "m", ""},
+                 {"/v2/models/m", "m", ""},
+                 {"/v2/models/m/", "m", ""},
+                 {"/v2/models/m/ready", "m", "ready"},
+                 {"/v2/models/", NULL, NULL},
+                 {"/v2/models//generate", NULL, NULL},
+                 {"/v2", NULL, NULL},
+                 {"/v1/completions", NULL, NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct str model, what;
+        assert_int_equal(triton_path(str_c(cases[i].path), &model, &what), cases[i].model != NULL);
+        if (cases[i].model)
+            assert_true(str_eq_c(model, cases[i].model) && str_eq_c(what, cases[i].what));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(members),
-        cmocka_unit_test(plain_prompts),
-        cmocka_unit_test(next_turn_extends_the_last),
-        cmocka_unit_test(bad_messages),
+        cmocka_unit_test(members),      cmocka_unit_test(plain_prompts), cmocka_unit_test(next_turn_extends_the_last),
+        cmocka_unit_test(bad_messages), cmocka_unit_test(lists),         cmocka_unit_test(paths_of_triton),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
