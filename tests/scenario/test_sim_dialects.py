@@ -1,5 +1,6 @@
 """The simulated servers by themselves: the API, errors and metrics of each dialect, data parallel engines, and both halves of
 prefill/decode pairs, driven as the real routers drive them."""
+import http.client
 import json
 import socket
 import threading
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import Process, fresh_ip, http, parse_metrics, wait_for
+from conftest import Process, fresh_ip, http as ask, parse_metrics, wait_for
 
 NIXL = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
 OFFER = {"do_remote_decode": True, "do_remote_prefill": False, "remote_engine_id": None, "remote_block_ids": None, "remote_host": None,
@@ -31,11 +32,11 @@ def events(text):
 
 
 def state(server):
-    return http("GET", server.control + "/sim/state").json()
+    return ask("GET", server.control + "/sim/state").json()
 
 
 def fault(server, **spec):
-    assert http("POST", server.control + "/sim/fault", spec).status == 200
+    assert ask("POST", server.control + "/sim/fault", spec).status == 200
 
 
 NOW = ("alone", "computing", "ready", "moving", "partners_waiting", "wanting_memory", "fetching")
@@ -61,8 +62,8 @@ class Leg(threading.Thread):
 
     def run(self):
         try:
-            self.answer = http("POST", *self.args, timeout=60)
-        except OSError:
+            self.answer = ask("POST", *self.args, timeout=60)
+        except (OSError, http.client.HTTPException):
             pass
 
     def get(self, timeout=30):
@@ -95,55 +96,55 @@ def sglang(sim):
 
 def test_sglang_generate(sglang):
     s = sglang("--enable-metrics")
-    one = http("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}, "rid": "r1"}).json()
+    one = ask("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}, "rid": "r1"}).json()
     assert one["meta_info"]["id"] == "r1" and one["meta_info"]["finish_reason"] == {"type": "length", "length": 4}
     assert one["meta_info"]["completion_tokens"] == 4 == len(one["output_ids"]) and one["meta_info"]["cached_tokens"] == 0
-    again = http("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}}).json()
+    again = ask("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}}).json()
     assert again["text"] == one["text"]
     assert again["meta_info"]["cached_tokens"] == again["meta_info"]["prompt_tokens"] - 1, "pages of one token"
 
-    stream = events(http("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}, "stream": True}).text)
+    stream = events(ask("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}, "stream": True}).text)
     assert stream[-1] is None and len(stream) == 5
     assert stream[3]["text"] == one["text"] and one["text"].startswith(stream[0]["text"]), "every event repeats the text so far"
     assert [e["meta_info"]["completion_tokens"] for e in stream[:4]] == [1, 2, 3, 4]
     assert stream[0]["meta_info"]["finish_reason"] is None and stream[3]["meta_info"]["finish_reason"]["type"] == "length"
 
-    batch = http("POST", s.base + "/generate", {"text": ["a b c", "d e f"], "sampling_params": [{"max_new_tokens": 2}, {"max_new_tokens": 3}]})
+    batch = ask("POST", s.base + "/generate", {"text": ["a b c", "d e f"], "sampling_params": [{"max_new_tokens": 2}, {"max_new_tokens": 3}]})
     assert [len(x["output_ids"]) for x in batch.json()] == [2, 3]
-    ids = http("POST", s.base + "/generate", {"input_ids": [[1, 2, 3]], "sampling_params": {"max_new_tokens": 2}}).json()
+    ids = ask("POST", s.base + "/generate", {"input_ids": [[1, 2, 3]], "sampling_params": {"max_new_tokens": 2}}).json()
     assert ids[0]["meta_info"]["prompt_tokens"] == 3, "a list of one is a batch"
-    assert http("POST", s.base + "/generate", {"input_ids": [1, 2, 3], "sampling_params": {"max_new_tokens": 2}}).json()["meta_info"]
-    bad = http("POST", s.base + "/generate", {"text": "x", "input_ids": [1]})
+    assert ask("POST", s.base + "/generate", {"input_ids": [1, 2, 3], "sampling_params": {"max_new_tokens": 2}}).json()["meta_info"]
+    bad = ask("POST", s.base + "/generate", {"text": "x", "input_ids": [1]})
     assert bad.status == 400 and bad.json()["object"] == "error" and bad.json()["code"] == 400
 
 
 def test_sglang_openai_and_information(sglang):
     s = sglang("--enable-cache-report", "--page-size", "16", "--max-running-requests", "8", "--context-length", "4096")
     body = {"model": "whatever", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 3}
-    first, second = (http("POST", s.base + "/v1/chat/completions", body).json() for _ in range(2))
+    first, second = (ask("POST", s.base + "/v1/chat/completions", body).json() for _ in range(2))
     assert first["model"] == "whatever" and first["usage"]["reasoning_tokens"] == 0 and "matched_stop" in first["choices"][0]
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] % 16 == 0
-    stream = events(http("POST", s.base + "/v1/chat/completions", {**body, "stream": True, "stream_options": {}}).text)
+    stream = events(ask("POST", s.base + "/v1/chat/completions", {**body, "stream": True, "stream_options": {}}).text)
     assert all(e["choices"] for e in stream[:-1]), "here the object alone asks for no usage"
-    info = http("GET", s.base + "/get_server_info").json()
-    assert info == {**http("GET", s.base + "/server_info").json(), "internal_states": info["internal_states"]}
+    info = ask("GET", s.base + "/get_server_info").json()
+    assert info == {**ask("GET", s.base + "/server_info").json(), "internal_states": info["internal_states"]}
     assert info["disaggregation_mode"] == "null" and info["page_size"] == 16 and info["context_length"] == 4096
     assert len(info["internal_states"]) == info["dp_size"] == 1
-    assert http("GET", s.base + "/v1/models").json()["data"][0]["owned_by"] == "sglang"
-    assert http("GET", s.base + "/health_generate").status == 200
-    lists = http("POST", s.base + "/tokenize", {"prompt": ["a b", "c"]}).json()
+    assert ask("GET", s.base + "/v1/models").json()["data"][0]["owned_by"] == "sglang"
+    assert ask("GET", s.base + "/health_generate").status == 200
+    lists = ask("POST", s.base + "/tokenize", {"prompt": ["a b", "c"]}).json()
     assert lists["count"] == [2, 1] and len(lists["tokens"]) == 2
-    missing = http("GET", s.base + "/metrics")
+    missing = ask("GET", s.base + "/metrics")
     assert missing.status == 404 and missing.json()["object"] == "error", "only with --enable-metrics"
-    assert http("GET", s.base + "/v2/health/ready").status == 404 and http("GET", s.base + "/version").status == 404
+    assert ask("GET", s.base + "/v2/health/ready").status == 404 and ask("GET", s.base + "/version").status == 404
 
 
 def test_sglang_metrics(sglang):
     s = sglang("--enable-metrics", "--kv-tokens", "4000")
-    http("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}})
-    http("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}})
+    ask("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}})
+    ask("POST", s.base + "/generate", {"text": PROMPT, "sampling_params": {"max_new_tokens": 4}})
     leg = Leg(s, "/generate", {"text": "x", "sampling_params": {"max_new_tokens": 60}})
-    page = wait_for(lambda: (p := http("GET", s.base + "/metrics").text) and metric(p, "sglang:num_running_reqs") == [1.0] and p, what="running")
+    page = wait_for(lambda: (p := ask("GET", s.base + "/metrics").text) and metric(p, "sglang:num_running_reqs") == [1.0] and p, what="running")
     assert metric(page, "sglang:num_running_reqs", engine_type="unified", model_name="qwen", tp_rank="0", pp_rank="0", moe_ep_rank="0") == [1.0]
     assert "dp_rank" not in page
     assert metric(page, "sglang:num_queue_reqs") == [0.0] and 0 < metric(page, "sglang:token_usage")[0] < 0.02
@@ -154,7 +155,7 @@ def test_sglang_metrics(sglang):
     assert ttft[:3] == ["0.1", "0.2", "0.4"] and ttft[-2:] == ["400.0", "+Inf"]
     assert leg.get().status == 200
     old = sglang("--enable-metrics", "--metrics", "v0")
-    page = http("GET", old.base + "/metrics").text
+    page = ask("GET", old.base + "/metrics").text
     assert metric(page, "sglang:cache_config_info", page_size="1") == [1.0] and not metric(page, "sglang:page_size")
 
 
@@ -165,10 +166,10 @@ def test_sglang_full_queue(sglang):
     wait_for(lambda: state(s)["running"] == 1, what="running")
     legs.append(Leg(s, "/generate", long))
     wait_for(lambda: state(s)["waiting"] == 1, what="waiting")
-    whole = http("POST", s.base + "/generate", long)
+    whole = ask("POST", s.base + "/generate", long)
     assert whole.status == 503 and whole.json()["message"] == "The request queue is full."
     for path, body in (("/generate", long), ("/v1/completions", {"prompt": "x", "max_tokens": 2})):
-        streamed = http("POST", s.base + path, {**body, "stream": True})
+        streamed = ask("POST", s.base + path, {**body, "stream": True})
         assert streamed.status == 200, "the refusal is the first event"
         assert events(streamed.text)[0]["error"]["code"] == 503 and events(streamed.text)[1:] == [None]
     assert all(leg.get().status == 200 for leg in legs)
@@ -177,28 +178,28 @@ def test_sglang_full_queue(sglang):
 def test_sglang_lora(sglang):
     s = sglang("--lora-paths", "sql=/a/sql", "--max-loras-per-batch", "2")
     for body in ({"model": "qwen:sql"}, {"model": "qwen", "lora_path": "sql"}):
-        assert http("POST", s.base + "/v1/completions", {**body, "prompt": "x", "max_tokens": 2}).status == 200
-    assert http("POST", s.base + "/v1/completions", {"model": "qwen:other", "prompt": "x", "max_tokens": 2}).status == 400
-    loaded = http("POST", s.base + "/load_lora_adapter", {"lora_name": "law", "lora_path": "/a/law"}).json()
+        assert ask("POST", s.base + "/v1/completions", {**body, "prompt": "x", "max_tokens": 2}).status == 200
+    assert ask("POST", s.base + "/v1/completions", {"model": "qwen:other", "prompt": "x", "max_tokens": 2}).status == 400
+    loaded = ask("POST", s.base + "/load_lora_adapter", {"lora_name": "law", "lora_path": "/a/law"}).json()
     assert loaded["success"] is True and loaded["loaded_adapters"]["law"] == "/a/law"
-    assert http("POST", s.base + "/generate", {"text": "x", "lora_path": "law", "sampling_params": {"max_new_tokens": 1}}).status == 200
+    assert ask("POST", s.base + "/generate", {"text": "x", "lora_path": "law", "sampling_params": {"max_new_tokens": 1}}).status == 200
 
 
 def test_rerank_and_score(sim, sglang):
     s, g = sim("--model", "m"), sglang()
     body = {"model": "m", "query": "which river?", "documents": ["the Rhine", "a bridge", "the Rhine", "snow \" melts"]}
-    whole = http("POST", s.base + "/v1/rerank", body).json()
+    whole = ask("POST", s.base + "/v1/rerank", body).json()
     assert sorted(r["index"] for r in whole["results"]) == [0, 1, 2, 3] and whole["usage"]["total_tokens"] > 12
     assert all(r["document"]["text"] == body["documents"][r["index"]] for r in whole["results"])
     scores = [r["relevance_score"] for r in whole["results"]]
     assert scores == sorted(scores, reverse=True) and len(set(scores)) == 3
-    assert http("POST", s.base + "/rerank", {**body, "top_n": 2}).json()["results"] == whole["results"][:2]
-    assert [r["document"] for r in http("POST", g.base + "/v1/rerank", body).json()][0] in body["documents"]
+    assert ask("POST", s.base + "/rerank", {**body, "top_n": 2}).json()["results"] == whole["results"][:2]
+    assert [r["document"] for r in ask("POST", g.base + "/v1/rerank", body).json()][0] in body["documents"]
     pairs = {"model": "m", "text_1": "which river?", "text_2": ["the Rhine", "a bridge"]}
-    assert [d["index"] for d in http("POST", s.base + "/score", pairs).json()["data"]] == [0, 1]
-    assert len(http("POST", s.base + "/v1/score", {**pairs, "text_2": "one"}).json()["data"]) == 1
+    assert [d["index"] for d in ask("POST", s.base + "/score", pairs).json()["data"]] == [0, 1]
+    assert len(ask("POST", s.base + "/v1/score", {**pairs, "text_2": "one"}).json()["data"]) == 1
     for path, bad in (("/rerank", {**body, "documents": []}), ("/rerank", {**body, "query": None}), ("/score", {**pairs, "text_1": [1]})):
-        assert http("POST", s.base + path, bad).status == 400
+        assert ask("POST", s.base + path, bad).status == 400
 
 
 # ---- data parallel ----
@@ -208,24 +209,24 @@ def test_engines_of_one_server(sim, sglang):
     s = sim("--model", "m", "--data-parallel-size", "3")
     body = {"model": "m", "prompt": PROMPT, "max_tokens": 60, "ignore_eos": True}
     legs = [Leg(s, "/v1/completions", body) for _ in range(6)]
-    wait_for(lambda: metric(http("GET", s.base + "/metrics").text, "vllm:num_requests_running") == [2.0] * 3, what="two requests on each engine")
-    page = http("GET", s.base + "/metrics").text
+    wait_for(lambda: metric(ask("GET", s.base + "/metrics").text, "vllm:num_requests_running") == [2.0] * 3, what="two requests on each engine")
+    page = ask("GET", s.base + "/metrics").text
     assert {l["engine"] for n, l, _ in parse_metrics(page) if n == "vllm:cache_config_info"} == {"0", "1", "2"}
     assert len(metric(page, "vllm:time_to_first_token_seconds_count")) == 3
     assert page.count("# TYPE vllm:num_requests_running gauge") == 1
     assert all(leg.get().status == 200 for leg in legs)
     for _ in range(2):
-        http("POST", s.base + "/v1/completions", {**body, "max_tokens": 1}, {"X-data-parallel-rank": "2"})
-    page = http("GET", s.base + "/metrics").text
+        ask("POST", s.base + "/v1/completions", {**body, "max_tokens": 1}, {"X-data-parallel-rank": "2"})
+    page = ask("GET", s.base + "/metrics").text
     assert metric(page, "vllm:request_success_total", engine="2", finished_reason="length") == [4.0]
-    assert http("POST", s.base + "/v1/completions", body, {"X-data-parallel-rank": "3"}).status == 400
+    assert ask("POST", s.base + "/v1/completions", body, {"X-data-parallel-rank": "3"}).status == 400
 
     g = sglang("--dp-size", "2", "--enable-metrics")
-    page = http("GET", g.base + "/metrics").text
+    page = ask("GET", g.base + "/metrics").text
     assert {l["dp_rank"] for n, l, _ in parse_metrics(page) if n == "sglang:token_usage"} == {"0", "1"}
-    assert len(http("GET", g.base + "/server_info").json()["internal_states"]) == 2
+    assert len(ask("GET", g.base + "/server_info").json()["internal_states"]) == 2
     one = sim("--model", "m", "--data-parallel-size", "4", "--data-parallel-rank", "3", "--data-parallel-external-lb")
-    page = http("GET", one.base + "/metrics").text
+    page = ask("GET", one.base + "/metrics").text
     assert [l["engine"] for n, l, _ in parse_metrics(page) if n == "vllm:num_requests_running"] == ["3"]
 
 
@@ -247,38 +248,38 @@ def triton(spawn):
 
 def test_triton(triton):
     s = triton()
-    assert http("GET", s.base + "/v2/health/ready").status == 200 and http("GET", s.base + "/v2").json()["name"] == "triton"
-    assert [m["name"] for m in http("POST", s.base + "/v2/repository/index", {}).json()] == ["ensemble", "tensorrt_llm", "tensorrt_llm_bls"]
-    assert http("GET", s.base + "/v2/models/ensemble").json()["name"] == "ensemble"
+    assert ask("GET", s.base + "/v2/health/ready").status == 200 and ask("GET", s.base + "/v2").json()["name"] == "triton"
+    assert [m["name"] for m in ask("POST", s.base + "/v2/repository/index", {}).json()] == ["ensemble", "tensorrt_llm", "tensorrt_llm_bls"]
+    assert ask("GET", s.base + "/v2/models/ensemble").json()["name"] == "ensemble"
     body = {"id": "42", "text_input": PROMPT, "max_tokens": 5}
-    whole = http("POST", s.base + "/v2/models/ensemble/generate", body).json()
+    whole = ask("POST", s.base + "/v2/models/ensemble/generate", body).json()
     assert whole["id"] == "42" and whole["model_name"] == "ensemble" and len(whole["text_output"].split()) == 5
-    streamed = http("POST", s.base + "/v2/models/ensemble/versions/1/generate_stream", {**body, "stream": True})
+    streamed = ask("POST", s.base + "/v2/models/ensemble/versions/1/generate_stream", {**body, "stream": True})
     pieces = events(streamed.text)
     assert None not in pieces and "".join(p["text_output"] for p in pieces) == whole["text_output"], "no end mark"
-    grown = events(http("POST", s.base + "/v2/models/ensemble/generate_stream", {**body, "stream": True, "accumulate_tokens": True}).text)
+    grown = events(ask("POST", s.base + "/v2/models/ensemble/generate_stream", {**body, "stream": True, "accumulate_tokens": True}).text)
     assert grown[-1]["text_output"] == whole["text_output"] and grown[1]["text_output"].startswith(grown[0]["text_output"])
-    assert len(events(http("POST", s.base + "/v2/models/ensemble/generate_stream", body).text)) == 1
+    assert len(events(ask("POST", s.base + "/v2/models/ensemble/generate_stream", body).text)) == 1
     for path, status, data in (("/v2/models/none/generate", 404, body), ("/v2/models/ensemble/generate", 400, {**body, "stream": True}),
                                ("/v2/models/ensemble/generate", 400, {"text_input": "x"}), ("/v1/completions", 404, {"prompt": "x"})):
-        answer = http("POST", s.base + path, data)
+        answer = ask("POST", s.base + path, data)
         assert answer.status == status and isinstance(answer.json()["error"], str), path
 
 
 def test_triton_metrics_show_steps(triton):
     s = triton()
-    assert http("GET", s.base + "/metrics").status == 404, "they have a port of their own"
-    kinds = {k: metric(http("GET", s.page).text, "nv_trt_llm_request_metrics", request_type=k, model="tensorrt_llm", version="1")
+    assert ask("GET", s.base + "/metrics").status == 404, "they have a port of their own"
+    kinds = {k: metric(ask("GET", s.page).text, "nv_trt_llm_request_metrics", request_type=k, model="tensorrt_llm", version="1")
              for k in ("waiting", "scheduled", "active")}
     assert all(v == [0.0] for v in kinds.values())
-    http("POST", s.base + "/v2/models/ensemble/generate", {"text_input": PROMPT, "max_tokens": 3})
+    ask("POST", s.base + "/v2/models/ensemble/generate", {"text_input": PROMPT, "max_tokens": 3})
     wait_for(lambda: state(s)["running"] == 0, what="idle")
-    page = http("GET", s.page).text
+    page = ask("GET", s.page).text
     assert metric(page, "nv_trt_llm_request_metrics", request_type="scheduled") == [1.0], "an idle server keeps showing its last step"
     blocks = {k: metric(page, "nv_trt_llm_kv_cache_block_metrics", kv_cache_block_type=k)[0] for k in ("used", "free", "max", "tokens_per")}
     assert blocks["used"] + blocks["free"] == blocks["max"] and blocks["tokens_per"] == 64
-    http("POST", s.control + "/sim/metrics", {"waiting": 7, "running": 3, "kv": 0.5})
-    page = http("GET", s.page).text
+    ask("POST", s.control + "/sim/metrics", {"waiting": 7, "running": 3, "kv": 0.5})
+    page = ask("GET", s.page).text
     assert metric(page, "nv_trt_llm_request_metrics", request_type="waiting") == [7.0]
     assert metric(page, "nv_trt_llm_request_metrics", request_type="active") == [10.0]
     assert metric(page, "nv_trt_llm_kv_cache_block_metrics", kv_cache_block_type="fraction") == [0.5]
@@ -288,33 +289,33 @@ def test_triton_metrics_port_goes_with_the_server(triton, binary):
     s = triton()
     fault(s, kind="hang", at="probe", duration_ms=400)
     began = time.monotonic()
-    assert http("GET", s.page).status == 200 and time.monotonic() - began > 0.3, "a hanging probe holds the page, too"
+    assert ask("GET", s.page).status == 200 and time.monotonic() - began > 0.3, "a hanging probe holds the page, too"
     other = Process(["sim", "--dialect", "triton", "--host", s.ip, "--port", "8100"], binary)
     assert other.proc.wait(10) == 1 and "metrics port: somebody already listens on" in "".join(other.lines)
     fault(s, kind="kill")
     with pytest.raises(OSError):
-        wait_for(lambda: http("GET", s.page) and False, 3)
+        wait_for(lambda: ask("GET", s.page) and False, 3)
     fault(s, kind="none")
     wait_for(lambda: state(s)["ready"], what="back")
-    assert http("GET", s.page).status == 200
+    assert ask("GET", s.page).status == 200
     silent = triton("--allow-metrics=false", port=8200)
     with pytest.raises(OSError):
-        http("GET", silent.page)
+        ask("GET", silent.page)
 
 
 def test_trtllm_serve(sim):
     s = sim("--dialect", "trtllm", "serve", "Llama-3.1-8B", "--tp_size", "2", "--max_batch_size", "32")
-    assert http("GET", s.base + "/metrics").json() == []
-    assert http("POST", s.base + "/v1/completions", {"model": "Llama-3.1-8B", "prompt": PROMPT, "max_tokens": 4}).status == 200
-    steps = http("GET", s.base + "/metrics").json()
+    assert ask("GET", s.base + "/metrics").json() == []
+    assert ask("POST", s.base + "/v1/completions", {"model": "Llama-3.1-8B", "prompt": PROMPT, "max_tokens": 4}).status == 200
+    steps = ask("GET", s.base + "/metrics").json()
     assert [x["iter"] for x in steps] == [0, 1, 2, 3] and steps[0]["inflightBatchingStats"]["numContextRequests"] == 1
     assert steps[-1]["numActiveRequests"] == 1 == steps[-1]["numCompletedRequests"] and steps[0]["maxNumActiveRequests"] == 32
     assert steps[0]["kvCacheStats"]["usedNumBlocks"] + steps[0]["kvCacheStats"]["freeNumBlocks"] == steps[0]["kvCacheStats"]["maxNumBlocks"]
-    assert http("GET", s.base + "/metrics").json() == [], "whoever asks takes them away"
-    page = http("GET", s.base + "/prometheus/metrics").text
+    assert ask("GET", s.base + "/metrics").json() == [], "whoever asks takes them away"
+    page = ask("GET", s.base + "/prometheus/metrics").text
     assert metric(page, "trtllm_num_requests_running", model_name="Llama-3.1-8B") == [1.0]
     assert metric(page, "trtllm_kv_cache_tokens_per_block") == [64.0]
-    missing = http("POST", s.base + "/v1/completions", {"model": "other", "prompt": "x"})
+    missing = ask("POST", s.base + "/v1/completions", {"model": "other", "prompt": "x"})
     assert missing.status == 404 and missing.json()["object"] == "error"
 
 
@@ -350,7 +351,7 @@ def test_pair(pair, first):
     kv = state(p)["kv"], state(d)["kv"]
     assert kv[0]["moved"] == 1 == kv[1]["fetched"] and kv[0]["moved_bytes"] == answer["meta_info"]["prompt_tokens"] * 57344
     assert_free(p, d)
-    assert metric(http("GET", p.base + "/metrics").text, "sglang:kv_transfer_latency_ms_count", engine_type="prefill") == [1.0]
+    assert metric(ask("GET", p.base + "/metrics").text, "sglang:kv_transfer_latency_ms_count", engine_type="prefill") == [1.0]
 
 
 def test_pair_over_the_openai_api(pair):
@@ -385,7 +386,7 @@ def test_pair_batches(pair):
     two = room(p, 9, text=None, prompt="a b", n=2, max_tokens=3)
     legs = [Leg(s, "/v1/completions", two) for s in (p, d)]
     assert len(legs[1].get().json()["choices"]) == 2, "a single room counts up"
-    wrong = http("POST", p.base + "/generate", {**batch, "bootstrap_room": [17]})
+    wrong = ask("POST", p.base + "/generate", {**batch, "bootstrap_room": [17]})
     assert wrong.status == 400
     assert_free(p, d)
 
@@ -394,16 +395,16 @@ def test_pair_batches(pair):
 def test_pair_refuses_what_is_no_room(pair, number):
     p, d = pair()
     for s in (p, d):
-        assert http("POST", s.base + "/generate", room(p, number)).status == 400
+        assert ask("POST", s.base + "/generate", room(p, number)).status == 400
 
 
 def test_half_without_a_room(pair):
     p, d = pair()
     for s in (p, d):
-        answer = http("POST", s.base + "/v1/completions", {"prompt": "x", "max_tokens": 2})
+        answer = ask("POST", s.base + "/v1/completions", {"prompt": "x", "max_tokens": 2})
         assert answer.status == 500 and "to the router instead" in answer.json()["message"]
-        assert http("GET", s.base + "/health").status == 200 and http("GET", s.base + "/health_generate").status == 200
-    info = [http("GET", s.base + "/server_info").json() for s in (p, d)]
+        assert ask("GET", s.base + "/health").status == 200 and ask("GET", s.base + "/health_generate").status == 200
+    info = [ask("GET", s.base + "/server_info").json() for s in (p, d)]
     assert [i["disaggregation_mode"] for i in info] == ["prefill", "decode"] and info[0]["disaggregation_bootstrap_port"] == 8998
 
 
@@ -413,7 +414,7 @@ def test_half_that_waits_in_vain(pair):
     legs = [Leg(p, "/generate", room(p, 1)), Leg(d, "/generate", room(p, 2)), Leg(d, "/generate", room(p, 3, stream=True))]
     time.sleep(0.5)
     assert all(leg.is_alive() for leg in legs) and state(p)["kv"]["alone"] == 1 and state(d)["kv"]["fetching"] == 2
-    page = [http("GET", s.base + "/metrics").text for s in (p, d)]
+    page = [ask("GET", s.base + "/metrics").text for s in (p, d)]
     assert metric(page[0], "sglang:num_prefill_bootstrap_queue_reqs") == [1.0] and metric(page[0], "sglang:num_queue_reqs") == [0.0]
     assert metric(page[1], "sglang:num_decode_transfer_queue_reqs") == [2.0]
     assert [leg.get().status for leg in legs] == [500, 500, 200]
@@ -427,8 +428,8 @@ def test_prefill_server_that_is_not_there(pair, sglang):
     p, d = pair()
     gone = room(p, 4)
     gone["bootstrap_port"] = 1
-    assert http("POST", d.base + "/generate", gone).status == 500
-    assert http("POST", d.base + "/generate", {**gone, "bootstrap_host": "no-address"}).status == 400
+    assert ask("POST", d.base + "/generate", gone).status == 500
+    assert ask("POST", d.base + "/generate", {**gone, "bootstrap_host": "no-address"}).status == 400
     assert_free(d)
 
 
@@ -443,8 +444,8 @@ def test_room_in_use(pair):
     p, d = pair()
     legs = [Leg(p, "/generate", room(p)), Leg(d, "/generate", room(p, 8))]
     wait_for(lambda: state(p)["kv"]["alone"] == 1 and state(d)["kv"]["fetching"] == 1, what="waiting")
-    assert http("POST", p.base + "/generate", room(p)).status == 400
-    assert http("POST", d.base + "/generate", room(p, 8)).status == 400
+    assert ask("POST", p.base + "/generate", room(p)).status == 400
+    assert ask("POST", d.base + "/generate", room(p, 8)).status == 400
     legs += [Leg(d, "/generate", room(p)), Leg(p, "/generate", room(p, 8))]
     assert [leg.get().status for leg in legs] == [200] * 4
     assert_free(p, d)
@@ -460,7 +461,7 @@ def test_client_of_a_half_leaves(pair, who, when):
     p, d = pair("--profile", "a10-qwen25-7b", "--kv-transfer-latency-ms", "3000" if when == "moving" else "2")
     servers = {"p": p, "d": d}
     if when == "computing":
-        fault(p, kind="slow", factor=20)
+        fault(p, kind="slow", factor=4)
     body = room(p, **SLOW)
     client = Client(servers[who], "/generate", body)
     other = None
@@ -507,7 +508,7 @@ def test_a_half_dies(pair, who):
     assert legs[0].get(5).status == 500 and legs[1].get(5) is None
     assert_free(alive)
     if who == "p":
-        assert http("POST", d.base + "/generate", room(p, 5)).status == 500, "its bootstrap port is closed"
+        assert ask("POST", d.base + "/generate", room(p, 5)).status == 500, "its bootstrap port is closed"
     fault(dead, kind="none")
     wait_for(lambda: state(dead)["ready"], what="back")
     legs = [Leg(s, "/generate", room(p, 6)) for s in (p, d)]
@@ -549,7 +550,7 @@ def test_decode_waits_for_memory(pair):
     wait_for(lambda: state(d)["running"] == 1, what="decoding")
     second = [Leg(s, "/generate", room(p, 2, **{**long, "text": "y " * 600})) for s in (d, p)]
     wait_for(lambda: state(p)["kv"]["alone"] == 1 and state(d)["kv"]["wanting_memory"] == 1, what="waiting for memory")
-    page = http("GET", d.base + "/metrics").text
+    page = ask("GET", d.base + "/metrics").text
     assert metric(page, "sglang:num_decode_prealloc_queue_reqs") == [1.0]
     assert [leg.get().status for leg in first + second] == [200] * 4
     assert_free(p, d)
@@ -558,17 +559,17 @@ def test_decode_waits_for_memory(pair):
 def test_bootstrap_port_is_asked_for_anything(pair):
     p, d = pair()
     port = f"http://{p.ip}:8998"
-    assert http("GET", port + "/kv").status == 404 == http("POST", port + "/other", {}).status
+    assert ask("GET", port + "/kv").status == 404 == ask("POST", port + "/other", {}).status
     good = {"room": 1, "rank": 0, "tokens": 5, "key": 7}
     for change in ({"room": -1}, {"room": None}, {"tokens": None}, {"key": "x"}, {"rank": 1.5}, {"request_id": "a"}):
-        assert http("POST", port + "/kv", {**good, **change}).status == 400, change
-    assert http("POST", port + "/kv", "[]").status == 400 == http("POST", port + "/kv", "{").status
+        assert ask("POST", port + "/kv", {**good, **change}).status == 400, change
+    assert ask("POST", port + "/kv", "[]").status == 400 == ask("POST", port + "/kv", "{").status
     waiting = Leg(type("Side", (), {"base": port}), "/kv", good)
     wait_for(lambda: state(p)["kv"]["partners_waiting"] == 1, what="parked")
-    assert http("POST", port + "/kv", good).status == 409
-    assert http("POST", p.base + "/generate", room(p, 1)).status == 500, "its prompt is another one"
+    assert ask("POST", port + "/kv", good).status == 409
+    assert ask("POST", p.base + "/generate", room(p, 1)).status == 500, "its prompt is another one"
     assert waiting.get().status == 409
-    assert http("POST", port + "/kv", {"request_id": "x", "engine_id": "y", "tokens": 1, "key": 1}).status == 404
+    assert ask("POST", port + "/kv", {"request_id": "x", "engine_id": "y", "tokens": 1, "key": 1}).status == 404
     assert_free(p, d)
 
 
@@ -590,7 +591,7 @@ BODY = {"model": "m", "prompt": PROMPT, "max_tokens": 5}
 
 
 def offered(server, **body):
-    answer = http("POST", server.base + "/v1/completions", {**BODY, **body, "max_tokens": 1, "stream": False, "kv_transfer_params": OFFER})
+    answer = ask("POST", server.base + "/v1/completions", {**BODY, **body, "max_tokens": 1, "stream": False, "kv_transfer_params": OFFER})
     assert answer.status == 200 and answer.json()["usage"]["completion_tokens"] == 1
     return answer.json()["kv_transfer_params"]
 
@@ -602,17 +603,17 @@ def test_nixl(nixl):
     assert params["remote_port"] == 5600 and len(params["remote_block_ids"]) == 1 and params["tp_size"] == 1
     held = state(p)
     assert held["kv"]["ready"] == 1 and held["blocks"] - held["free_blocks"] == len(params["remote_block_ids"][0])
-    answer = http("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).json()
+    answer = ask("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).json()
     usage = answer["usage"]
     assert usage["completion_tokens"] == 5 and usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"]
     assert answer["kv_transfer_params"] is None
     assert state(d)["kv"]["fetched"] == 1 and state(d)["kv"]["computed_here"] == 0
     assert_free(p, d)
-    plain = http("POST", p.base + "/v1/completions", BODY).json()
+    plain = ask("POST", p.base + "/v1/completions", BODY).json()
     assert plain["choices"][0]["text"] == answer["choices"][0]["text"], "each of them serves alone, too"
     chat = {"model": "m", "messages": [{"role": "user", "content": PROMPT}], "max_completion_tokens": 1, "kv_transfer_params": OFFER}
-    params = http("POST", p.base + "/v1/chat/completions", chat).json()["kv_transfer_params"]
-    stream = events(http("POST", d.base + "/v1/chat/completions", {**chat, "max_completion_tokens": 3, "stream": True, "n": 2,
+    params = ask("POST", p.base + "/v1/chat/completions", chat).json()["kv_transfer_params"]
+    stream = events(ask("POST", d.base + "/v1/chat/completions", {**chat, "max_completion_tokens": 3, "stream": True, "n": 2,
                                                                    "kv_transfer_params": params}).text)
     assert stream[-1] is None and {e["choices"][0]["index"] for e in stream[:-1]} == {0, 1}
     assert_free(p, d)
@@ -621,22 +622,22 @@ def test_nixl(nixl):
 def test_nixl_prompt_that_cannot_be_fetched(nixl):
     p, d = nixl(), nixl()
     params = offered(p)
-    assert http("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 200
-    again = http("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params})
+    assert ask("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 200
+    again = ask("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params})
     assert again.status == 500 and again.json()["error"]["code"] == 500, "it was fetched already"
-    streamed = http("POST", d.base + "/v1/completions", {**BODY, "stream": True, "kv_transfer_params": params})
+    streamed = ask("POST", d.base + "/v1/completions", {**BODY, "stream": True, "kv_transfer_params": params})
     assert streamed.status == 200 and events(streamed.text)[0]["error"]["code"] == 500 and events(streamed.text)[1] is None
     params = offered(p)
-    other = http("POST", d.base + "/v1/completions", {**BODY, "prompt": "another", "kv_transfer_params": params})
+    other = ask("POST", d.base + "/v1/completions", {**BODY, "prompt": "another", "kv_transfer_params": params})
     assert other.status == 500, "that is not its prompt"
     fault(p, kind="kill")
-    assert http("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 500
+    assert ask("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 500
     fault(p, kind="none")
     wait_for(lambda: state(p)["ready"], what="back")
-    assert http("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 500, "a new process knows nothing of it"
+    assert ask("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 500, "a new process knows nothing of it"
     assert_free(p, d)
     kind = nixl(config=NIXL[:-1] + ',"kv_load_failure_policy":"recompute"}')
-    assert http("POST", kind.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 200
+    assert ask("POST", kind.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 200
     assert state(kind)["kv"]["computed_here"] == 1
 
 
@@ -644,7 +645,7 @@ def test_nixl_prompt_that_cannot_be_fetched(nixl):
 def test_nixl_incomplete_parameters(nixl, missing):
     p, d = nixl("--kv-lease-ms", "500"), nixl()
     params = {k: v for k, v in offered(p).items() if k != missing}
-    assert http("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 200
+    assert ask("POST", d.base + "/v1/completions", {**BODY, "kv_transfer_params": params}).status == 200
     assert state(d)["kv"]["computed_here"] == 1
     d.wait_line("do not say where its prompt lies")
     assert_free(p)
@@ -665,8 +666,8 @@ def test_nixl_prompts_fill_the_cache_until_fetched(nixl):
     first = offered(p, prompt="x " * 400)
     leg = Leg(p, "/v1/completions", {**BODY, "prompt": "y " * 400, "max_tokens": 1})
     time.sleep(0.5)
-    assert leg.is_alive() and state(p)["waiting"] == 1 and metric(http("GET", p.base + "/metrics").text, "vllm:kv_cache_usage_perc")[0] > 0.5
-    assert http("POST", d.base + "/v1/completions", {**BODY, "prompt": "x " * 400, "kv_transfer_params": first}).status == 200
+    assert leg.is_alive() and state(p)["waiting"] == 1 and metric(ask("GET", p.base + "/metrics").text, "vllm:kv_cache_usage_perc")[0] > 0.5
+    assert ask("POST", d.base + "/v1/completions", {**BODY, "prompt": "x " * 400, "kv_transfer_params": first}).status == 200
     assert leg.get(5).status == 200
     assert_free(p, d)
 
@@ -676,7 +677,7 @@ def test_nixl_client_leaves_while_its_prompt_moves(nixl):
     params = offered(p)
     client = Client(d, "/v1/completions", {**BODY, "kv_transfer_params": params})
     wait_for(lambda: state(p)["kv"]["moving"] == 1, what="moving")
-    page = http("GET", d.base + "/metrics").text
+    page = ask("GET", d.base + "/metrics").text
     assert metric(page, "vllm:num_requests_waiting") == [1.0] == metric(page, "vllm:num_requests_waiting_by_reason", reason="deferred")
     client.close()
     assert_free(d)
