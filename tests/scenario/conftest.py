@@ -338,7 +338,7 @@ def sim(spawn):
         def up():
             assert p.alive(), "\n".join(p.lines)
             try:
-                return http("GET", p.base + "/health", timeout=2).status == 200
+                return http("GET", p.base + ("/v2/health/ready" if "triton" in options else "/health"), timeout=2).status == 200
             except OSError:
                 return False
 
