@@ -58,6 +58,8 @@ static void put_endpoint(void *ctx, const struct ep_view *v, const struct endpoi
     jsonw_key(w, "kv_use"), jsonw_f(w, v->kv_use);
     jsonw_key(w, "inflight"), jsonw_u64(w, v->inflight);
     jsonw_key(w, "unanswered"), jsonw_u64(w, v->unanswered);
+    if (e->role != ROLE_ANY)
+        jsonw_key(w, "coming"), jsonw_u64(w, v->coming);
     jsonw_key(w, "pending_prefill_s"), jsonw_f(w, v->pending_prefill_s);
     jsonw_key(w, "context_tokens"), jsonw_f(w, v->context_tokens);
     jsonw_key(w, "decode_tokens"), jsonw_f(w, v->decode_tokens);

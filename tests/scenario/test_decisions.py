@@ -7,9 +7,12 @@ import time
 
 import pytest
 
+import manifests
 from conftest import http, wait_for
 from manifests import ENV, X
 from rawhttp import Raw, post
+from resources import chat_body
+from split import canned, labels, long_text, policy, split, world  # noqa: F401
 
 CHAT = "/v1/chat/completions"
 PREFIX = {f"{X}/routing-strategy": "PREFIX_CACHE"}
@@ -24,6 +27,11 @@ def decisions(gw, query=""):
 def ended(gw, n, query=""):
     """Decisions once at least n of them have an end."""
     return wait_for(lambda: (lambda v: v if sum(d["real"] is not None for d in v) >= n else None)(decisions(gw, query)), 5, what=f"{n} ended decisions")
+
+
+def parts(row):
+    """What the cost of an endpoint is made of."""
+    return row["wait_s"] + 3 * row["prefill_s"] + sum(row[k] for k in ("others_s", "kv_s", "extra_s", "lora_s", "transfer_s", "answer_s"))
 
 
 def test_every_request_is_found_with_its_reasons(cluster):
@@ -46,10 +54,10 @@ def test_every_request_is_found_with_its_reasons(cluster):
         costs = {k["name"]: k for k in (json.loads(line["costs"]) if isinstance(line["costs"], str) else line["costs"])}
         for r in d["endpoints"]:
             assert r["skip"] is None and r["total_s"] == pytest.approx(costs[r["name"]]["total"], abs=1e-4)
-            parts = r["wait_s"] + 3 * r["prefill_s"] + r["others_s"] + r["kv_s"] + r["extra_s"] + r["lora_s"]
-            assert r["total_s"] == pytest.approx(parts, rel=1e-3, abs=1e-6)
+            assert r["total_s"] == pytest.approx(parts(r), rel=1e-3, abs=1e-6) and r["transfer_s"] == r["answer_s"] == 0
+        assert d["prefill"] is None and "prefill" not in line and "prefill_costs" not in line, "its pool is not split"
         real = d["real"]
-        assert real["status"] == 200 and real["error"] is None and real["prompt_tokens"] == line["prompt_tokens"]
+        assert real["status"] == 200 and real["error"] is None and real["prefill_s"] is None and real["prompt_tokens"] == line["prompt_tokens"]
         assert 0 < real["ttft_s"] <= real["duration_s"] + 1e-6 and real["completion_tokens"] == 3 and d["expected"]["ttft_s"] > 0
     times = [d["time"] for d in decisions(c.gw)]
     assert times == sorted(times, reverse=True) and re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", times[0])
@@ -191,6 +199,139 @@ def test_page_for_browsers(cluster):
     hostile_query = http("GET", c.gw.admin + "/debug/decisions?format=html&endpoint=%22%3E%3Cscript%3E", headers={"Accept": "text/html"}).text
     assert "<script" not in hostile_query
     assert http("GET", c.gw.admin + "/debug/decisions?format=json", headers={"Accept": "text/html"}).headers["content-type"] == "application/json"
+
+
+def page(gw, query=""):
+    p = Page()
+    answer = http("GET", gw.admin + "/debug/decisions?format=html" + query)
+    assert answer.status == 200
+    p.feed(answer.text)
+    return p
+
+
+def listed(costs):
+    return {k["name"]: k for k in (json.loads(costs) if isinstance(costs, str) else costs)}
+
+
+@pytest.mark.parametrize("mode", ["nixl", "bootstrap"])
+def test_both_parts_of_a_split_request(split, mode):  # noqa: F811
+    """Where the prefill went and why, what both ways would have cost, how long it took; log, page and filters know both pods."""
+    s = split(mode, scale=5)
+    for i in range(8):
+        assert s.chat(long_text(i), stream=bool(i % 2), headers={"x-request-id": f"both-{i}"}).status == 200
+    lines = {h["request_id"]: h for h in s.gw.handled(8)}
+    assert len(ended(s.gw, 8)) == 8
+    for i in range(8):
+        (d,) = decisions(s.gw, f"?request=both-{i}")
+        leg, line, real = d["prefill"], lines[f"both-{i}"], d["real"]
+        assert leg["where"] == "elsewhere" == line["prefill"] and d["endpoint"].startswith("decode-") and leg["endpoint"].startswith("prefill-")
+        assert (leg["endpoint"], leg["address"], leg["why"]) == (line["prefill_pod"], line["prefill_address"], line["prefill_reason"]) and leg["why"]
+        assert (d["endpoint"], d["why"]) == (line["pod"], line["reason"])
+        assert {r["name"] for r in leg["endpoints"]} == set(s.role("prefill")) and {r["name"] for r in d["endpoints"]} == set(s.role("decode"))
+        assert leg["candidates"] == leg["endpoints_total"] == 2 == d["candidates"]
+        (pre,) = [r for r in leg["endpoints"] if r["chosen"]]
+        (dec,) = [r for r in d["endpoints"] if r["chosen"]]
+        assert pre["name"] == leg["endpoint"] and dec["name"] == d["endpoint"]
+        assert d["expected"]["cost_s"] == pytest.approx(pre["total_s"] + dec["total_s"], rel=1e-3) and 0 < leg["cost_s"] < d["expected"]["cost_s"]
+        assert leg["split_s"] <= d["expected"]["cost_s"] * 1.001 and dec["transfer_s"] > 0 == dec["prefill_s"]
+        for r in (*leg["endpoints"], *d["endpoints"]):
+            assert r["total_s"] == pytest.approx(parts(r), rel=1e-3, abs=1e-6), r
+        if mode == "nixl":
+            assert leg["split_s"] < leg["local_s"] and line["split_s"] == pytest.approx(leg["split_s"], abs=1e-4) and line["local_s"] > line["split_s"]
+        else:  # the decode endpoint could not have done it
+            assert leg["local_s"] is None and "local_s" not in line and "split_s" not in line
+        told = listed(line["prefill_costs"])
+        assert set(told) == set(s.role("prefill")) and told[leg["endpoint"]]["total"] == pytest.approx(pre["total_s"], abs=1e-4)
+        assert set(listed(line["costs"])) == set(s.role("decode")) and listed(line["costs"])[d["endpoint"]]["transfer"] > 0
+        assert real["status"] == 200 and 0 < real["prefill_s"] <= real["duration_s"] and real["prefill_error"] is None
+        assert line["prefill_ms"] == pytest.approx(real["prefill_s"] * 1000, abs=0.01) and "prefill_error" not in line
+    all_ = decisions(s.gw)
+    for pod in s.w.servers:
+        mine = [d for d in all_ if pod in (d["endpoint"], d["prefill"]["endpoint"])]
+        assert mine and decisions(s.gw, f"?endpoint={pod}") == mine == decisions(s.gw, f"?endpoint={s.w.servers[pod].ip}:8000")
+    p = page(s.gw, "&request=both-3")
+    (d,) = decisions(s.gw, "?request=both-3")
+    links = [a["href"] for t, a in p.tags if t == "a"]
+    assert f"?endpoint={d['endpoint']}" in links and f"?endpoint={d['prefill']['endpoint']}" in links
+    text = "".join(p.text)
+    assert "Prefill elsewhere. Costs that were compared: elsewhere" in text and ("not possible" in text) == (mode == "bootstrap")
+    assert all(pod in text for pod in s.w.servers) and "that decode" in text and "transfer" in text and "prefill ms" in text
+
+
+def test_prefill_here_in_decisions(split):  # noqa: F811
+    """A prompt that is not worth a hand-over: what it would have cost elsewhere stands beside."""
+    s = split("nixl", scale=5)
+    for name in s.role("decode"):
+        s.w.fix_metrics(name, running=0)
+    answer = s.chat("hi")
+    assert answer.status == 200
+    (d,) = ended(s.gw, 1)
+    leg, line = d["prefill"], s.line(answer)
+    assert leg["where"] == "here" == line["prefill"] and leg["endpoint"] is None and leg["why"] is None and leg["cost_s"] is None
+    assert leg["local_s"] <= leg["split_s"] and line["local_s"] <= line["split_s"] and {r["name"] for r in leg["endpoints"]} == set(s.role("prefill"))
+    assert not [r for r in leg["endpoints"] if r["chosen"]] and d["real"]["prefill_s"] is None and "prefill_pod" not in line
+    assert "prefill here" in "".join(page(s.gw).text)
+
+
+def test_prefill_that_failed_in_decisions(split):  # noqa: F811
+    """vLLM: the decode endpoint took over; SGLang: another pair did, as an attempt of its own."""
+    s = split("nixl", scale=5)
+    s.fault(*s.role("prefill"), kind="reset")
+    answer = s.chat()
+    assert answer.status == 200
+    (d,) = ended(s.gw, 1)
+    line = s.line(answer)
+    assert d["prefill"]["where"] == "elsewhere" and d["prefill"]["endpoint"] == line["prefill_pod"], "where it was sent"
+    assert d["real"]["status"] == 200 and d["real"]["prefill_error"] == line["prefill_error"] and d["real"]["prefill_error"].startswith("prefill_")
+    assert line["prefill"] == "here" and d["real"]["prefill_s"] is None, "where it was done"
+    text = "".join(page(s.gw, f"&request={answer.headers['x-request-id']}").text)
+    assert "(failed)" in text and line["prefill_error"] in text
+
+
+def test_pair_that_failed_in_decisions(split):  # noqa: F811
+    s = split("bootstrap", scale=5)
+    s.fault("prefill-0", kind="reset")
+    for i in range(8):
+        assert s.chat(long_text(i), headers={"x-request-id": f"pair-{i}"}).status == 200
+    twice = [v for v in (decisions(s.gw, f"?request=pair-{i}") for i in range(8)) if len(v) == 2]
+    assert twice, decisions(s.gw)
+    for second, first in twice:
+        assert (first["attempt"], second["attempt"]) == (1, 2) and first["prefill"]["endpoint"] == "prefill-0" != second["prefill"]["endpoint"]
+        assert first["real"]["status"] == 0 and first["real"]["error"] == "prefill_failed" and first["real"]["prefill_error"].startswith("prefill_")
+        assert second["real"]["status"] == 200 and second["real"]["prefill_error"] is None
+        assert {r["name"]: r["skip"] for r in second["prefill"]["endpoints"]}["prefill-0"] in ("tried", "ejected")
+
+
+def test_prefill_that_refuses_in_decisions(world, canned):  # noqa: F811
+    """What is wrong with a request is the prefill's answer; the decision, also one that has to take a new place, still tells who was to decode."""
+    bad = b'{"error":{"message":"no"}}'
+    refuses = [b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(bad) + bad]
+    world.servers = {"prefill-0": canned(refuses, gap=1.0), "decode-0": canned([b""])}  # the decode waits for the prefill
+    world.labels = {name: labels(name[:-2]) for name in world.servers}
+    world.start(manifests.pool(), manifests.route(), policy("sglang"), options=("--decisions", "1"))
+    wait_for(lambda: {e["state"] for e in world.endpoints().values()} <= {"ready", "slow start"}, 5, what="both endpoints")
+    statuses = []
+    slow = threading.Thread(target=lambda: statuses.append(http("POST", world.url(), chat_body(), {"x-request-id": "refused"}).status))
+    slow.start()
+    wait_for(lambda: world.endpoints()["prefill-0"]["inflight"] == 1, 5, what="the request under way")
+    with Raw(world.gw.ip, 8080) as other:
+        other.send(post("/v1/embeddings", json.dumps({"model": "qwen", "input": "x"})))
+        wait_for(lambda: world.endpoints()["decode-0"]["inflight"] == 2, 5, what="another request")
+    assert decisions(world.gw, "?request=refused") == [], "its place was taken"
+    slow.join()
+    (d,) = wait_for(lambda: decisions(world.gw, "?request=refused"), 5, what="the decision")
+    assert statuses == [400] and d["endpoint"] == "decode-0" and d["prefill"]["endpoint"] == "prefill-0" and d["real"]["status"] == 400
+    assert d["real"]["prefill_s"] is None and [r["chosen"] for r in d["endpoints"]] == [True]
+
+
+def test_no_prefill_endpoint_in_decisions(split):  # noqa: F811
+    s = split("bootstrap", prefill=0, decode=1)
+    answer = s.chat(headers={"x-request-id": "nobody"})
+    assert answer.status == 503 and answer.json()["error"]["code"] == "no_prefill_endpoint"
+    assert s.gw.handled(1)[0]["request_id"] == "nobody"
+    (d,) = decisions(s.gw, "?request=nobody")
+    assert d["outcome"] == "rejected" and d["why"] == "no_prefill_endpoint" and d["endpoint"] is None and d["real"]["error"] == "no_prefill_endpoint"
+    assert [r["name"] for r in d["endpoints"]] == ["decode-0"]
 
 
 def test_high_rate_is_sampled(cluster, release_binary):
