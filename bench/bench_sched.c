@@ -130,7 +130,7 @@ static void metrics_page(void *ctx, struct httpd_req *rq)
         httpd_respond(rq, 404, "text/plain", NULL, STR(""));
 }
 
-static struct conf *make_conf(uint16_t metrics_port, bool queueing, bool full)
+static struct conf *make_conf(uint16_t port, bool queueing, bool full)
 {
     struct conf *c = xcalloc(1, sizeof *c);
     atomic_init(&c->refs, 1);
@@ -151,8 +151,7 @@ static struct conf *make_conf(uint16_t metrics_port, bool queueing, bool full)
         b->endpoints[b->n_endpoints++] = (struct conf_endpoint){.ns = STR("default"),
                                                                 .pod = str_c(arena_printf(&c->arena, "pod-%u", i)),
                                                                 .host = STR("127.0.0.1"),
-                                                                .port = (uint16_t)(10000 + i),
-                                                                .metrics_port = metrics_port};
+                                                                .port = port};
     return c;
 }
 
