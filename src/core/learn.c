@@ -285,10 +285,10 @@ void learn_capacity(struct sched *s, uint32_t slot)
     struct ep *e = &s->eps[slot];
     bool known = e->load.has_blocks && e->load.kv_tokens;
     if (!s->p.learn_speed || (known && (s->n_usages || s->bytes_guessed)) || !e->load.has_kv ||
-        e->load.kv_frac < LEAST_USE || e->others_waiting + e->others_running > 0.5 || e->remote.inflight)
+        e->load.kv_mean < LEAST_USE || e->others_waiting + e->others_running > 0.5 || e->remote.inflight)
         return;
     double all = e->own.context + e->own.pending_tokens + (double)e->own.decoding * s->mean_output / 2;
-    double least = e->held_at_load / e->load.kv_frac, most = all / e->load.kv_frac, now = ep_kv_tokens(s, e);
+    double least = e->held_at_load / e->load.kv_mean, most = all / e->load.kv_mean, now = ep_kv_tokens(s, e);
     double to = now < least ? least : now > most ? most : now;
     if (to <= 0 || e->held_at_load <= 0)
         return;
