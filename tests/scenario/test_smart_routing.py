@@ -1,4 +1,5 @@
-"""Seed document 1 (smart routing), run from the sandbox as printed there apart from address and kubectl: rows B1-B17, B31-B45, B49, B50, A12."""
+"""Seed document 1 (smart routing), run from the sandbox as printed there apart from address and kubectl: rows B1-B5, B31-B45, B49, B50, A12. The ten
+manifests of all kinds of deployment: test_topologies.py."""
 import json
 import subprocess
 import threading
@@ -172,67 +173,6 @@ def test_streaming_with_usage_passes_through(sandbox):
     (line,) = sb.handled(1)
     assert line["completion_tokens"] == 24 and line["prompt_tokens"] == usage["usage"]["prompt_tokens"]
     assert line["ttft_ms"] > 0
-
-
-WORKLOADS = {"vllm-single": ("workload.yaml", "vllm-inference"), "vllm-distributed": ("workloads/vllm-multi-nodes.yaml", "vllm-multi-nodes"),
-             "sglang-single": ("workloads/sgl-inference.yaml", "sgl-inference"),
-             "sglang-distributed": ("workloads/sglang-multi-nodes.yaml", "sglang-multi-nodes"), "sglang-pd": ("workloads/sglang-pd.yaml", "sglang-")}
-
-
-@pytest.mark.parametrize("policy", ["default", "prefix"])
-@pytest.mark.parametrize("kind", WORKLOADS)
-def test_every_block_of_the_document_serves(sandbox, kind, policy):
-    """B6-B15, B30: each template of the document answers the printed curl and picks among its own workload's pods only."""
-    workload, name = WORKLOADS[kind]
-    other = SMART / WORKLOADS["sglang-single" if kind.startswith("vllm") else "vllm-single"][0]
-    sb = sandbox(SMART / "variants" / f"{policy}-{kind}.yaml", SMART / workload, other, NETWORK, options=FAST)
-    status, body = curl(sb.url(8080, "/v1/chat/completions"), "-H", "Content-Type: application/json", "-d", HELLO)
-    assert status == 200, body
-    (pool,) = [p for p in sb.endpoints()["pools"] if p["kind"] == "InferencePool"]
-    assert pool["endpoints"] and all(e["pod"].startswith(name) for e in pool["endpoints"]), pool["endpoints"]
-    for _ in range(2):
-        assert chat(sb, [user("The same long question for this pool, twice. " * 10)]).status == 200
-    hit = sorted(h["prefix_hit_bytes"] for h in sb.handled(3))[-1]
-    assert (hit > 0) == (policy == "prefix")
-
-
-def test_leaders_only(sandbox):
-    """B8, B13, B16: two groups of leader and worker: the two leaders are the endpoints; workers never get a request; a lost leader leaves."""
-    sb = sandbox(SMART / "variants" / "default-vllm-distributed.yaml", SMART / WORKLOADS["vllm-distributed"][0], NETWORK, options=FAST)
-    (pool,) = sb.endpoints()["pools"]
-    leaders = {e["pod"] for e in pool["endpoints"]}
-    assert len(leaders) == 2
-    for _ in range(10):
-        assert chat(sb, [user("hello")]).status == 200
-    assert {h["pod"] for h in sb.handled(10)} == leaders
-    gone, stays = sorted(leaders)
-    sb.fault(gone, kind="kill", at="now")
-    for _ in range(5):
-        assert chat(sb, [user("hello")]).headers["x-inference-pod"] == stays, "before the cluster knows"
-    wait_for(lambda: [e["pod"] for e in sb.endpoints()["pools"][0]["endpoints"]] == [stays], 6, what="the lost leader to leave (three failed probes)")
-    sb.fault(gone, kind="none")
-    wait_for(lambda: chat(sb, [user("hello")]).headers["x-inference-pod"] == gone, 3, what="the leader to be used again")
-
-
-@pytest.mark.parametrize("workload", ["vllm-multi-nodes", "vllm-multi-nodes-statefulset"])
-def test_deleted_leader(sandbox, workload):
-    """B16: a leader that is deleted leaves the endpoints at once, with its whole group where that is one; made again it is used within 2 s."""
-    sb = sandbox(SMART / "variants" / "default-vllm-distributed.yaml", SMART / "workloads" / f"{workload}.yaml", NETWORK, options=FAST)
-
-    def leaders():
-        return {e["pod"]: e["address"] for e in sb.endpoints()["pools"][0]["endpoints"]}
-
-    before = leaders()
-    gone, stays = sorted(before)
-    answer = http("DELETE", f"{sb.control}/sim/pods/{gone}?startup=30s")
-    assert answer.status == 200 and set(answer.json()["deleted"]) == ({gone, gone + "-1"} if workload == "vllm-multi-nodes" else {gone})
-    wait_for(lambda: set(leaders()) == {stays}, 1, what="the deleted leader to leave")
-    for _ in range(5):
-        assert chat(sb, [user("hello")]).headers["x-inference-pod"] == stays
-    wait_for(lambda: set(leaders()) == {gone, stays}, 30, what="the leader to be made again")
-    assert leaders()[gone] != before[gone] and leaders()[stays] == before[stays]
-    wait_for(lambda: chat(sb, [user("hello")]).headers["x-inference-pod"] == gone, 2, what="the leader to be used again")
-
 
 
 def test_documents_in_any_order(sandbox, tmp_path):
