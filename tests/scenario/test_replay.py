@@ -15,7 +15,7 @@ from conftest import Gateway, fresh_ip, http
 
 FIELDS = {"n", "ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99", "tpot_mean", "tpot_p50", "tpot_p90", "tpot_p99", "e2e_mean", "hit", "rps", "out_tps",
           "slo", "busy", "imbalance", "preempts", "trace", "profile", "servers", "policy", "rate", "wall", "attained", "goodput", "queued_mean",
-          "refused", "failed", "gateways", "seed"}
+          "refused", "failed", "gateways", "seed", "split"}
 PROFILE = {"base": 0.01, "decode_seq": 0.001, "prefill_token": 0.0001, "kv_tokens": 51200, "max_batched_tokens": 2048}
 
 
