@@ -7,6 +7,8 @@
  * it. What a failure means is decided in pd.c. */
 #include "proxy/impl.h"
 
+#include "base/hash.h"
+
 #include <stdlib.h>
 
 #define ANSWER_MAX ((size_t)8 << 20) /* of a prefill: parameters of a long prompt name each of its blocks */
@@ -50,7 +52,8 @@ void leg_stop(struct request *rq, enum sched_outcome how)
     struct leg *g = leg_of(rq);
     if (g->up)
         conn_abort(g->up);
-    finish(rq, g->prefilled_us && how == OUT_CANCELLED ? OUT_OK : how, STR_NULL);
+    bool done = g->state != LEG_NONE && g->prefilled_us; /* of this leg: one that has not begun has that of an earlier one */
+    finish(rq, done && how == OUT_CANCELLED ? OUT_OK : how, STR_NULL);
     buf_free(&g->in);
     forget(g);
 }
@@ -116,8 +119,11 @@ static void send_more(struct request *rq)
 {
     struct leg *g = leg_of(rq);
     g->sent += upstream_send(rq, g->up, g->sent);
-    if (g->state == LEG_SEND && g->sent == rq->send_total)
-        g->state = LEG_WAIT_HEAD;
+    if (g->state != LEG_SEND || g->sent < rq->send_total)
+        return;
+    g->state = LEG_WAIT_HEAD;
+    if (rq->state == REQ_PREFILL) /* else the decode endpoint gets it at the same time */
+        metrics_sent(rq);
 }
 
 static void start_sending(struct request *rq)
@@ -234,10 +240,11 @@ static void become_answer(struct request *rq, struct str rest)
 {
     struct leg *g = leg_of(rq);
     struct conn *up = g->up;
+    rq->w->resp.keep_alive &= g->state != LEG_SEND; /* what it has not read of this request would be taken for the next one */
     finish(rq, OUT_OK, STR_NULL);
     forget(g);
     request_finish_pick(rq, OUT_CANCELLED);
-    request_drop_upstream(rq);
+    request_drop_attempt(rq);
     endpoint_unref(rq->ep);
     rq->ep = endpoint_ref(g->ep);
     upstream_adopt(rq, up);
@@ -255,6 +262,8 @@ static void head_found(struct request *rq, const struct h1_head *head, struct st
             become_answer(rq, rest);
         return;
     }
+    if (head->status == 404)
+        port_models_stale(rq->backend->port, g->ep, hash_bytes(rq->target.p, rq->target.n, 0));
     if (head->status >= 300) {
         failed(rq, head->status == 404 ? OUT_MODEL_MISSING : OUT_SERVER_ERROR, "prefill_error");
         return;

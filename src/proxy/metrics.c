@@ -314,8 +314,10 @@ void metrics_pick_failed(struct request *rq)
 
 void metrics_sent(struct request *rq)
 {
-    if (rq->attempts == 1)
-        metric_observe(rq->w->g->pm->added, rq->w->index, seconds(rq->body_done_us + rq->waited_us, rq->sent_us));
+    if (rq->attempts > 1 || rq->sent_us) /* once: a prefill that comes first is no time that we add */
+        return;
+    rq->sent_us = loop_clock_us(rq->w->loop);
+    metric_observe(rq->w->g->pm->added, rq->w->index, seconds(rq->body_done_us + rq->waited_us, rq->sent_us));
 }
 
 void metrics_first_byte(struct request *rq)

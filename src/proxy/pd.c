@@ -149,7 +149,7 @@ void pd_prefill_failed(struct request *rq, enum sched_outcome how, const char *c
         leg_stop(rq, how);
         return;
     }
-    rq->crashes += how == OUT_RESET && g->sent == rq->send_total;
+    rq->crashes += (how == OUT_RESET && g->sent == rq->send_total) || (how == OUT_CONNECT_FAILED && g->fresh);
     if (rq->pd->mode == PD_BOOTSTRAP || rq->crashes >= rq->w->g->o.max_crashes) {
         retry_pair(rq, how, code);
         return;

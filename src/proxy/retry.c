@@ -30,7 +30,7 @@ static bool may_retry(const struct request *rq)
 
 static void note_tried(struct request *rq)
 {
-    struct sched_req *r = &rq->pick.core;
+    struct sched_req *r = rq->ep->role == ROLE_PREFILL ? &rq->pick.leg : &rq->pick.core; /* a prefill's verdict that was cut */
     if (r->n_tried < SCHED_MAX_TRIED)
         r->tried[r->n_tried++] = rq->ep->ref;
 }
@@ -212,11 +212,13 @@ void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
 {
     struct sched_req *leg = &rq->pick.leg;
     bool again = may_retry(rq);
+    if (how == OUT_CANCELLED && !again)
+        return; /* ejected, and nowhere better to wait */
     if (leg->n_tried < SCHED_MAX_TRIED)
         leg->tried[leg->n_tried++] = rq->pd->leg.ep->ref;
-    if (how == OUT_CANCELLED && (!again || !port_untried(rq->backend->port, ROLE_PREFILL, 0, leg->tried, leg->n_tried))) {
+    if (how == OUT_CANCELLED && !port_untried(rq->backend->port, ROLE_PREFILL, 0, leg->tried, leg->n_tried)) {
         leg->n_tried--;
-        return; /* ejected, and nowhere better to wait */
+        return;
     }
     pd_note_failed(rq, how, code, false);
     set_prefill_failure(rq, how);

@@ -26,7 +26,6 @@ static void send_more(struct request *rq)
     if (rq->sent < rq->send_total || rq->state != REQ_SEND)
         return;
     request_move(rq, REQ_WAIT_HEAD);
-    rq->sent_us = loop_clock_us(rq->w->loop);
     metrics_sent(rq);
 }
 
