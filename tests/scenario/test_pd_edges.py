@@ -202,6 +202,7 @@ def test_killer_prompt_on_kept_connections(pair):
         if b"KILL" in whole(c, head, buf):
             c.recv(1)
             return False
+        time.sleep(0.05)  # or the prefill's connection would be cut before it is kept
         c.sendall(answer())
         return True
 
