@@ -208,6 +208,15 @@ bool retry_other_pair(struct request *rq)
     return true;
 }
 
+static bool other_decode(const struct request *rq)
+{
+    const struct sched_req *r = &rq->pick.core;
+    struct ep_ref tried[SCHED_MAX_TRIED + 1];
+    memcpy(tried, r->tried, r->n_tried * sizeof *tried);
+    tried[r->n_tried] = rq->ep->ref;
+    return port_untried(rq->backend->port, ROLE_DECODE, 0, tried, r->n_tried + 1) > 0;
+}
+
 void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
 {
     struct sched_req *leg = &rq->pick.leg;
@@ -220,10 +229,13 @@ void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
         leg->n_tried--;
         return;
     }
+    bool both = how == OUT_TIMEOUT && rq->pd->mode == PD_BOOTSTRAP; /* each waits for the other: either may be the one that hangs */
     pd_note_failed(rq, how, code, false);
     set_prefill_failure(rq, how);
     leg_stop(rq, how);
-    request_finish_pick(rq, OUT_CANCELLED);
+    request_finish_pick(rq, both ? how : OUT_CANCELLED);
+    if (both && other_decode(rq))
+        note_tried(rq);
     request_drop_attempt(rq);
     if (!again) {
         request_fail(rq, rq->fail_status, rq->fail_code, "The prefill endpoint failed (%s) and the request cannot be tried elsewhere.", code);
