@@ -28,6 +28,7 @@ struct server {
 };
 static struct server servers[N_SERVERS];
 static bool queueing; /* of the pool */
+static enum conf_role roles[N_SERVERS]; /* its pods', where one has a role the pool is split */
 
 static void forget(struct httpd_req *rq)
 {
@@ -90,6 +91,7 @@ static int open_all(void **state)
     static const char *const names[] = {"a", "b", "c"};
     memset(servers, 0, sizeof servers);
     queueing = false;
+    memset(roles, 0, sizeof roles);
     for (int i = 0; i < N_SERVERS; i++)
         open_server(&servers[i], names[i], 0);
     return 0;
@@ -120,13 +122,17 @@ static struct conf *make_conf(unsigned which)
     b->name = STR("p");
     sched_params_init(&b->sched);
     b->sched.queueing = queueing;
+    b->prefill = b->sched;
+    if (roles[0] != ROLE_ANY)
+        b->pd = arena_zalloc(&c->arena, sizeof *b->pd);
     b->endpoints = arena_zalloc(&c->arena, N_SERVERS * sizeof *b->endpoints);
     for (unsigned i = 0; i < N_SERVERS; i++)
         if (which & BIT(i))
             b->endpoints[b->n_endpoints++] = (struct conf_endpoint){.ns = STR("default"),
                                                                     .pod = str_c(arena_printf(&c->arena, "pod-%u", i)),
                                                                     .host = STR("127.0.0.1"),
-                                                                    .port = servers[i].port};
+                                                                    .port = servers[i].port,
+                                                                    .role = roles[i]};
     return c;
 }
 
@@ -552,6 +558,247 @@ static void test_ends_with_a_retired_port(void **state)
     loop_free(w.loop);
 }
 
+/* --- prefill and decode apart -------------------------------------------------------------------------------- */
+
+static void set_roles(enum conf_role a, enum conf_role b, enum conf_role c)
+{
+    memcpy(roles, (enum conf_role[]){a, b, c}, sizeof roles);
+}
+
+static void apply(struct ports *ps, unsigned which)
+{
+    struct conf *c = make_conf(which);
+    ports_apply(ps, c);
+    free_conf(c);
+}
+
+static struct ports *start_split(struct port **p)
+{
+    set_roles(ROLE_PREFILL, ROLE_DECODE, ROLE_DECODE);
+    struct ports *ps = start(7);
+    assert_true(wait_until(is_ready, ps));
+    *p = ports_find(ps, STR("pool/default/p"));
+    assert_true(port_split(*p));
+    return ps;
+}
+
+static void add_leg(struct port_req *r) /* once it has its place */
+{
+    r->core.leg = &r->leg;
+    r->core.must_split = true;
+}
+
+static uint64_t inflight(struct port *p, enum conf_role role)
+{
+    struct sched_stats st;
+    port_stats(p, role, &st);
+    return st.inflight;
+}
+
+static void assert_inflight(struct port *p, uint64_t prefill, uint64_t decode)
+{
+    assert_int_equal(inflight(p, ROLE_PREFILL), prefill);
+    assert_int_equal(inflight(p, ROLE_DECODE), decode);
+}
+
+/* Both legs are reserved at once and given back by themselves, in either order; what is given back cannot be given back again. */
+static void test_both_legs(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_split(&p);
+    assert_int_equal(port_untried(p, ROLE_PREFILL, 0, NULL, 0), 1);
+    assert_int_equal(port_untried(p, ROLE_DECODE, 0, NULL, 0), 2);
+    for (int leg_first = 0; leg_first < 2; leg_first++) {
+        struct port_req r = request(NULL);
+        add_leg(&r);
+        assert_int_equal(port_submit(p, &r), SCHED_PICKED);
+        assert_true(r.core.split && r.ep->role == ROLE_DECODE && r.leg_ep->role == ROLE_PREFILL);
+        assert_string_equal(r.leg_ep->name, "pod-0");
+        assert_int_equal(port_untried(p, ROLE_PREFILL, 0, &r.leg_ep->ref, 1), 0);
+        assert_inflight(p, 1, 1);
+        if (leg_first) {
+            port_leg_prefilled(p, &r);
+            port_leg_prefilled(p, &r);
+            port_leg_finish(p, &r, OUT_OK, NULL);
+            assert_null(r.leg_ep);
+            assert_inflight(p, 0, 1);
+            port_leg_finish(p, &r, OUT_RESET, NULL);
+            port_leg_prefilled(p, &r);
+            port_first_token(p, &r);
+            port_finish(p, &r, OUT_OK, NULL);
+        } else {
+            port_finish(p, &r, OUT_CANCELLED, NULL);
+            assert_inflight(p, 1, 0);
+            port_leg_prefilled(p, &r);
+            port_leg_here(p, &r);
+            port_leg_finish(p, &r, OUT_CANCELLED, NULL);
+        }
+        assert_inflight(p, 0, 0);
+    }
+    port_unref(p);
+    ports_free(ps);
+}
+
+/* Without a leg a request goes to the endpoints that decode, and a request that may prefill there does so when its leg has failed. */
+static void test_failed_leg_and_no_leg(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_split(&p);
+    for (int i = 0; i < 6; i++) {
+        struct port_req plain = request(NULL);
+        assert_int_equal(port_submit(p, &plain), SCHED_PICKED);
+        assert_int_equal(plain.ep->role, ROLE_DECODE);
+        assert_null(plain.leg_ep);
+        port_finish(p, &plain, OUT_OK, NULL);
+    }
+    struct port_req r = request(NULL);
+    add_leg(&r);
+    assert_int_equal(port_submit(p, &r), SCHED_PICKED);
+    port_leg_finish(p, &r, OUT_GARBAGE, NULL);
+    port_leg_here(p, &r);
+    assert_false(r.core.split);
+    assert_inflight(p, 0, 1);
+    port_first_token(p, &r);
+    port_finish(p, &r, OUT_OK, NULL);
+    struct port_req again = request(NULL); /* the only prefill endpoint has failed it */
+    add_leg(&again);
+    again.leg.tried[again.leg.n_tried++] = r.leg.d.ep;
+    assert_int_equal(port_submit(p, &again), SCHED_REJECTED);
+    assert_int_equal(again.core.d.reject, REJECT_NO_ENDPOINT);
+    assert_true(again.core.d.no_prefill);
+    assert_null(again.leg_ep);
+    assert_inflight(p, 0, 0);
+    port_unref(p);
+    ports_free(ps);
+}
+
+/* The pool is one again, and split anew, while requests run: they end where they are, newcomers go by the setting of the moment. */
+static void test_split_ends_and_begins_with_requests_in_flight(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_split(&p);
+    struct port_req a = request(NULL), b = request(NULL), c = request(NULL);
+    add_leg(&a);
+    add_leg(&b);
+    add_leg(&c);
+    assert_int_equal(port_submit(p, &a), SCHED_PICKED);
+    set_roles(ROLE_ANY, ROLE_ANY, ROLE_ANY);
+    apply(ps, 7);
+    assert_false(port_split(p));
+    assert_true(wait_until(is_ready, ps));
+    assert_int_equal(port_untried(p, ROLE_ANY, 0, NULL, 0), 3);
+    assert_int_equal(port_untried(p, ROLE_PREFILL, 0, NULL, 0), 0);
+    assert_int_equal(port_submit(p, &b), SCHED_PICKED);
+    assert_false(b.core.split);
+    assert_null(b.leg_ep);
+    assert_inflight(p, 1, 2);
+    port_leg_prefilled(p, &a);
+    port_leg_finish(p, &a, OUT_OK, NULL);
+    set_roles(ROLE_DECODE, ROLE_PREFILL, ROLE_PREFILL); /* and others' roles than before */
+    apply(ps, 7);
+    assert_true(port_split(p));
+    assert_true(wait_until(is_ready, ps));
+    assert_int_equal(port_submit(p, &c), SCHED_PICKED);
+    assert_string_equal(c.ep->name, "pod-0");
+    assert_true(c.core.split && c.leg_ep->role == ROLE_PREFILL);
+    port_first_token(p, &a);
+    port_finish(p, &a, OUT_OK, NULL);
+    port_finish(p, &b, OUT_RESET, NULL);
+    set_roles(ROLE_DECODE, ROLE_DECODE, ROLE_PREFILL);
+    apply(ps, 7); /* pod-1 decodes now */
+    assert_true(wait_until(is_ready, ps));
+    assert_int_equal(port_untried(p, ROLE_PREFILL, 0, NULL, 0), 1);
+    port_leg_finish(p, &c, OUT_RESET, NULL); /* says nothing about whoever has its place */
+    port_leg_here(p, &c);
+    port_finish(p, &c, OUT_OK, NULL);
+    assert_inflight(p, 0, 0);
+    assert_int_equal(port_untried(p, ROLE_PREFILL, 0, NULL, 0), 1);
+    port_unref(p);
+    ports_free(ps);
+}
+
+/* The pool goes while both legs run. */
+static void test_split_pool_is_removed(void **state)
+{
+    (void)state;
+    struct port *p;
+    struct ports *ps = start_split(&p);
+    struct port_req r = request(NULL), late = request(NULL);
+    add_leg(&r);
+    add_leg(&late);
+    assert_int_equal(port_submit(p, &r), SCHED_PICKED);
+    struct conf *none = make_conf(7);
+    none->n_backends = 0;
+    ports_apply(ps, none);
+    free_conf(none);
+    assert_true(port_is_gone(ps));
+    assert_int_equal(port_submit(p, &late), SCHED_REJECTED);
+    assert_null(late.leg_ep);
+    port_leg_prefilled(p, &r);
+    port_finish(p, &r, OUT_OK, NULL);
+    port_leg_finish(p, &r, OUT_OK, NULL);
+    assert_inflight(p, 0, 0);
+    port_unref(p);
+    ports_free(ps);
+}
+
+static bool prefill_is_full(void *ctx)
+{
+    struct sched_stats st;
+    port_stats(ctx, ROLE_PREFILL, &st);
+    return st.n_ready && !st.n_room;
+}
+
+/* Waits for room in the role that prefills: placed in both when there is some, cancelled, refused at once where all have failed it, and when the pool
+ * is one again it goes on without a leg. */
+static void test_waiting_for_a_prefill_endpoint(void **state)
+{
+    (void)state;
+    struct port *p;
+    queueing = true;
+    atomic_store(&servers[0].waiting, 50);
+    struct ports *ps = start_split(&p);
+    assert_true(wait_until(prefill_is_full, p));
+    struct waiter w[3] = {waiter(0), waiter(0), waiter(0)};
+    for (int i = 0; i < 3; i++) {
+        run_loop(&w[i]);
+        add_leg(&w[i].r);
+        assert_int_equal(port_submit(p, &w[i].r), SCHED_QUEUED);
+    }
+    assert_true(port_cancel(p, &w[2].r));
+    struct port_req failed = request(NULL);
+    add_leg(&failed);
+    struct ep_ref tried = {0};
+    assert_true(port_cancel(p, &w[1].r));
+    atomic_store(&servers[0].waiting, 0);
+    assert_true(wait_until(answered, &w[0]));
+    assert_true(w[0].r.picked && w[0].r.core.split && w[0].r.leg_ep);
+    tried = w[0].r.leg_ep->ref;
+    atomic_store(&servers[0].waiting, 50);
+    assert_true(wait_until(prefill_is_full, p));
+    failed.leg.tried[failed.leg.n_tried++] = tried;
+    assert_int_equal(port_submit(p, &failed), SCHED_REJECTED);
+    assert_int_equal(failed.core.d.reject, REJECT_NO_ENDPOINT);
+    assert_int_equal(port_submit(p, &w[1].r), SCHED_QUEUED);
+    set_roles(ROLE_ANY, ROLE_ANY, ROLE_ANY);
+    apply(ps, 7);
+    assert_true(wait_until(answered, &w[1]));
+    assert_true(w[1].r.picked && !w[1].r.core.split);
+    assert_null(w[1].r.leg_ep);
+    assert_int_equal(atomic_load(&w[2].answers), 0);
+    port_leg_finish(p, &w[0].r, OUT_CANCELLED, NULL);
+    port_finish(p, &w[0].r, OUT_CANCELLED, NULL);
+    port_finish(p, &w[1].r, OUT_OK, NULL);
+    assert_inflight(p, 0, 0);
+    for (int i = 0; i < 3; i++)
+        end_loop(&w[i]);
+    port_unref(p);
+    ports_free(ps);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -566,6 +813,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_port_outlives_its_snapshot_while_somebody_waits, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_nobody_waits_at_a_port_that_is_gone, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_ends_with_a_retired_port, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_both_legs, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_failed_leg_and_no_leg, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_split_ends_and_begins_with_requests_in_flight, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_split_pool_is_removed, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_waiting_for_a_prefill_endpoint, open_all, close_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
