@@ -144,9 +144,9 @@ class Split:
 
 
 def sim_options(mode, role, scale=10):
-    """Of a server whose clock runs `scale` times as fast; a prompt that nobody fetches is held for 0.8 s."""
+    """Of a server whose clock runs `scale` times as fast; a prompt that nobody fetches is held for 0.5 s."""
     if mode == "nixl":
-        return ["--kv-transfer-config", NIXL, "--kv-lease-ms", str(800 * scale), "--enable-prompt-tokens-details"]
+        return ["--kv-transfer-config", NIXL, "--kv-lease-ms", str(500 * scale), "--enable-prompt-tokens-details"]
     out = ["--dialect", "sglang", "--enable-metrics", "--enable-cache-report", "--disaggregation-mode", role]
     return out + ["--disaggregation-bootstrap-port", str(BOOTSTRAP_PORT)] if role == "prefill" else out
 

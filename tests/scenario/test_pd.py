@@ -2,6 +2,7 @@
 every fault of either, for SGLang's bootstrap and for vLLM's NIXL connector."""
 import collections
 import json
+import signal
 import socket
 import struct
 import threading
@@ -15,6 +16,7 @@ from load import Load
 from rawhttp import Closed, Raw, Truncated, post
 from resources import model
 from split import Deaf, canned, labels, long_text, policy, sim_options, split, world  # noqa: F401
+from waiting import QUEUEING, TTL, Shot
 
 MODES = ["bootstrap", "nixl"]
 FAST = ("--time-scale", "10")  # servers that have no halves
@@ -310,9 +312,9 @@ def test_many_clients(split, mode):
     """16 clients, 3 prefill and 3 decode servers: every answer whole, both roles used evenly, nothing left."""
     s = split(mode, prefill=3, decode=3, scale=4)
     with load(s, clients=16) as busy:
-        time.sleep(3.5)
+        time.sleep(3)
     bad = [r for r in busy.results if r.outcome != "ok"]
-    assert not bad and len(busy.results) > 100, explain(bad)
+    assert not bad and len(busy.results) > 60, explain(bad)
     picks = {n: e["picks"] for n, e in s.endpoints().items()}
     for role in ("prefill", "decode"):
         mine = [v for n, v in picks.items() if n.startswith(role)]
@@ -353,7 +355,7 @@ def test_every_fault_of_one_server(split, mode, role):
         for kind, at, spec in FAULTS:
             start = busy.mark()
             s.fault(victim, kind=kind, at=at, **spec)
-            time.sleep(0.5 if kind != "hang" else 1.3)
+            time.sleep(0.4 if kind != "hang" else 1.3)
             s.fault(victim, kind="none")
             wait_for(lambda: s.endpoints()[victim]["state"] in ("ready", "slow start"), 5, what=f"{kind} at {at}: {victim} back")
             time.sleep(0.1)
@@ -562,6 +564,97 @@ def test_server_that_cannot_be_connected_to(split, mode, role):
     s.assert_nothing_left()
 
 
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_hung_partner_is_found_by_its_silence(split, role):
+    """SGLang with a limit for the first byte: whichever of the two hangs for good, a request is served by another pair, and soon nobody goes there."""
+    s = split("bootstrap", options=("--first-byte-timeout", "400ms", "--scrape-interval", "300ms"))
+    s.fault(f"{role}-0", kind="hang", at="after_body", match="Question", count=20)
+    worst = 0
+    for i in range(10):
+        t = time.monotonic()
+        answer = s.chat(long_text(i), stream=bool(i % 2))
+        worst = max(worst, time.monotonic() - t)
+        assert answer.status == 200, answer.text
+        assert s.line(answer)["pod" if role == "decode" else "prefill_pod"] == f"{role}-1"
+    assert 0.4 < worst < 1.5, "one of them went there, and once"
+    s.fault(f"{role}-0", kind="none")
+    s.assert_nothing_left()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_hung_servers_are_found_by_probes(split, mode):
+    """Without such a limit: probes tell, and what had no byte yet moves; no request fails or lasts."""
+    s = split(mode)
+    with load(s) as busy:
+        wait_for(lambda: len(busy.results) > 8, 10)
+        for name in ("prefill-0", "decode-0"):
+            start = busy.mark()
+            s.fault(name, kind="hang", at="now")
+            wait_for(lambda: s.endpoints()[name]["state"] == "ejected", 5, what=f"{name} ejected")
+            time.sleep(0.3)
+            assert not [r for r in list(busy.running.values()) if r.t0 < start and not r.t_first and r.pod is None and busy.mark() - r.t0 > 6]
+            s.fault(name, kind="none")
+            s.wait_ready()
+    assert Load.count(busy.results) == {"ok": len(busy.results)}, explain([r for r in busy.results if r.outcome != "ok"])
+    assert max(r.t1 - r.t0 for r in busy.results) < 6
+    s.assert_nothing_left()
+
+
+# --- the queue, and the end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_queueing(split, mode):
+    """With queueing on: while either role that it needs is full a request waits, and then gets its pair; its time to live ends it with a code."""
+    s = split(mode, annotations={QUEUEING: "enabled", TTL: "1500ms"})
+    full = {"waiting": 50, "running": 300}
+
+    def queued():
+        return s.w.backend()["queued"]
+
+    for role in ("prefill", "decode") if mode == "bootstrap" else ("decode",):
+        for name in s.role(role):
+            s.w.fix_metrics(name, **full)
+        t = time.monotonic()
+        late = s.chat()
+        assert late.status == 503 and late.json()["error"]["code"] == "queue_timeout" and 1.4 < time.monotonic() - t < 2.2, late.text
+        shot = Shot(s.w.url(), s.body(long_text(2)))
+        wait_for(lambda: queued() == 1, 3)
+        raw = Raw(s.ip, 8080)
+        raw.send(post("/v1/chat/completions", json.dumps(s.body(long_text(3)))))
+        wait_for(lambda: queued() == 2, 1)
+        raw.sock.close()
+        wait_for(lambda: queued() == 1, 1, what="who left is out of the queue")
+        s.control(s.role(role)[0], "POST", "/metrics", {"waiting": 0, "running": 300})
+        shot.join(10)
+        assert shot.answer and shot.answer.status == 200, shot.answer and shot.answer.text
+        line = s.line(shot.answer)
+        assert line["queue_ms"] > 0 and line["pod" if role == "decode" else "prefill_pod"] == s.role(role)[0]
+        for name in s.role(role):
+            s.control(name, "POST", "/metrics", {"waiting": None, "running": None, "kv": None})
+        s.busy()
+        wait_for(lambda: s.chat().status == 200 and s.w.backend()["room"] > 0, 5)
+    s.assert_nothing_left()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_orderly_end_under_way(split, mode):
+    """SIGTERM while pairs are under way at every stage: each answer ends whole, then the gateway ends."""
+    s = split(mode, scale=2)
+    raws = []
+    for i in range(6):
+        raws.append(Raw(s.ip, 8080, timeout=30))
+        raws[-1].send(post("/v1/chat/completions", json.dumps(s.body(long_text(i, 6000), bool(i % 2), max_tokens=40))))
+        time.sleep(0.1)
+    s.gw.signal(signal.SIGTERM)
+    for i, raw in enumerate(raws):
+        answer = raw.answer("POST")
+        assert answer.status == 200 and (not i % 2 or answer.body.rstrip().endswith(b"data: [DONE]")), answer.body
+    assert s.gw.proc.wait(10) == 0
+    for name in s.w.servers:
+        wait_for(lambda n=name: not s.left(n), 4)
+
+
 # --- clients that leave --------------------------------------------------------------------------------------------------------
 
 
@@ -598,7 +691,7 @@ def test_client_that_leaves(split, mode, how):
         raw.more()
         return raw.buf.count(b"data: ") > 3
 
-    for stream in (True, False):
+    for stream in (True, False) if mode == "bootstrap" else (False,):
         stage("prefill under way", stream, lambda raw: jobs("prefill-0") == 1)
         stage("prefill silent", stream, lambda raw: s.hits("prefill-0") == 1, ("prefill-0", "hang", "after_body"))
         stage("decode silent", stream, lambda raw: s.hits("decode-0") == 1, ("decode-0", "hang", "after_body"))
@@ -634,7 +727,7 @@ def test_faults_and_clients_that_leave_at_once(split, mode):
     with load(s, clients=6) as busy:
         for t in threads:
             t.start()
-        end = time.monotonic() + 6
+        end = time.monotonic() + 4.5
         while time.monotonic() < end:
             name = rng.choice(("prefill-0", "decode-0"))
             s.fault(name, kind=rng.choice(("kill", "refuse", "reset", "garbage", "hang", "slow", "status")), count=rng.choice((1, 5, 50)), factor=10,
@@ -648,7 +741,7 @@ def test_faults_and_clients_that_leave_at_once(split, mode):
         calm = busy.mark() + 0.5
         time.sleep(1.2)
     count = Load.count(busy.results)
-    assert count["ok"] > 40, count
+    assert count["ok"] > 20, count
     bad = [r for r in busy.results if r.outcome == "failed" or (r.outcome == "error" and r.status not in (500, 502, 503, 504))]
     assert not bad, explain(bad)
     late = [r for r in busy.started_since(calm) if r.outcome != "ok"]
