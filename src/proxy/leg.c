@@ -89,6 +89,7 @@ static void failed(struct request *rq, enum sched_outcome how, const char *code)
 {
     struct leg *g = leg_of(rq);
     if (was_stale(rq, how)) {
+        metrics_upstream_failure(rq, OUT_STALE_CONN);
         conn_abort(g->up);
         g->fresh = true;
         connect_leg(rq);

@@ -90,7 +90,7 @@ static void own_families(struct proxy_metrics *pm, struct metrics *m)
     pm->rejected = COUNTER("penstock_rejected_total", "Requests the gateway answered with an error, by code.",
                            LABELS("code"), 200);
     pm->split = COUNTER("penstock_pd_requests_total",
-                        "Requests of pools that separate prefill and decode, by where their prompt was sent to be computed.",
+                        "Attempts of pools that separate prefill and decode, by where their prompt was sent to be computed.",
                         LABELS("backend", "prefill"), 0);
     pm->prefill = HIST("penstock_prefill_seconds", "From the start of a prefill leg to its answer.", LABELS("backend"), b_gen, 0);
     pm->prefill_failures = COUNTER("penstock_prefill_failures_total",

@@ -185,6 +185,8 @@ void pd_cut(struct request *rq, enum sched_outcome how)
 
 void pd_answered(struct request *rq)
 {
+    if (rq->pd)
+        buf_free(&rq->pd->text); /* with the body: there is no other try */
     if (!leg_live(rq))
         return;
     rq->pd->leg.deadline_us = 0;

@@ -286,6 +286,82 @@ def test_prefill_that_makes_no_sense(pair, mode, what):
     gw.assert_idle()
 
 
+def test_decode_answers_before_the_prefill_has_its_body(pair):
+    """The body is given back when the answer begins: a leg that is still being sent ends there."""
+    ended = []
+
+    def slow(server, c, head, buf):
+        if server.n > 1:
+            whole(c, head, buf)
+            c.sendall(answer())
+            return True
+        wait_for(lambda: done, 10)
+        try:
+            while c.recv(1 << 20):
+                pass
+        except ConnectionError:
+            pass
+        ended.append(True)
+        return False
+
+    done = []
+    gw, (p,), (d,) = pair("bootstrap", [slow], [reply(b'{"id":"d"}')])
+    a = chat(gw, text="x" * (12 << 20))
+    assert a.status == 200 and a.json() == {"id": "d"}
+    done.append(True)
+    wait_for(lambda: ended, 5, what="the end of the leg")
+    assert chat(gw, 2).status == 200
+    gw.assert_idle()
+
+
+def test_kept_connections_that_are_stale(pair):
+    """Both servers close kept connections just as they are used again: the same servers get the request on connections of their own."""
+    def once(server, c, head, buf):
+        if c in seen:
+            return False
+        whole(c, head, buf)
+        seen.append(c)
+        time.sleep(0.05 if server.PAGE.find(b" 300.0") > 0 else 0)
+        c.sendall(answer(b'{"id":"d"}'))
+        return True
+
+    seen = []
+    gw, (p,), (d,) = pair("bootstrap", [once], [once])
+    for i in range(6):
+        a = chat(gw, i)
+        assert a.status == 200 and a.json() == {"id": "d"}, a.text
+    assert gw.metric("penstock_retries_total") == 0 == gw.metric("penstock_prefill_failures_total")
+    assert gw.metric("penstock_upstream_failures_total") == gw.metric("penstock_upstream_failures_total", kind="stale_conn") > 4
+    gw.assert_idle()
+
+
+def test_client_that_pauses(pair):
+    """It does not read for a while: the decode server is held, the prefill's answer is read all the same, and the rest comes when it reads."""
+    def stream(server, c, head, buf):
+        whole(c, head, buf)
+        c.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % (32 << 20))
+        for _ in range(32):
+            c.sendall(b"data: " + b"x" * ((1 << 20) - 8) + b"\n\n")
+        sent.append(time.monotonic())
+        return True
+
+    sent = []
+    gw, (p,), (d,) = pair("bootstrap", [reply(wait=0.5)], [stream])
+    with Raw(gw.ip, 8080, rcvbuf=65536) as r:
+        r.send(post("/v1/chat/completions", json.dumps({**body(3), "stream": True})))
+        time.sleep(1.2)
+        assert not sent, "the decode server is held"
+        before = gw.metric("penstock_prefill_seconds_count")
+        t = time.monotonic()
+        assert r.head().status == 200
+        n = len(r.buf)
+        while n < 32 << 20:
+            n += len(r.sock.recv(1 << 20)) or pytest.fail(f"ended after {n} bytes")
+    assert n == 32 << 20 and sent[0] >= t
+    assert before == 1 and gw.metric("penstock_prefill_failures_total") == 0
+    gw.assert_idle()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_client_of_http_1_0(pair, mode):
     """Its answer ends with the connection; both legs are sent as ever."""
