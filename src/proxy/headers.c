@@ -94,6 +94,12 @@ static bool passes(const struct h1_head *head, const struct h1_header *h)
     }
 }
 
+/* An answer that is read here must not be compressed. */
+static bool held_back(const struct request *rq, const struct h1_header *h)
+{
+    return rq->pd && rq->pd->plain_answer && h->id == H_UNKNOWN && str_ieq(h->name, STR("accept-encoding"));
+}
+
 static struct str peer_ip(const struct client *c, char out[64])
 {
     size_t n = addr_format(conn_peer(c->conn), out, 64);
@@ -215,7 +221,7 @@ struct str headers_request(struct request *rq, uint64_t content_length)
     if (!mod_sets(mod, STR("host")))
         put(out, STR("Host"), host_out(rq));
     for (size_t i = 0; i < head->n_headers; i++)
-        if (passes(head, &head->headers[i]) && !mod_drops(mod, head->headers[i].name))
+        if (passes(head, &head->headers[i]) && !held_back(rq, &head->headers[i]) && !mod_drops(mod, head->headers[i].name))
             put(out, head->headers[i].name, head->headers[i].value);
     put_request_id(rq, mod, out);
     put_forwarded_for(rq, out);

@@ -250,6 +250,7 @@ struct pd {
     uint64_t *rooms;         /* one for each item of a batch, at least one */
     struct buf text;         /* what is new in the bodies sent */
     struct leg leg;
+    bool plain_answer;       /* the head to be written is of a leg whose answer is read here: not compressed */
     bool split;              /* the newest attempt has, or had, a leg */
     const char *failed;      /* why the leg of the newest attempt was of no use; NULL: it was, or there was none */
     bool has_cached;         /* told by the prefill, whose caches it is about */
@@ -407,7 +408,9 @@ static inline bool leg_live(const struct request *rq)
     return rq->pd && rq->pd->leg.state != LEG_NONE;
 }
 size_t upstream_send(struct request *rq, struct conn *up, size_t sent); /* of the request's parts, what is behind `sent`; returns the bytes taken */
-int upstream_find_head(struct request *rq, struct str in, struct str *rest);
+/* Looks for the head of an answer that comes in pieces, 1xx ones passed over; `in` keeps what is not whole. 1: it is in w->resp, *rest is what is behind it; both may
+ * point into *kept, to be freed after use, and `in` is empty, for at most body_max bytes. 0: more has to come. -1: this is no HTTP. */
+int upstream_take_head(struct request *rq, struct buf *in, size_t body_max, struct str data, struct str *rest, struct buf *kept);
 void upstream_adopt(struct request *rq, struct conn *up);    /* the connection whose answer is the request's */
 uint64_t upstream_deadline_us(const struct request *rq);     /* of the first byte of an attempt that begins now */
 bool upstream_is_ours(int err);

@@ -288,27 +288,15 @@ static void head_found(struct request *rq, const struct h1_head *head, struct st
 
 static void head_input(struct request *rq, struct str data)
 {
-    struct leg *g = leg_of(rq);
-    bool buffered = g->in.n > 0;
     struct str rest;
-    if (buffered && !buf_add_str(&g->in, data)) {
+    struct buf kept;
+    int found = upstream_take_head(rq, &leg_of(rq)->in, ANSWER_MAX, data, &rest, &kept);
+    if (found < 0)
         failed(rq, OUT_GARBAGE, "prefill_garbage");
+    if (found <= 0)
         return;
-    }
-    struct str in = buffered ? buf_str(&g->in) : data;
-    int found = upstream_find_head(rq, in, &rest);
-    if (found < 0) {
-        failed(rq, OUT_GARBAGE, "prefill_garbage");
-    } else if (found) {
-        struct buf kept = g->in; /* rest and the head's spans may lie in it */
-        buf_init(&g->in, ANSWER_MAX);
-        head_found(rq, &rq->w->resp, rest);
-        buf_free(&kept);
-    } else if (buffered) {
-        buf_consume(&g->in, in.n - rest.n);
-    } else {
-        buf_add_str(&g->in, rest);
-    }
+    head_found(rq, &rq->w->resp, rest);
+    buf_free(&kept);
 }
 
 /* --- events -------------------------------------------------------------------------------------------------- */

@@ -23,8 +23,15 @@ static bool nixl_can(enum api_kind kind, const struct api_request *body)
 bool pd_prepare(struct request *rq, const struct conf_backend *pool, const struct api_request *body)
 {
     enum pd_mode mode = pool->runtime == RUNTIME_SGLANG ? PD_BOOTSTRAP : PD_NIXL;
-    if (!pool->pd || !rq->parsed || !api_kind_generates(rq->kind) || !body->object_end)
+    if (!pool->pd || !api_kind_generates(rq->kind))
         return true;
+    if (!rq->parsed || !body->object_end) {
+        if (mode == PD_NIXL)
+            return true;
+        request_fail(rq, 415, "unsupported_body", "The pool separates prefill and decode, and the body cannot be prepared for that: it must be a JSON object, not compressed, "
+                                                  "of the type application/json.");
+        return false;
+    }
     if (mode == PD_NIXL && !nixl_can(rq->kind, body))
         return true;
     if (body->n_batch > MAX_BATCH) {
@@ -83,6 +90,7 @@ static bool build(struct request *rq, enum api_leg leg, struct str params)
         rq->parts[1 + i] = span(pieces[i]);
         length += pieces[i].n;
     }
+    pd->plain_answer = leg == API_LEG_NIXL_PREFILL;
     struct str head = arena_str(&rq->arena, headers_request(rq, length));
     rq->parts[0] = span(head);
     rq->n_parts = 1 + (int)n;

@@ -125,6 +125,17 @@ static uint64_t model_hash(const struct request *rq)
     return rq->is_model_kind && rq->target.n ? hash_bytes(rq->target.p, rq->target.n, 0) : 0;
 }
 
+/* With what the picker has said meanwhile: an endpoint, or to wait. */
+static void go_on(struct request *rq)
+{
+    request_drop_attempt(rq);
+    request_move(rq, REQ_WAIT_PICK);
+    if (rq->reserved)
+        request_picked(rq);
+    else
+        client_arm(rq->c);
+}
+
 bool request_try_elsewhere(struct request *rq, enum sched_outcome how)
 {
     if (!may_retry(rq))
@@ -143,12 +154,7 @@ bool request_try_elsewhere(struct request *rq, enum sched_outcome how)
     metrics_upstream_failure(rq, how);
     count_retry(rq);
     set_failure(rq, how);
-    request_drop_attempt(rq);
-    request_move(rq, REQ_WAIT_PICK);
-    if (rq->reserved)
-        request_picked(rq);
-    else
-        client_arm(rq->c);
+    go_on(rq);
     return true;
 }
 
@@ -199,12 +205,7 @@ bool retry_other_pair(struct request *rq)
         return false; /* the answer at hand is the best there is */
     count_retry(rq);
     set_prefill_failure(rq, OUT_SERVER_ERROR);
-    request_drop_attempt(rq);
-    request_move(rq, REQ_WAIT_PICK);
-    if (rq->reserved)
-        request_picked(rq);
-    else
-        client_arm(rq->c);
+    go_on(rq);
     return true;
 }
 

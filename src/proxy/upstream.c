@@ -82,7 +82,7 @@ void upstream_adopt(struct request *rq, struct conn *up)
 
 /* Takes heads from the start of `in`, 1xx ones too. Returns what is behind the final head in *rest and its description
  * in w->resp: 1; 0 when it is not whole (*rest: what to keep); -1 when it is no HTTP. */
-int upstream_find_head(struct request *rq, struct str in, struct str *rest)
+static int find_head(struct request *rq, struct str in, struct str *rest)
 {
     struct worker *w = rq->w;
     struct h1_error e;
@@ -102,28 +102,33 @@ int upstream_find_head(struct request *rq, struct str in, struct str *rest)
     return 0;
 }
 
+int upstream_take_head(struct request *rq, struct buf *in, size_t body_max, struct str data, struct str *rest, struct buf *kept)
+{
+    bool buffered = in->n > 0;
+    if (buffered && !buf_add_str(in, data))
+        return -1;
+    struct str all = buffered ? buf_str(in) : data;
+    int found = find_head(rq, all, rest);
+    if (found > 0) {
+        *kept = *in;
+        buf_init(in, body_max);
+    } else if (!found && buffered) {
+        buf_consume(in, all.n - rest->n);
+    } else if (!found) {
+        buf_add_str(in, *rest);
+    }
+    return found;
+}
+
 static void head_input(struct request *rq, struct str data)
 {
-    bool buffered = rq->up_in.n > 0;
-    if (buffered && !buf_add_str(&rq->up_in, data)) {
+    struct str rest;
+    struct buf kept;
+    int found = upstream_take_head(rq, &rq->up_in, rq->up_in.max, data, &rest, &kept);
+    if (found < 0)
         upstream_failed(rq, OUT_GARBAGE, "upstream_garbage");
+    if (found <= 0)
         return;
-    }
-    struct str in = buffered ? buf_str(&rq->up_in) : data, rest;
-    int found = upstream_find_head(rq, in, &rest);
-    if (found < 0) {
-        upstream_failed(rq, OUT_GARBAGE, "upstream_garbage");
-        return;
-    }
-    if (!found) {
-        if (buffered)
-            buf_consume(&rq->up_in, in.n - rest.n);
-        else
-            buf_add_str(&rq->up_in, rest);
-        return;
-    }
-    struct buf kept = rq->up_in; /* rest and the head's spans may lie in it */
-    buf_init(&rq->up_in, kept.max);
     relay_head(rq, &rq->w->resp, rest);
     buf_free(&kept);
 }

@@ -189,6 +189,39 @@ def test_verdict_that_is_cut(pair, mode):
     gw.assert_idle()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_bodies_that_cannot_be_prepared(pair, mode):
+    """SGLang's halves can do nothing with a body that brings no room: it is refused here. vLLM's decode server judges it itself."""
+    gw, (p,), (d,) = pair(mode, [reply()], [reply(b'{"id":"d"}')])
+    text, path = json.dumps(body()).encode(), gw.url(8080, "/v1/chat/completions")
+    for headers in ({"Content-Type": "text/plain"}, {"Content-Type": "application/json", "Content-Encoding": "gzip"}):
+        a = http("POST", path, text, headers)
+        if mode == "bootstrap":
+            assert a.status == 415 and a.json()["error"]["code"] == "unsupported_body", a.text
+        else:
+            assert a.status == 200 and a.json() == {"id": "d"}
+    assert p.n == 0 and d.n == (0 if mode == "bootstrap" else 2)
+    gw.assert_idle()
+
+
+def test_the_answer_of_a_prefill_is_not_compressed(pair):
+    """It is read here; only the decode server hears what the client can unpack."""
+    heads = {}
+
+    def note(role, content):
+        def react(server, c, head, buf):
+            whole(c, head, buf)
+            heads[role] = head.lower()
+            c.sendall(answer(content))
+            return True
+        return react
+
+    gw, _, _ = pair("nixl", [note("prefill", OK)], [note("decode", b'{"id":"d"}')])
+    a = http("POST", gw.url(8080, "/v1/chat/completions"), body(), {"Accept-Encoding": "gzip, br"})
+    assert a.status == 200
+    assert b"accept-encoding" not in heads["prefill"] and b"accept-encoding: gzip, br" in heads["decode"]
+
+
 def test_killer_prompt_on_kept_connections(pair):
     """A prompt that crashes prefill servers kills no more of them than one may, also when each dies with a kept connection in its hand."""
     def fragile(server, c, head, buf):
