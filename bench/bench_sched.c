@@ -1,5 +1,6 @@
-/* Decisions per second through sched/ (mutex, late answers by mailbox): 2 threads, 100 endpoints, DEFAULT. Cases: queueing off; on with room
- * for all (what does it add to a request that does not wait?); on with the pool full, so that every decision comes from the queue. */
+/* Decisions per second through sched/ (mutex, late answers by mailbox): 2 threads, 100 endpoints, DEFAULT. Cases:
+ * queueing off; on with room for all (what does it add to a request that does not wait?); on with the pool full, so
+ * that every decision comes from the queue. */
 #include "base/rng.h"
 #include "net/httpd.h"
 #include "sched/port.h"
@@ -69,7 +70,12 @@ static void submit_one(struct runner *r)
 {
     uint32_t i = take(r, &r->idle);
     struct port_req *pr = &r->slots[i].pr;
-    *pr = (struct port_req){.core = {.id = i, .prompt_bytes = 2000, .n_outputs = 1, .flow = i % 10 + 1, .priority = (int)(i % 3) - 1, .streamed = true},
+    *pr = (struct port_req){.core = {.id = i,
+                                     .prompt_bytes = 2000,
+                                     .n_outputs = 1,
+                                     .flow = i % 10 + 1,
+                                     .priority = (int)(i % 3) - 1,
+                                     .streamed = true},
                             .loop = r->loop,
                             .on_decision = decided};
     double t0 = now_s(CLOCK_THREAD_CPUTIME_ID);
@@ -125,7 +131,8 @@ static void metrics_page(void *ctx, struct httpd_req *rq)
 {
     (void)ctx;
     if (str_eq(rq->head->path, STR("/metrics")))
-        httpd_respond(rq, 200, "text/plain", NULL, STR("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.1\n"));
+        httpd_respond(rq, 200, "text/plain", NULL,
+                      STR("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.1\n"));
     else
         httpd_respond(rq, 404, "text/plain", NULL, STR(""));
 }
@@ -157,7 +164,11 @@ static struct conf *make_conf(uint16_t port, bool queueing, bool full)
 
 static void bench(const char *what, struct httpd *httpd, bool queueing, bool full)
 {
-    struct ports_opts o = {.time_scale = 1, .seed = 1, .scrape_interval_us = 1000000, .scrape_timeout_us = 1000000, .probe_ejected_us = 250000};
+    struct ports_opts o = {.time_scale = 1,
+                           .seed = 1,
+                           .scrape_interval_us = 1000000,
+                           .scrape_timeout_us = 1000000,
+                           .probe_ejected_us = 250000};
     struct ports *ps = ports_new(&o);
     struct conf *c = make_conf(httpd_port(httpd), queueing, full);
     struct sched_stats st;
@@ -200,9 +211,10 @@ static void bench(const char *what, struct httpd *httpd, bool queueing, bool ful
         loop_free(r[t].loop);
         free(r[t].slots);
     }
-    printf("%-34s %9.0f decisions/s (%3.0f %% from the queue, %5llu queued)   submit %5.2f us CPU\n", what, (double)(after - before) / took,
-           100 * (double)(st.dispatched - queued_before) / (double)MAX(after - before, 1u), (unsigned long long)st.queued,
-           submit_s / (double)MAX(submits, 1u) * 1e6);
+    printf("%-34s %9.0f decisions/s (%3.0f %% from the queue, %5llu queued)   submit %5.2f us CPU\n", what,
+           (double)(after - before) / took,
+           100 * (double)(st.dispatched - queued_before) / (double)MAX(after - before, 1u),
+           (unsigned long long)st.queued, submit_s / (double)MAX(submits, 1u) * 1e6);
     port_unref(port);
     ports_free(ps);
 }

@@ -221,7 +221,8 @@ struct str headers_request(struct request *rq, uint64_t content_length)
     if (!mod_sets(mod, STR("host")))
         put(out, STR("Host"), host_out(rq));
     for (size_t i = 0; i < head->n_headers; i++)
-        if (passes(head, &head->headers[i]) && !held_back(rq, &head->headers[i]) && !mod_drops(mod, head->headers[i].name))
+        if (passes(head, &head->headers[i]) && !held_back(rq, &head->headers[i]) &&
+            !mod_drops(mod, head->headers[i].name))
             put(out, head->headers[i].name, head->headers[i].value);
     put_request_id(rq, mod, out);
     put_forwarded_for(rq, out);

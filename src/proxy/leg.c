@@ -1,10 +1,12 @@
-/* leg.c - the prefill leg of a request: a connection beside the request's own, its answer read to the end and not relayed.
+/* leg.c - the prefill leg of a request: a connection beside the request's own, its answer read to the end and not
+ * relayed.
  *
- *   NONE -> CONNECT -> SEND -> WAIT_HEAD -> BODY -> NONE (over)        any -> NONE (stopped, failed, or its answer became the request's)
- *            kept connection: NONE -> SEND
+ *   NONE -> CONNECT -> SEND -> WAIT_HEAD -> BODY -> NONE (over)
+ *   NONE -> SEND (a kept connection)
+ *   any  -> NONE (stopped, failed, or its answer became the request's)
  *
- * The leg holds: its connection, a reservation at the port (pick.leg_ep; given back exactly once), nothing of the body: that is the request's, which outlives
- * it. What a failure means is decided in pd.c. */
+ * The leg holds: its connection, a reservation at the port (pick.leg_ep; given back exactly once), nothing of the body:
+ * that is the request's, which outlives it. What a failure means is decided in pd.c. */
 #include "proxy/impl.h"
 
 #include "base/hash.h"
@@ -52,7 +54,8 @@ void leg_stop(struct request *rq, enum sched_outcome how)
     struct leg *g = leg_of(rq);
     if (g->up)
         conn_abort(g->up);
-    bool done = g->state != LEG_NONE && g->prefilled_us; /* of this leg: one that has not begun has that of an earlier one */
+    bool done =
+        g->state != LEG_NONE && g->prefilled_us; /* of this leg: one that has not begun has that of an earlier one */
     finish(rq, done && how == OUT_CANCELLED ? OUT_OK : how, STR_NULL);
     buf_free(&g->in);
     forget(g);
@@ -80,7 +83,8 @@ static void over(struct request *rq, bool excess)
 static bool was_stale(struct request *rq, enum sched_outcome how)
 {
     struct leg *g = leg_of(rq);
-    return how == OUT_RESET && !rq->committed && !g->fresh && g->state < LEG_BODY && g->in.n == 0 && g->up && conn_is_reused(g->up);
+    return how == OUT_RESET && !rq->committed && !g->fresh && g->state < LEG_BODY && g->in.n == 0 && g->up &&
+           conn_is_reused(g->up);
 }
 
 static void connect_leg(struct request *rq);
@@ -103,7 +107,8 @@ static void failed(struct request *rq, enum sched_outcome how, const char *code)
 void leg_expired(struct request *rq)
 {
     bool connecting = leg_of(rq)->state == LEG_CONNECT;
-    failed(rq, connecting ? OUT_CONNECT_FAILED : OUT_TIMEOUT, connecting ? "prefill_connect_timeout" : "prefill_timeout");
+    failed(rq, connecting ? OUT_CONNECT_FAILED : OUT_TIMEOUT,
+           connecting ? "prefill_connect_timeout" : "prefill_timeout");
 }
 
 void leg_ejected(struct request *rq)
@@ -231,7 +236,8 @@ static void body_input(struct request *rq, struct str data)
         over(rq, excess);
 }
 
-/* What is wrong with the request itself is the client's to know; the decode endpoint waits for a prefill that never comes. */
+/* What is wrong with the request itself is the client's to know; the decode endpoint waits for a prefill that never
+ * comes. */
 static bool is_verdict(unsigned status)
 {
     return status >= 400 && status < 500 && status != 404 && status != 408 && status != 429;
@@ -241,7 +247,8 @@ static void become_answer(struct request *rq, struct str rest)
 {
     struct leg *g = leg_of(rq);
     struct conn *up = g->up;
-    rq->w->resp.keep_alive &= g->state != LEG_SEND; /* what it has not read of this request would be taken for the next one */
+    rq->w->resp.keep_alive &=
+        g->state != LEG_SEND; /* what it has not read of this request would be taken for the next one */
     finish(rq, OUT_OK, STR_NULL);
     forget(g);
     request_finish_pick(rq, OUT_CANCELLED);

@@ -29,7 +29,8 @@ struct proxy_metrics {
     struct gateway *g;
     struct metric_family *m_requests, *m_errors, *m_duration, *m_reqsz, *m_rspsz, *m_in, *m_out, *m_cached, *m_running,
         *m_ntpot, *m_ttft;
-    struct metric_family *rewrites, *requests, *retries, *failures, *ttft, *duration, *rejected, *split, *prefill, *prefill_failures;
+    struct metric_family *rewrites, *requests, *retries, *failures, *ttft, *duration, *rejected, *split, *prefill,
+        *prefill_failures;
     struct metric *sched_e2e, *attempts_ok, *attempts_failed, *hit_ratio, *hit_bytes, *added, *clients;
     struct metric *degraded_level, *worker_busy, *worker_lag, *degraded[2];
     struct live *live;
@@ -89,13 +90,16 @@ static void own_families(struct proxy_metrics *pm, struct metrics *m)
                         LABELS("backend"), b_gen, 0);
     pm->rejected = COUNTER("penstock_rejected_total", "Requests the gateway answered with an error, by code.",
                            LABELS("code"), 200);
-    pm->split = COUNTER("penstock_pd_requests_total",
-                        "Attempts of pools that separate prefill and decode, by where their prompt was sent to be computed.",
-                        LABELS("backend", "prefill"), 0);
-    pm->prefill = HIST("penstock_prefill_seconds", "From the start of a prefill leg to its answer.", LABELS("backend"), b_gen, 0);
-    pm->prefill_failures = COUNTER("penstock_prefill_failures_total",
-                                   "Prefill legs that failed before the answer began, and who took over: another pair, or the decode endpoint.",
-                                   LABELS("backend", "reason", "then"), 0);
+    pm->split =
+        COUNTER("penstock_pd_requests_total",
+                "Attempts of pools that separate prefill and decode, by where their prompt was sent to be computed.",
+                LABELS("backend", "prefill"), 0);
+    pm->prefill =
+        HIST("penstock_prefill_seconds", "From the start of a prefill leg to its answer.", LABELS("backend"), b_gen, 0);
+    pm->prefill_failures = COUNTER(
+        "penstock_prefill_failures_total",
+        "Prefill legs that failed before the answer began, and who took over: another pair, or the decode endpoint.",
+        LABELS("backend", "reason", "then"), 0);
     pm->added = single(HIST("penstock_added_seconds",
                             "From the complete request to its last byte sent to the endpoint.", none, b_ours, 0));
     pm->clients = single(GAUGE("penstock_client_connections", "Open client connections.", none, 0));
@@ -351,7 +355,8 @@ void metrics_split(struct request *rq, bool split)
 {
     struct metric *s = atomic_load_explicit(&rq->backend->split[split], memory_order_acquire);
     if (!s) {
-        s = metric_series(rq->w->g->pm->split, (struct str[]){rq->backend->key, split ? STR("elsewhere") : STR("here")});
+        s = metric_series(rq->w->g->pm->split,
+                          (struct str[]){rq->backend->key, split ? STR("elsewhere") : STR("here")});
         atomic_store_explicit(&rq->backend->split[split], s, memory_order_release);
     }
     metric_add(s, rq->w->index, 1);

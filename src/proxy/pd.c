@@ -1,4 +1,5 @@
-/* pd.c - a request whose prefill and decode are done by different endpoints: what each of the two is sent, and what it means when the prefill fails.
+/* pd.c - a request whose prefill and decode are done by different endpoints: what each of the two is sent, and what it
+ * means when the prefill fails.
  *
  *   BOOTSTRAP  pick of both -> both legs at once, the same bytes -> the decode's answer is relayed
  *              the prefill fails before that: both are given up, another pair is tried (its room is a new one)
@@ -9,7 +10,7 @@
  * A 4xx of the prefill (but 404, 408, 429) says what is wrong with the request: it becomes the answer (leg.c). */
 #include "proxy/impl.h"
 
-#define MAX_BATCH 1024                   /* items of one request that can be split: each has a room */
+#define MAX_BATCH 1024               /* items of one request that can be split: each has a room */
 #define MAX_TEXT  ((size_t)16 << 20) /* of what is new in a body */
 
 /* --- set-up -------------------------------------------------------------------------------------------------- */
@@ -28,14 +29,17 @@ bool pd_prepare(struct request *rq, const struct conf_backend *pool, const struc
     if (!rq->parsed || !body->object_end) {
         if (mode == PD_NIXL)
             return true;
-        request_fail(rq, 415, "unsupported_body", "The pool separates prefill and decode, and the body cannot be prepared for that: it must be a JSON object, not compressed, "
-                                                  "of the type application/json.");
+        request_fail(rq, 415, "unsupported_body",
+                     "The pool separates prefill and decode, and the body cannot be prepared for that: it must be a "
+                     "JSON object, not compressed, "
+                     "of the type application/json.");
         return false;
     }
     if (mode == PD_NIXL && !nixl_can(rq->kind, body))
         return true;
     if (body->n_batch > MAX_BATCH) {
-        request_fail(rq, 400, "invalid_field", "The request asks for %u outputs at once; where prefill and decode are separated it may be %d.",
+        request_fail(rq, 400, "invalid_field",
+                     "The request asks for %u outputs at once; where prefill and decode are separated it may be %d.",
                      body->n_batch, MAX_BATCH);
         return false;
     }
@@ -72,7 +76,8 @@ static bool build(struct request *rq, enum api_leg leg, struct str params)
 {
     struct pd *pd = rq->pd;
     struct str body = {rq->body.p, rq->body.n}, pieces[API_PIECES];
-    struct api_change change = {.leg = leg, .bootstrap_port = pd->bootstrap_port, .rooms = pd->rooms, .kv_transfer_params = params};
+    struct api_change change = {
+        .leg = leg, .bootstrap_port = pd->bootstrap_port, .rooms = pd->rooms, .kv_transfer_params = params};
     if (!str_eq(rq->target, rq->model))
         change.model = rq->target;
     if (leg == API_LEG_BOOTSTRAP) {
@@ -82,7 +87,8 @@ static bool build(struct request *rq, enum api_leg leg, struct str params)
     }
     uint32_t n = api_pieces(body, &pd->body, &change, &pd->text, pieces);
     if (!n) {
-        request_fail(rq, 413, "body_too_large", "The request body is too large to be sent with what a separated prefill needs.");
+        request_fail(rq, 413, "body_too_large",
+                     "The request body is too large to be sent with what a separated prefill needs.");
         return false;
     }
     size_t length = 0;
@@ -175,7 +181,8 @@ bool pd_try_again(struct request *rq, unsigned status)
 {
     if (!rq->pd || !rq->pd->split || status != 500)
         return false;
-    if (rq->pd->mode == PD_BOOTSTRAP) /* before its partner has ended it tells of that one, or of what is between them */
+    if (rq->pd->mode ==
+        PD_BOOTSTRAP) /* before its partner has ended it tells of that one, or of what is between them */
         return leg_live(rq) && retry_other_pair(rq);
     request_drop_attempt(rq);
     rq->fresh = true;

@@ -1,15 +1,17 @@
 /* request.c - the life of a request: states, body, deadlines, its three ways to end.
  *
  *   NEW -> READ_BODY -> ROUTE -> WAIT_PICK -> CONNECT -> SEND -> WAIT_HEAD -> RELAY -> DONE
- *    |                  ^  |        ^  |         |  ^      |          |
- *    +--- no body ------+  |        |  +- kept --|--|----->+          |  (kept: an idle connection is at hand)
- *                          |        |   conn     |  +------+----------+  (stale: a reused connection was closed under
- * us) |        +------------+---------+----------+  (retry on another endpoint, before the first byte)
- *                          +--> DONE (error, redirect, model list)         any state -> DONE (error, client gone,
- * deadline)
  *
- * PREFILL is between WAIT_PICK and CONNECT for a request whose prefill is done elsewhere first (pd.c); it may go back to WAIT_PICK, too. Where both
- * parts run at once the prefill leg runs beside the states from CONNECT on, and has states of its own (leg.c).
+ *   NEW -> ROUTE                              no body
+ *   ROUTE -> DONE                             error, redirect, model list
+ *   WAIT_PICK -> SEND                         an idle connection is at hand
+ *   WAIT_PICK -> PREFILL -> CONNECT, SEND     the prefill is done elsewhere first (pd.c)
+ *   SEND, WAIT_HEAD -> CONNECT                a reused connection was closed under us, or the decode endpoint is to prefill
+ *   PREFILL to WAIT_HEAD -> WAIT_PICK         another endpoint is tried, before the first byte
+ *   any -> DONE                               error, client gone, deadline
+ *
+ * Where prefill and decode run at once, the prefill leg runs beside the states from CONNECT on, and has states of its
+ * own (leg.c).
  *
  * A request holds: its client (borrowed; the client outlives it), a reservation at its port (`reserved`, given back
  * exactly once), a connection to the endpoint (`up`), its body until the first byte of the answer, the world until the

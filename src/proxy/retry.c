@@ -24,13 +24,15 @@ static bool may_retry(const struct request *rq)
     const struct gateway_opts *o = &rq->w->g->o;
     uint64_t now_us = worker_now_us(rq->w);
     return repeatable(rq) && rq->attempts < o->max_attempts && rq->crashes < o->max_crashes &&
-           rq->pick.core.n_tried < SCHED_MAX_TRIED && rq->pick.leg.n_tried < SCHED_MAX_TRIED && (!rq->deadline_us || now_us < rq->deadline_us) &&
+           rq->pick.core.n_tried < SCHED_MAX_TRIED && rq->pick.leg.n_tried < SCHED_MAX_TRIED &&
+           (!rq->deadline_us || now_us < rq->deadline_us) &&
            retry_allowed(&rq->backend->budget, o->retry_budget, now_us);
 }
 
 static void note_tried(struct request *rq)
 {
-    struct sched_req *r = rq->ep->role == ROLE_PREFILL ? &rq->pick.leg : &rq->pick.core; /* a prefill's verdict that was cut */
+    struct sched_req *r =
+        rq->ep->role == ROLE_PREFILL ? &rq->pick.leg : &rq->pick.core; /* a prefill's verdict that was cut */
     if (r->n_tried < SCHED_MAX_TRIED)
         r->tried[r->n_tried++] = rq->ep->ref;
 }
@@ -198,7 +200,8 @@ bool retry_other_pair(struct request *rq)
         leg->n_tried--;
         return false;
     }
-    leg_stop(rq, OUT_CANCELLED); /* it has not failed by itself: its own connection and the probes say more of it than others do */
+    leg_stop(rq, OUT_CANCELLED); /* it has not failed by itself: its own connection and the probes say more of it than
+                                    others do */
     request_finish_pick(rq, OUT_CANCELLED);
     pd_note_failed(rq, OUT_SERVER_ERROR, "prefill_not_taken", false);
     if (request_submit(rq) == SCHED_REJECTED)
@@ -230,7 +233,8 @@ void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
         leg->n_tried--;
         return;
     }
-    bool both = how == OUT_TIMEOUT && rq->pd->mode == PD_BOOTSTRAP; /* each waits for the other: either may be the one that hangs */
+    bool both = how == OUT_TIMEOUT &&
+                rq->pd->mode == PD_BOOTSTRAP; /* each waits for the other: either may be the one that hangs */
     pd_note_failed(rq, how, code, false);
     set_prefill_failure(rq, how);
     leg_stop(rq, how);
@@ -239,7 +243,8 @@ void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
         note_tried(rq);
     request_drop_attempt(rq);
     if (!again) {
-        request_fail(rq, rq->fail_status, rq->fail_code, "The prefill endpoint failed (%s) and the request cannot be tried elsewhere.", code);
+        request_fail(rq, rq->fail_status, rq->fail_code,
+                     "The prefill endpoint failed (%s) and the request cannot be tried elsewhere.", code);
         return;
     }
     count_retry(rq);

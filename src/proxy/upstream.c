@@ -102,7 +102,8 @@ static int find_head(struct request *rq, struct str in, struct str *rest)
     return 0;
 }
 
-int upstream_take_head(struct request *rq, struct buf *in, size_t body_max, struct str data, struct str *rest, struct buf *kept)
+int upstream_take_head(struct request *rq, struct buf *in, size_t body_max, struct str data, struct str *rest,
+                       struct buf *kept)
 {
     bool buffered = in->n > 0;
     if (buffered && !buf_add_str(in, data))

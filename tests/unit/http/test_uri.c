@@ -87,7 +87,11 @@ static void test_segments(void **state UNUSED)
 {
     static const struct {
         const char *plain, *escaped;
-    } rows[] = {{"llama", "llama"}, {"Qwen/Qwen3 32B", "Qwen%2FQwen3%2032B"}, {"a%b", "a%25b"}, {"\xc3\xa9?#", "%C3%A9%3F%23"}, {"", ""}};
+    } rows[] = {{"llama", "llama"},
+                {"Qwen/Qwen3 32B", "Qwen%2FQwen3%2032B"},
+                {"a%b", "a%25b"},
+                {"\xc3\xa9?#", "%C3%A9%3F%23"},
+                {"", ""}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char out[64];
         struct str plain = str_c(rows[i].plain), escaped = str_c(rows[i].escaped);
@@ -118,8 +122,8 @@ static void test_date(void **state UNUSED)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_path_ok), cmocka_unit_test(test_normalise),
-                                       cmocka_unit_test(test_prefix), cmocka_unit_test(test_query), cmocka_unit_test(test_segments),
-                                       cmocka_unit_test(test_date)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_path_ok),  cmocka_unit_test(test_normalise),
+                                       cmocka_unit_test(test_prefix),   cmocka_unit_test(test_query),
+                                       cmocka_unit_test(test_segments), cmocka_unit_test(test_date)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
