@@ -6,7 +6,7 @@
  *   ROUTE -> DONE                             error, redirect, model list
  *   WAIT_PICK -> SEND                         an idle connection is at hand
  *   WAIT_PICK -> PREFILL -> CONNECT, SEND     the prefill is done elsewhere first (pd.c)
- *   SEND, WAIT_HEAD -> CONNECT                a reused connection was closed under us, or the decode endpoint is to prefill
+ *   SEND, WAIT_HEAD -> CONNECT                a reused connection was closed; or its own prefill after all
  *   PREFILL to WAIT_HEAD -> WAIT_PICK         another endpoint is tried, before the first byte
  *   any -> DONE                               error, client gone, deadline
  *
