@@ -361,6 +361,7 @@ void request_finish_pick(struct request *rq, enum sched_outcome how); /* no-op w
 void request_unqueue(struct request *rq);  /* gives its place in the queue back; no-op when it has none */
 void request_drop_upstream(struct request *rq);                     /* aborts it */
 
+void request_set_parts(struct request *rq, const struct str *body, uint32_t n); /* what is sent: a head, and the body in n pieces, at most API_PIECES */
 void request_route(struct request *rq);         /* route.c */
 void request_pick(struct request *rq);          /* pick.c */
 void request_picked(struct request *rq);
@@ -381,6 +382,7 @@ bool request_try_elsewhere(struct request *rq, enum sched_outcome how); /* while
 void relay_head(struct request *rq, const struct h1_head *head, struct str rest); /* relay.c */
 void relay_data(struct request *rq, struct str data);
 void relay_eof(struct request *rq);
+bool relay_is_event_stream(const struct h1_head *head);
 void relay_client_drained(struct request *rq);
 void models_answer(struct request *rq, const struct conf_backend *pool); /* models_answer.c */
 bool models_known(struct request *rq, const struct conf_backend *pool);
@@ -416,6 +418,7 @@ uint64_t upstream_deadline_us(const struct request *rq);     /* of the first byt
 bool upstream_is_ours(int err);
 void retry_pair(struct request *rq, enum sched_outcome how, const char *code); /* retry.c: the prefill failed: another pair, or the end */
 bool retry_other_pair(struct request *rq); /* while an error of the decode endpoint is held; false: go on with it */
+void retry_note_leg(struct request *rq);       /* its prefill endpoint has failed it */
 void request_drop_attempt(struct request *rq); /* retry.c: forgets what this attempt had brought from the endpoint; a prefill leg is another matter */
 
 /* headers.c: both write to w->text and return it */

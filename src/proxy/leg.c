@@ -262,7 +262,6 @@ static void become_answer(struct request *rq, struct str rest)
 static void head_found(struct request *rq, const struct h1_head *head, struct str rest)
 {
     struct leg *g = leg_of(rq);
-    const struct h1_header *type = h1_find(head, H_CONTENT_TYPE);
     if (is_verdict(head->status)) {
         if (rq->committed)
             leg_stop(rq, OUT_OK);
@@ -276,7 +275,7 @@ static void head_found(struct request *rq, const struct h1_head *head, struct st
         failed(rq, head->status == 404 ? OUT_MODEL_MISSING : OUT_SERVER_ERROR, "prefill_error");
         return;
     }
-    g->event_stream = type && type->value.n >= 17 && str_ieq(str_first(type->value, 17), STR("text/event-stream"));
+    g->event_stream = relay_is_event_stream(head);
     g->framing = head->framing;
     g->left = head->framing == H1_BODY_LENGTH ? head->content_length : 0;
     g->keep = head->keep_alive && head->framing != H1_BODY_EOF && g->state == LEG_WAIT_HEAD;

@@ -91,16 +91,8 @@ static bool build(struct request *rq, enum api_leg leg, struct str params)
                      "The request body is too large to be sent with what a separated prefill needs.");
         return false;
     }
-    size_t length = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        rq->parts[1 + i] = span(pieces[i]);
-        length += pieces[i].n;
-    }
     pd->plain_answer = leg == API_LEG_NIXL_PREFILL;
-    struct str head = arena_str(&rq->arena, headers_request(rq, length));
-    rq->parts[0] = span(head);
-    rq->n_parts = 1 + (int)n;
-    rq->send_total = head.n + length;
+    request_set_parts(rq, pieces, n);
     return true;
 }
 
@@ -169,9 +161,7 @@ void pd_prefill_failed(struct request *rq, enum sched_outcome how, const char *c
         return;
     }
     pd_note_failed(rq, how, code, true);
-    struct sched_req *leg = &rq->pick.leg;
-    if (leg->n_tried < SCHED_MAX_TRIED)
-        leg->tried[leg->n_tried++] = g->ep->ref;
+    retry_note_leg(rq);
     leg_stop(rq, how);
     port_leg_here(rq->backend->port, &rq->pick);
     begin_here(rq);

@@ -221,7 +221,7 @@ void relay_eof(struct request *rq)
 
 /* --- the head ------------------------------------------------------------------------------------------------ */
 
-static bool is_event_stream(const struct h1_head *head)
+bool relay_is_event_stream(const struct h1_head *head)
 {
     const struct h1_header *h = h1_find(head, H_CONTENT_TYPE);
     return h && h->value.n >= 17 && str_ieq(str_first(h->value, 17), STR("text/event-stream"));
@@ -262,7 +262,7 @@ void relay_head(struct request *rq, const struct h1_head *head, struct str rest)
     if (goes_elsewhere(rq, head->status))
         return;
     rq->status = head->status;
-    rq->event_stream = is_event_stream(head);
+    rq->event_stream = relay_is_event_stream(head);
     set_framing(rq, head);
     if (rq->backend->pool && head->status < 300 && !rq->tail) {
         rq->tail = xmalloc(sizeof *rq->tail);

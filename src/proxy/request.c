@@ -369,6 +369,21 @@ void request_expired(struct request *rq, uint64_t now_us)
     }
 }
 
+/* --- what is sent -------------------------------------------------------------------------------------------- */
+
+void request_set_parts(struct request *rq, const struct str *body, uint32_t n)
+{
+    size_t length = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        rq->parts[1 + i] = span(body[i]);
+        length += body[i].n;
+    }
+    struct str head = arena_str(&rq->arena, headers_request(rq, length));
+    rq->parts[0] = span(head);
+    rq->n_parts = 1 + (int)n;
+    rq->send_total = head.n + length;
+}
+
 /* --- end ----------------------------------------------------------------------------------------------------- */
 
 void request_drop_upstream(struct request *rq)

@@ -37,6 +37,13 @@ static void note_tried(struct request *rq)
         r->tried[r->n_tried++] = rq->ep->ref;
 }
 
+void retry_note_leg(struct request *rq)
+{
+    struct sched_req *leg = &rq->pick.leg;
+    if (leg->n_tried < SCHED_MAX_TRIED)
+        leg->tried[leg->n_tried++] = rq->pd->leg.ep->ref;
+}
+
 void request_drop_attempt(struct request *rq)
 {
     request_drop_upstream(rq);
@@ -195,7 +202,7 @@ bool retry_other_pair(struct request *rq)
     struct sched_req *leg = &rq->pick.leg;
     if (!may_retry(rq))
         return false;
-    leg->tried[leg->n_tried++] = rq->pd->leg.ep->ref;
+    retry_note_leg(rq);
     if (!port_untried(rq->backend->port, ROLE_PREFILL, 0, leg->tried, leg->n_tried)) {
         leg->n_tried--;
         return false;
@@ -227,8 +234,7 @@ void retry_pair(struct request *rq, enum sched_outcome how, const char *code)
     bool again = may_retry(rq);
     if (how == OUT_CANCELLED && !again)
         return; /* ejected, and nowhere better to wait */
-    if (leg->n_tried < SCHED_MAX_TRIED)
-        leg->tried[leg->n_tried++] = rq->pd->leg.ep->ref;
+    retry_note_leg(rq);
     if (how == OUT_CANCELLED && !port_untried(rq->backend->port, ROLE_PREFILL, 0, leg->tried, leg->n_tried)) {
         leg->n_tried--;
         return;

@@ -191,30 +191,16 @@ static void fill_pick(struct routing *r)
         s->pinned = port_recall_response(rq->backend->port, r->body.previous_response_id);
 }
 
-/* The request as the endpoint gets it: head, and the body around the model's name where that changes. */
+/* The request as the endpoint gets it: the body as it came, but for the model's name where that changes. */
 static void build_parts(struct routing *r)
 {
     struct request *rq = r->rq;
-    struct str body = {rq->body.p, rq->body.n}, head, name, tail;
-    rq->n_parts = 1;
-    size_t length = body.n;
+    struct str body = {rq->body.p, rq->body.n}, pieces[3] = {body};
     size_t cap = rq->target.n * 6 + 8;
-    bool replaced =
-        rq->parsed && !str_eq(rq->target, rq->model) &&
-        api_splice_model(body, &r->body, rq->target, arena_alloc(&rq->arena, cap), cap, &head, &name, &tail);
-    if (replaced) {
-        rq->parts[1] = span(head);
-        rq->parts[2] = span(name);
-        rq->parts[3] = span(tail);
-        rq->n_parts = 4;
-        length = head.n + name.n + tail.n;
-    } else if (body.n) {
-        rq->parts[1] = span(body);
-        rq->n_parts = 2;
-    }
-    struct str text = arena_str(&rq->arena, headers_request(rq, length));
-    rq->parts[0] = span(text);
-    rq->send_total = text.n + length;
+    bool replaced = rq->parsed && !str_eq(rq->target, rq->model) &&
+                    api_splice_model(body, &r->body, rq->target, arena_alloc(&rq->arena, cap), cap, &pieces[0],
+                                     &pieces[1], &pieces[2]);
+    request_set_parts(rq, pieces, replaced ? 3 : body.n > 0);
 }
 
 static void to_pool(struct routing *r)
