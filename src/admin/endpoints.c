@@ -2,6 +2,7 @@
 #include "admin/endpoints.h"
 
 #include "base/json.h"
+#include "conf/conf.h"
 
 /* null where the server's page did not tell. */
 static void put_told(struct jsonw *w, const char *key, bool told, double v)
@@ -38,18 +39,13 @@ static const char *state_name(const struct ep_view *v)
     return v->slow_start ? "slow start" : "ready";
 }
 
-static const char *role_name(enum conf_role role)
-{
-    return role == ROLE_PREFILL ? "prefill" : "decode";
-}
-
 static void put_endpoint(void *ctx, const struct ep_view *v, const struct endpoint *e)
 {
     struct jsonw *w = ctx;
     jsonw_obj(w);
     jsonw_key(w, "pod"), jsonw_cstr(w, e->name);
     if (e->role != ROLE_ANY)
-        jsonw_key(w, "role"), jsonw_cstr(w, role_name(e->role));
+        jsonw_key(w, "role"), jsonw_cstr(w, conf_role_name(e->role));
     jsonw_key(w, "namespace"), jsonw_cstr(w, e->ns);
     jsonw_key(w, "address"), jsonw_cstr(w, e->address);
     jsonw_key(w, "state"), jsonw_cstr(w, state_name(v));
@@ -96,7 +92,7 @@ static void put_queue(struct jsonw *w, struct port *p, const struct sched_stats 
 static void put_role(struct jsonw *w, enum conf_role role, const struct sched_stats *st)
 {
     jsonw_obj(w);
-    jsonw_key(w, "role"), jsonw_cstr(w, role_name(role));
+    jsonw_key(w, "role"), jsonw_cstr(w, conf_role_name(role));
     jsonw_key(w, "endpoints_total"), jsonw_u64(w, st->n_endpoints);
     jsonw_key(w, "ready"), jsonw_u64(w, st->n_ready);
     jsonw_key(w, "room"), jsonw_u64(w, st->n_room);

@@ -96,7 +96,6 @@ static bool usage_object(struct json *j, struct tally *u)
     return false;
 }
 
-/* Keys under which usage hangs: itself, or an object that holds it. */
 static bool is_key(const struct json *j, const char *name)
 {
     return json_str_eq(j->tok, j->escaped, str_c(name));

@@ -2,6 +2,7 @@
 #include "conf/annotations.h"
 #include "base/duration.h"
 #include "base/hash.h"
+#include "core/promtext.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +16,6 @@
 #define MAX_FLOW        256 /* bytes of a flow's name */
 #define MAX_PATH_BYTES  1024
 #define MAX_METRIC_TEXT 512
-#define MAX_METRIC_NAME 128 /* of a series or a label, with its end (PROM_NAME) */
 
 enum value_type {
     V_WORD,
@@ -45,7 +45,7 @@ struct annotation {
     const char *note; /* why, for NOT_YET and NO_EFFECT */
 };
 
-static const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL}; /* in the order of enum sched_policy */
+const char *const strategy_words[] = {"DEFAULT", "PREFIX_CACHE", NULL};
 static const char *const early_words[] = {"disabled", "own-deadline", "enabled", NULL}; /* enum sched_early */
 static const char *const switch_words[] = {"disabled", "enabled", "false", "true", "0", "1", NULL}; /* odd: on */
 static const char *const order_words[] = {"fifo", "deadline", "adaptive", NULL}; /* enum sched_order */
@@ -284,53 +284,19 @@ static bool path_ok(struct str s)
     return true;
 }
 
-static bool metric_char(char c, bool first, bool colon)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (colon && c == ':') ||
-           (!first && c >= '0' && c <= '9');
-}
-
-/* Cuts a name of a series or a label off the front. */
-static bool metric_name(struct str *s, bool colon)
-{
-    size_t n = 0;
-    while (n < s->n && metric_char(s->p[n], n == 0, colon))
-        n++;
-    *s = str_from(*s, n);
-    return n > 0 && n < MAX_METRIC_NAME;
-}
-
-/* label=value off the front: the value in quotes, or up to a comma or brace. */
-static bool metric_label(struct str *s)
-{
-    if (!metric_name(s, false) || s->n < 2 || s->p[0] != '=')
-        return false;
-    *s = str_from(*s, 1);
-    bool quoted = s->p[0] == '"';
-    size_t n = quoted;
-    while (n < s->n && !strchr(quoted ? "\"\\\n" : "\"\\\n,{}", s->p[n]))
-        n++;
-    if (n == quoted || n == s->n || (quoted && s->p[n] != '"') || (!quoted && !strchr(",}", s->p[n])))
-        return false;
-    *s = str_from(*s, n + quoted);
-    return s->n > 0 && (s->p[0] == ',' || s->p[0] == '}');
-}
-
-/* name or name{label=value,...} */
+/* name or name{label=value,...}: as the reader of the pages takes it apart, but without what that one passes over or
+ * could never find (empty labels and values, escapes). */
 static bool metric_ok(struct str s)
 {
-    if (s.n > MAX_METRIC_TEXT || !metric_name(&s, true))
+    struct prom_name n;
+    if (s.n > MAX_METRIC_TEXT || !prom_name_parse(s, &n))
         return false;
-    if (s.n == 0)
-        return true;
-    bool more = s.p[0] == '{';
-    while (more) {
-        s = str_from(s, 1);
-        if (!metric_label(&s))
+    for (uint32_t i = 0; i < n.n_labels; i++)
+        if (!n.label[i].value.n)
             return false;
-        more = s.p[0] == ',';
-    }
-    return s.n == 1 && s.p[0] == '}';
+    if (memchr(s.p, '\\', s.n) || memchr(s.p, '\n', s.n) || str_ends(s, STR(",}")))
+        return false;
+    return n.n_labels > 0 || !memchr(s.p, '{', s.n);
 }
 
 /* False with the end of the sentence `"x" ...` in why. */
@@ -374,7 +340,7 @@ static bool parse(const struct annotation *t, struct str s, struct value *v, cha
         v->text = s;
         return path_ok(s);
     case V_METRIC:
-        snprintf(why, cap, "is neither name nor name{label=value,...}");
+        snprintf(why, cap, "is neither name nor name{label=value,...} with at most %d labels", PROM_NAME_LABELS);
         v->text = s;
         return metric_ok(s);
     }

@@ -5,6 +5,8 @@
 
 #include "conf/object.h"
 
+extern const char *const strategy_words[]; /* of routing-strategy, in the order of enum sched_policy */
+
 /* Fills b->sched, runtime, runtime_given, metrics, unknown_model, trust, queue_ttl_max_us and settings of a pool's backend (arena a). Bad
  * values are warnings: the value in effect in `previous` stays, the default where there is none (mission decision 12).
  */

@@ -112,6 +112,12 @@ static bool port_active(const struct object *pod, int64_t port)
     return false;
 }
 
+const char *conf_role_name(enum conf_role r)
+{
+    static const char *const names[] = {"", "prefill", "decode"};
+    return names[r];
+}
+
 /* The set that a pod of a split pool belongs to; false when to none. */
 static bool role_of(const struct object *pod, const struct conf_pd *pd, enum conf_role *role)
 {
@@ -120,8 +126,8 @@ static bool role_of(const struct object *pod, const struct conf_pd *pd, enum con
     if (!pd)
         return true;
     kvs_get(&pod->meta.labels, pd->role_label, &value);
-    *role = str_eq_c(value, "prefill") ? ROLE_PREFILL : ROLE_DECODE;
-    return *role == ROLE_PREFILL || str_eq_c(value, "decode");
+    *role = str_eq_c(value, conf_role_name(ROLE_PREFILL)) ? ROLE_PREFILL : ROLE_DECODE;
+    return str_eq_c(value, conf_role_name(*role));
 }
 
 static void count_no_role(struct no_role *none, const struct object *pod)

@@ -115,10 +115,9 @@ static void apply_runtime(const struct apply *x)
 static enum sched_policy chosen(const struct apply *x, const char *field, bool prefix)
 {
     enum sched_policy p = prefix ? SCHED_PREFIX_CACHE : SCHED_DEFAULT;
-    static const char *const words[] = {"DEFAULT", "PREFIX_CACHE"};
     bool same = x->out->sched.policy == p;
-    override(x, OWN_POLICY_KEY, field, str_c(words[prefix]), same);
-    override(x, STRATEGY_KEY, field, str_c(words[prefix]), same);
+    override(x, OWN_POLICY_KEY, field, str_c(strategy_words[p]), same);
+    override(x, STRATEGY_KEY, field, str_c(strategy_words[p]), same);
     return p;
 }
 

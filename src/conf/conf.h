@@ -49,6 +49,7 @@ uint64_t conf_paths_stamp(const char *const *paths, size_t n);
 struct conf *conf_build(struct conf_store *s, const struct conf *previous, struct conf_report *rep);
 
 /* Writes what the snapshot does, for people (penstock check) and as JSON (/config). */
+const char *conf_role_name(enum conf_role r); /* prefill, decode: as the label says it; "" of a pool that is not split */
 void conf_explain(const struct conf *c, struct buf *out);
 void conf_json(const struct conf *c, struct buf *out);
 

@@ -218,12 +218,6 @@ static void write_settings(struct jsonw *w, const struct conf_backend *b)
     jsonw_arr_end(w);
 }
 
-static const char *role_name(enum conf_role r)
-{
-    static const char *const names[] = {"", "prefill", "decode"};
-    return names[r];
-}
-
 /* What the runtime has itself is "" and 0. */
 static void write_metrics(struct jsonw *w, const struct conf_metrics *m)
 {
@@ -281,7 +275,7 @@ static void write_backend(struct jsonw *w, const struct conf_backend *b)
         member_str(w, "host", b->endpoints[i].host);
         member_u64(w, "port", b->endpoints[i].port);
         if (b->endpoints[i].role != ROLE_ANY)
-            member_str(w, "role", str_c(role_name(b->endpoints[i].role)));
+            member_str(w, "role", str_c(conf_role_name(b->endpoints[i].role)));
         jsonw_obj_end(w);
     }
     jsonw_arr_end(w);

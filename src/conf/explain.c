@@ -135,9 +135,10 @@ static void add_servers(struct buf *out, const struct conf_backend *b)
 
 static void add_endpoint(struct buf *out, const struct conf_endpoint *e)
 {
-    static const char *const roles[] = {"", " (prefill)", " (decode)"};
-    buf_addf(out, "    endpoint " STR_FMT " " STR_FMT ":%u%s\n", STR_ARG(e->pod), STR_ARG(e->host), e->port,
-             roles[e->role]);
+    buf_addf(out, "    endpoint " STR_FMT " " STR_FMT ":%u", STR_ARG(e->pod), STR_ARG(e->host), e->port);
+    if (e->role != ROLE_ANY)
+        buf_addf(out, " (%s)", conf_role_name(e->role));
+    buf_addf(out, "\n");
 }
 
 static void add_backend(struct buf *out, const struct conf_backend *b)

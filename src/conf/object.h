@@ -226,12 +226,12 @@ struct model_spec {
 struct model {
     struct model_spec *spec;
 };
-struct objective_spec { /* priority, or the criticality word in its place; model_name "" = chosen by its own name alone
-                         */
+/* Priority, or the criticality word in its place. */
+struct objective_spec {
     int64_t priority;
     bool has_priority, has_criticality;
     int criticality; /* as in model_spec */
-    struct str model_name;
+    struct str model_name; /* "" = chosen by its own name alone */
     struct ref *pool;
 };
 struct objective {

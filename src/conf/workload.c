@@ -182,26 +182,17 @@ static void describe_command(const struct container *c, struct arena *a, struct 
     w->container_port = c->ports.n ? (uint16_t)c->ports.v[0].port : 0;
 }
 
-struct extra { /* a label that a controller adds */
-    struct str key, value;
-};
-
 /* Labels and annotations for the sandbox: struct { struct str key, value; }, as conf_workload has them thrice. */
-static void *copy_kvs(struct arena *a, const struct kvs *from, const struct extra *extra, uint32_t n_extra,
-                      uint32_t *count)
+static void *copy_kvs(struct arena *a, struct kvs from, uint32_t *count)
 {
-    struct extra *out = arena_zalloc(a, (from->n + n_extra + 1) * sizeof *out);
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < from->n; i++) {
-        bool replaced = false;
-        for (uint32_t k = 0; k < n_extra; k++)
-            replaced |= str_eq(extra[k].key, from->v[i].key);
-        if (!replaced)
-            out[n++] = (struct extra){from->v[i].key, from->v[i].value};
+    struct {
+        struct str key, value;
+    } *out = arena_zalloc(a, (from.n + 1) * sizeof *out);
+    for (uint32_t i = 0; i < from.n; i++) {
+        out[i].key = from.v[i].key;
+        out[i].value = from.v[i].value;
     }
-    for (uint32_t k = 0; k < n_extra; k++)
-        out[n++] = extra[k];
-    *count = n;
+    *count = from.n;
     return out;
 }
 
@@ -235,17 +226,19 @@ static const struct container *main_container(const struct pod_spec *spec)
     return &spec->containers.v[0];
 }
 
-/* The labels that tell pods of a RoleBasedGroup apart. */
-static uint32_t role_labels(const struct object *o, const struct group_role *role, struct extra out[2])
+/* The labels by which the controller tells pods of a RoleBasedGroup apart. */
+static struct kvs role_labels(const struct object *o, const struct group_role *role, struct kv out[2])
 {
     if (!role)
-        return 0;
+        return (struct kvs){0};
     bool v2 = ((const struct role_group *)o->spec)->v2;
-    out[0] = (struct extra){
-        v2 ? STR("rbg.workloads.x-k8s.io/group-name") : STR("rolebasedgroup.workloads.x-k8s.io/name"), o->meta.name};
-    out[1] = (struct extra){
-        v2 ? STR("rbg.workloads.x-k8s.io/role-name") : STR("rolebasedgroup.workloads.x-k8s.io/role"), role->name};
-    return 2;
+    out[0] = (struct kv){.key = v2 ? STR("rbg.workloads.x-k8s.io/group-name")
+                                   : STR("rolebasedgroup.workloads.x-k8s.io/name"),
+                         .value = o->meta.name};
+    out[1] =
+        (struct kv){.key = v2 ? STR("rbg.workloads.x-k8s.io/role-name") : STR("rolebasedgroup.workloads.x-k8s.io/role"),
+                    .value = role->name};
+    return (struct kvs){out, 2};
 }
 
 bool workload_describe(const struct object *o, uint32_t part, struct arena *a, struct conf_workload *w)
@@ -255,8 +248,8 @@ bool workload_describe(const struct object *o, uint32_t part, struct arena *a, s
     const struct workload *l = role ? &role->w : o->def->kind == K_WORKLOAD ? o->spec : NULL;
     const struct pod *pod = l ? NULL : o->spec;
     const struct pod_spec *spec = l ? l->leader->spec : pod->spec;
-    struct extra extra[2];
-    uint32_t n_extra = role_labels(o, role, extra);
+    struct kv own[2];
+    struct kvs added = role_labels(o, role, own);
     if (!spec || spec->containers.n == 0 || (pod && pod->status && pod->status->ip.n))
         return false;
     *w = (struct conf_workload){
@@ -268,9 +261,9 @@ bool workload_describe(const struct object *o, uint32_t part, struct arena *a, s
     const struct kvs *labels = l ? &l->leader->labels : &o->meta.labels,
                      *notes = l ? &l->leader->annotations : &o->meta.annotations;
     const struct kvs *worker = l && l->worker ? &l->worker->labels : &none;
-    w->labels = copy_kvs(a, labels, extra, n_extra, &w->n_labels);
-    w->worker_labels = copy_kvs(a, worker, extra, n_extra, &w->n_worker_labels);
-    w->annotations = copy_kvs(a, notes, NULL, 0, &w->n_annotations);
+    w->labels = copy_kvs(a, kvs_patched(a, labels, &added), &w->n_labels);
+    w->worker_labels = copy_kvs(a, kvs_patched(a, worker, &added), &w->n_worker_labels);
+    w->annotations = copy_kvs(a, *notes, &w->n_annotations);
     describe_command(main_container(spec), a, w);
     w->source = str_c(arena_printf(a, STR_FMT ":%u", STR_ARG(o->file), o->line));
     return true;

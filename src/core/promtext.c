@@ -142,21 +142,21 @@ static const struct series trtllm_serve[] = {
     {STR("trtllm_kv_cache_max_blocks"), STR_NULL, STR_NULL, BLOCKS},
 };
 
-/* all: what an early stop waits for. last: the greatest of the names. */
+/* v: the greatest of the names first, see beyond_last. all: what an early stop waits for. */
 static const struct server {
     struct str prefix;
     const struct series *v;
-    uint8_t n, last;
+    uint8_t n;
     enum prom_dialect dialect;
     unsigned all;
 } servers[] = {
-    {STR("vllm:"), vllm, ARRAY_LEN(vllm), 0, PROM_VLLM, /* the v0 name counts only without the v1 name */
+    {STR("vllm:"), vllm, ARRAY_LEN(vllm), PROM_VLLM, /* the v0 name counts only without the v1 name */
      BIT(WAITING) | BIT(RUNNING) | BIT(KV) | BIT(INFO) | BIT(LORA)},
-    {STR("sglang:"), sglang, ARRAY_LEN(sglang), 0, PROM_SGLANG, /* and the queues of its role */
+    {STR("sglang:"), sglang, ARRAY_LEN(sglang), PROM_SGLANG, /* and the queues of its role */
      BIT(WAITING) | BIT(RUNNING) | BIT(KV) | BIT(TOKENS) | BIT(BLOCK)},
-    {STR("nv_trt_llm_"), triton, ARRAY_LEN(triton), 0, PROM_TRTLLM,
+    {STR("nv_trt_llm_"), triton, ARRAY_LEN(triton), PROM_TRTLLM,
      BIT(WAITING) | BIT(RUNNING) | BIT(KV) | BIT(BLOCK) | BIT(BLOCKS) | BIT(ITERATIONS)},
-    {STR("trtllm_"), trtllm_serve, ARRAY_LEN(trtllm_serve), 0, PROM_TRTLLM,
+    {STR("trtllm_"), trtllm_serve, ARRAY_LEN(trtllm_serve), PROM_TRTLLM,
      BIT(WAITING) | BIT(RUNNING) | BIT(KV) | BIT(BLOCK) | BIT(BLOCKS)},
 };
 #define SGLANG 1
@@ -248,17 +248,18 @@ static bool next_pair(struct str *s, struct str *name, struct str *value)
     if (quoted && n == in.n)
         return false;
     in = skip_blanks(str_from(in, n + quoted));
-    if (!in.n || (*in.p != ',' && *in.p != '}') || !name->n)
+    if (!in.n || (*in.p != ',' && *in.p != '}'))
         return false;
     *s = in;
     return true;
 }
 
-static bool plain_name(struct str s)
+/* Of a series, which may have colons, or of a label. */
+static bool plain_name(struct str s, bool colons)
 {
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
-        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == ':';
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (colons && c == ':');
         if (!letter && (i == 0 || c < '0' || c > '9'))
             return false;
     }
@@ -271,14 +272,15 @@ bool prom_name_parse(struct str text, struct prom_name *out)
     text = str_trim(text);
     const char *open = text.n ? memchr(text.p, '{', text.n) : NULL;
     out->name = str_trim(str_first(text, open ? (size_t)(open - text.p) : text.n));
-    if (!plain_name(out->name))
+    if (!plain_name(out->name, true))
         return false;
     if (!open)
         return true;
     struct str rest = skip_blanks(str_from(text, (size_t)(open - text.p) + 1));
     while (rest.n && *rest.p != '}') {
         if (out->n_labels == PROM_NAME_LABELS ||
-            !next_pair(&rest, &out->label[out->n_labels].name, &out->label[out->n_labels].value))
+            !next_pair(&rest, &out->label[out->n_labels].name, &out->label[out->n_labels].value) ||
+            !plain_name(out->label[out->n_labels].name, false))
             return false;
         out->n_labels++;
         if (*rest.p == ',')
@@ -365,7 +367,7 @@ static void add_info(struct prom *p, uint64_t part, const struct line *s)
         else if (str_eq(l.name, STR("kv_cache_size_tokens")))
             tokens = number(l.raw);
     }
-    if (block > 0x1p20 || blocks > 0x1p40)
+    if (block > PROM_BLOCK_MAX || blocks > PROM_BLOCKS_MAX)
         return; /* no such machine */
     if (block > 0)
         p->load.block_tokens = (uint32_t)block;
@@ -590,7 +592,7 @@ static bool beyond_last(const struct prom *p, struct str name)
     for (uint32_t i = 0; i < p->n_names; i++)
         if (str_cmp(name, p->names[i].name) <= 0)
             return false;
-    return str_cmp(name, sv->v[sv->last].name) > 0;
+    return str_cmp(name, sv->v[0].name) > 0;
 }
 
 /* Both return whether reading may stop here. */
@@ -724,7 +726,7 @@ void prom_init(struct prom *p, const struct prom_spec *spec)
 static void begin(struct prom *p, struct str piece)
 {
     size_t n = 0;
-    while (n < piece.n && (is_blank(piece.p[n]) || piece.p[n] == '\n' || piece.p[n] == '\r'))
+    while (n < piece.n && prom_is_space(piece.p[n]))
         n++;
     p->begun = n < piece.n;
     p->json = p->begun && piece.p[n] == '[';
@@ -823,7 +825,7 @@ static void set_capacity_by_blocks(struct prom *p)
 {
     for (uint32_t i = p->newest[BLOCKS]; i; i = p->sample[i - 1].before) {
         double block = floor(sample_of(p, BLOCK, p->sample[i - 1].part)), blocks = floor(p->sample[i - 1].value);
-        if (block <= 0x1p20 && blocks <= 0x1p40)
+        if (block <= PROM_BLOCK_MAX && blocks <= PROM_BLOCKS_MAX)
             prom_set_capacity(&p->load, block * blocks);
     }
 }
@@ -833,7 +835,7 @@ static void set_capacity(struct prom *p)
     if (p->lost & ALL_CAPACITY)
         p->load.block_tokens = 0;
     for (uint32_t i = p->newest[BLOCK]; i && has_samples(p, BLOCK); i = p->sample[i - 1].before)
-        if (p->sample[i - 1].value <= 0x1p20)
+        if (p->sample[i - 1].value <= PROM_BLOCK_MAX)
             p->load.block_tokens = MAX(p->load.block_tokens, (uint32_t)p->sample[i - 1].value);
     if (p->lost & ALL_CAPACITY)
         return;

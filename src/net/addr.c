@@ -103,10 +103,7 @@ bool addr_resolve_hostport(struct str s, uint16_t default_port, struct addr *out
         memset(out, 0, sizeof(*out));
         memcpy(&out->ss, ai->ai_addr, ai->ai_addrlen);
         out->len = ai->ai_addrlen;
-        if (out->ss.ss_family == AF_INET6)
-            out->ss.v6.sin6_port = htons(port);
-        else
-            out->ss.v4.sin_port = htons(port);
+        addr_set_port(out, port);
         found = true;
     }
     if (rc == 0)
@@ -119,6 +116,14 @@ bool addr_resolve_hostport(struct str s, uint16_t default_port, struct addr *out
 uint16_t addr_port(const struct addr *a)
 {
     return ntohs(a->ss.ss_family == AF_INET6 ? a->ss.v6.sin6_port : a->ss.v4.sin_port);
+}
+
+void addr_set_port(struct addr *a, uint16_t port)
+{
+    if (a->ss.ss_family == AF_INET6)
+        a->ss.v6.sin6_port = htons(port);
+    else
+        a->ss.v4.sin_port = htons(port);
 }
 
 size_t addr_key(const struct addr *a, char out[ADDR_KEY_MAX])

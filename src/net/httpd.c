@@ -463,14 +463,6 @@ static void on_accept(struct listener *ln, struct conn *c)
         timer_set(d->loop, &hc->idle, hc->seen_us + d->idle_us);
 }
 
-static void set_port(struct addr *a, uint16_t port)
-{
-    if (a->ss.ss_family == AF_INET6)
-        ((struct sockaddr_in6 *)&a->ss)->sin6_port = htons(port);
-    else
-        ((struct sockaddr_in *)&a->ss)->sin_port = htons(port);
-}
-
 struct httpd *httpd_open(struct loop *l, const struct addr *at, size_t max_body,
                          void (*handler)(void *ctx, struct httpd_req *rq), void *ctx, struct errbuf *err)
 {
@@ -488,7 +480,7 @@ struct httpd *httpd_open(struct loop *l, const struct addr *at, size_t max_body,
         return NULL;
     }
     d->at = *at;
-    set_port(&d->at, listener_port(d->ln));
+    addr_set_port(&d->at, listener_port(d->ln));
     return d;
 }
 

@@ -64,6 +64,7 @@ bool addr_parse_hostport(struct str s, uint16_t default_port, struct addr *out) 
 bool addr_eq(const struct addr *a, const struct addr *b);
 size_t addr_format(const struct addr *a, char *out, size_t cap); /* "127.0.0.1:8000", "[::1]:8000"; NUL-terminated */
 uint16_t addr_port(const struct addr *a);
+void addr_set_port(struct addr *a, uint16_t port);
 /* Names too, by the system's resolver: blocks, so for command lines only. False with a sentence in err. */
 bool addr_resolve_hostport(struct str s, uint16_t default_port, struct addr *out, struct errbuf *err) MUST_USE;
 #define ADDR_KEY_MAX 24

@@ -142,20 +142,12 @@ static void tell_nothing(struct look *k)
 
 /* --- asking ---------------------------------------------------------------------------------------------------- */
 
-static void set_port(struct addr *a, uint16_t port)
-{
-    if (a->ss.ss_family == AF_INET6)
-        a->ss.v6.sin6_port = htons(port);
-    else
-        a->ss.v4.sin_port = htons(port);
-}
-
 static struct addr place_addr(const struct look *k, unsigned i)
 {
     struct addr at = k->ep->pub.metrics_addr;
     if (k->rules->place[i].port &&
         addr_eq(&at, &k->ep->pub.addr)) /* a port given for the endpoint is where its metrics are */
-        set_port(&at, k->rules->place[i].port);
+        addr_set_port(&at, k->rules->place[i].port);
     return at;
 }
 
@@ -196,7 +188,7 @@ static void on_health(void *ctx, unsigned status, const char *err)
 {
     (void)err;
     struct look *k = ctx;
-    bool triton = str_eq(k->rules->health, STR("/v2/health/ready"));
+    bool triton = str_eq(k->rules->health, STR(SOURCE_TRITON_HEALTH));
     bool alive = status && status < 500 && !(triton && status == 400);
     if (alive)
         k->api_us = loop_now_us(k->loop);

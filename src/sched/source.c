@@ -8,8 +8,8 @@
 
 struct source {
     pthread_mutex_t lock;
-    struct source_rules *rules; /* the next two too: under lock */
-    unsigned told;
+    struct source_rules *rules; /* under lock */
+    unsigned told;              /* BIT(enum source_told); under lock */
 };
 
 struct source *source_new(void)
@@ -97,7 +97,7 @@ static struct source_rules *make_rules(const struct conf_backend *b)
     r->spec.kv_usage = copy(&at, m->kv_usage);
     r->spec.lora_info = copy(&at, m->lora_info);
     r->spec.cache_info = copy(&at, m->cache_info);
-    r->health = r->given && r->spec.dialect == PROM_TRTLLM ? STR("/v2/health/ready") : STR("/health");
+    r->health = r->given && r->spec.dialect == PROM_TRTLLM ? STR(SOURCE_TRITON_HEALTH) : STR("/health");
     set_places(r, m->port, copy(&at, m->path));
     return r;
 }

@@ -14,8 +14,9 @@ void source_free(struct source *s);                                 /* NULL allo
 void source_set(struct source *s, const struct conf_backend *b);    /* copies what it needs; takes effect with the next scrape of each endpoint */
 
 /* Where to look, in this order, until one place shows a load (model-servers.md 1.8, 1.9). */
-#define SOURCE_TRITON_PORT 8002
-#define SOURCE_PLACES      3
+#define SOURCE_TRITON_PORT   8002
+#define SOURCE_TRITON_HEALTH "/v2/health/ready"
+#define SOURCE_PLACES        3
 struct source_place {
     uint16_t port; /* 0: the endpoint's metrics port, which is its API port if none was given */
     bool triton;   /* the port is a guess, good for Triton alone: whatever else listens there is another server */

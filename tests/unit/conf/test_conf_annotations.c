@@ -206,6 +206,7 @@ static void bad_values(void **state)
         {ENV "lora-info-metric", "a{b=c}d", "", "is neither name nor"},
         {ENV "lora-info-metric", "a{b=c}}", "", "is neither name nor"},
         {ENV "cache-info-metric", "{b=c}", "", "is neither name nor"},
+        {ENV "cache-info-metric", "x{a=1,b=2,c=3,d=4,e=5}", "", "with at most 4 labels"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct world *w = *state;

@@ -553,9 +553,9 @@ static void test_a_line_cut_short_is_no_value(void **state UNUSED)
 
 static void test_name_syntax(void **state UNUSED)
 {
-    static const char *const bad[] = {"",       "{a=b}",    "1a",       "a b",   "a{",      "a{b}",
-                                      "a{b=}x", "a{=c}",    "a{b=\"c}", "a{b=c", "a{b=c}}", "a{a=1,b=2,c=3,d=4,e=5}",
-                                      "a-b",    "a{b=c\"d}"};
+    static const char *const bad[] = {"",       "{a=b}",     "1a",       "a b",   "a{",      "a{b}",
+                                      "a{b=}x", "a{=c}",     "a{b=\"c}", "a{b=c", "a{b=c}}", "a{a=1,b=2,c=3,d=4,e=5}",
+                                      "a-b",    "a{b=c\"d}", "a{b:x=c}", "a{1=b}"};
     struct prom_name n;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         if (prom_name_parse(str_c(bad[i]), &n))
