@@ -5,11 +5,11 @@
  *   wait   = prefill ahead + (1 + prefill tokens ahead / budget) * step     or the queue the server reports, if longer
  *   own    = prefill_s * new + quad_s * new * (all - new / 2)               counted `affinity` times: those who come
  *                                                                           later wait for it, too
- *   others = OTHERS_SHARE * requests in flight there * own                  their steps take longer meanwhile
- *   answer = ANSWER_SHARE * output * one step when all in flight decode,    P/D alone: servers that only decode differ
- *            beyond the least of all endpoints                              in nothing else
- *   kv     = T * f(KV in use + what the request adds)                       preemption and waiting for memory; T is the
- *                                                                           time an average request holds its memory
+ *   others = OTHERS_SHARE * requests in flight there * own                  their steps take longer meanwhile; P/D:
+ * PAIR_OTHERS more answer = ANSWER_SHARE * output * one step when all in flight decode,    P/D alone: servers that only
+ * decode differ beyond the least of all endpoints                              in nothing else kv     = T * f(KV in use
+ * + what the request adds)                       preemption and waiting for memory; T is the time an average request
+ * holds its memory
  *
  * Prefill seconds and steps are scaled by what was learnt of the endpoint (learn.c). Sources: routing-anchors.md,
  * policy `estimate`; the product of work and requests in LMetric (OSDI'26), here as a term of its own so that its
@@ -17,12 +17,14 @@
 #include "core/sched_int.h"
 #include <math.h>
 
-#define MIN_WAIT_S     0.05 /* a request waiting at a server costs at least this: servers do not queue without need */
-#define MAX_WAIT_S     1.0
-#define MIN_RUNNING    16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
-#define FULL_KV        0.9  /* unless memory is what they wait for */
-#define OTHERS_SHARE   0.12
-#define ANSWER_SHARE   0.3 /* P/D: it balances what decodes; with more of it crowded servers send too much away, and prompts queue elsewhere */
+#define MIN_WAIT_S   0.05 /* a request waiting at a server costs at least this: servers do not queue without need */
+#define MAX_WAIT_S   1.0
+#define MIN_RUNNING  16.0 /* servers take at least so many at once: waiting beside fewer is no queue for a place, */
+#define FULL_KV      0.9  /* unless memory is what they wait for */
+#define OTHERS_SHARE 0.12
+#define ANSWER_SHARE                                                                                                   \
+    0.3 /* P/D: it balances what decodes; with more of it crowded servers send too much away, and prompts queue        \
+           elsewhere */
 #define PAIR_OTHERS    0.1 /* P/D: more than elsewhere, as the prompt need not be computed beside answers */
 #define REMOTE_CAUTION 5.0 /* times what replicas may have sent unseen: then they keep apart. More costs cache hits */
 #define MAX_LAG_S      2.0
@@ -237,8 +239,8 @@ void cost_scan(struct sched *s, const struct work *w)
     }
 }
 
-/* The time of an answer counts by how much longer it takes than where it takes least: what all have in common says nothing, and would
- * widen the bands of ties. */
+/* The time of an answer counts by how much longer it takes than where it takes least: what all have in common says
+ * nothing, and would widen the bands of ties. */
 void cost_least_answer(struct sched *s)
 {
     const struct scan *c = &s->scan;

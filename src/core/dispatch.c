@@ -121,7 +121,8 @@ double flow_retry_after(const struct sched *s, const struct sched_req *r)
 
 /* ---- placing ---- */
 
-/* Requests with the same lane can use the same endpoints. What is no endpoint is marked by numbers that no endpoint has. */
+/* Requests with the same lane can use the same endpoints. What is no endpoint is marked by numbers that no endpoint
+ * has. */
 enum lane_mark { LANE_HELD = 3, LANE_WAITS = 4, LANE_SPLIT = 5 };
 
 static uint64_t marked(uint64_t h, enum lane_mark mark)

@@ -30,9 +30,8 @@ static void grow(struct sched *s)
     uint32_t cap = s->cap_slots ? s->cap_slots * 2 : 16;
     s->eps = xrealloc(s->eps, cap * sizeof(s->eps[0]));
     memset(s->eps + s->cap_slots, 0, (cap - s->cap_slots) * sizeof(s->eps[0]));
-    float **columns[] = {&s->scan.base,   &s->scan.own_w, &s->scan.tok_s, &s->scan.kv_use,
-                         &s->scan.kv_inv, &s->scan.cost,  &s->scan.full,
-                         &s->scan.answer, &s->scan.crowd, &s->scan.other};
+    float **columns[] = {&s->scan.base, &s->scan.own_w, &s->scan.tok_s,  &s->scan.kv_use, &s->scan.kv_inv,
+                         &s->scan.cost, &s->scan.full,  &s->scan.answer, &s->scan.crowd,  &s->scan.other};
     for (size_t i = 0; i < ARRAY_LEN(columns); i++)
         grow_column(columns[i], cap);
     s->scan.order = xrealloc(s->scan.order, cap * sizeof(s->scan.order[0]));

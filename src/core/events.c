@@ -17,8 +17,7 @@ void event_emit(struct sched *s, enum sched_event_type type, uint32_t slot, cons
     struct sched_event ev = {.type = type, .at_us = s->now_us, .user = s->eps[slot].user, .ep = ep_ref_of(s, slot)};
     if (r) {
         ev.req_id = r->id;
-        ev.prefill_s =
-            r->state == REQ_PENDING ? r->prefill_s : 0;
+        ev.prefill_s = r->state == REQ_PENDING ? r->prefill_s : 0;
         ev.split = r->split;
         ev.answered = r->state == REQ_DECODING;
         ev.tokens = r->tokens;
@@ -42,10 +41,8 @@ static void remote_reserve(struct ledger *l, const struct sched_event *ev)
     l->mem += ev->new_tokens + ev->out_tokens / 2;
     l->out += ev->out_tokens;
     l->prompts += ev->tokens;
-    if (ev->split) {
-        l->coming++;
+    if (ev->split)
         return;
-    }
     l->unanswered++;
     l->pending_s += ev->prefill_s;
     l->pending_tokens += ev->new_tokens;
@@ -55,10 +52,8 @@ static void remote_answered(struct ledger *l, const struct sched_event *ev)
 {
     l->decoding++;
     l->context += ev->tokens;
-    if (ev->split) {
-        l->coming -= l->coming > 0;
+    if (ev->split)
         return;
-    }
     l->unanswered -= l->unanswered > 0;
     l->pending_s = less(l->pending_s, ev->prefill_s);
     l->pending_tokens = less(l->pending_tokens, ev->new_tokens);

@@ -402,27 +402,47 @@ static const struct field params_fields[] = {
     {                                                                                                                  \
         .name = #m, .kind = NAME, .at = offsetof(struct sched_params, m), .of = f##_name                               \
     }
-    PN(policy, policy),         P(U32, block_bytes),
-    P(U32, max_blocks),         P(BOOL, deep),
-    P(U64, lru_capacity),       P(DOUBLE, step_s),
-    P(DOUBLE, prefill_s),       P(DOUBLE, quad_s),
-    P(DOUBLE, decode_s),        P(DOUBLE, ctx_s),
-    P(U64, kv_tokens),          P(U32, step_tokens),
-    P(DOUBLE, bytes_per_token), P(U32, mean_output),
-    P(DOUBLE, affinity),        P(DOUBLE, tie_band_s),
-    P(U32, queue_threshold),    P(DOUBLE, kv_threshold),
-    P(U64, stale_us),           P(BOOL, queueing),
-    PN(queue_order, order),     P(U64, queue_late_us),
-    PN(queue_discard, discard), P(U64, queue_bytes),
-    P(U32, queue_requests),     P(U64, queue_ttl_us),
-    PN(early_refusal, early),   P(U64, prefix_wait_us),
-    P(DOUBLE, transfer_s),      P(DOUBLE, transfer_base_s),
+    PN(policy, policy),
+    P(U32, block_bytes),
+    P(U32, max_blocks),
+    P(BOOL, deep),
+    P(U64, lru_capacity),
+    P(DOUBLE, step_s),
+    P(DOUBLE, prefill_s),
+    P(DOUBLE, quad_s),
+    P(DOUBLE, decode_s),
+    P(DOUBLE, ctx_s),
+    P(U64, kv_tokens),
+    P(U32, step_tokens),
+    P(DOUBLE, bytes_per_token),
+    P(U32, mean_output),
+    P(DOUBLE, affinity),
+    P(DOUBLE, tie_band_s),
+    P(U32, queue_threshold),
+    P(DOUBLE, kv_threshold),
+    P(U64, stale_us),
+    P(BOOL, queueing),
+    PN(queue_order, order),
+    P(U64, queue_late_us),
+    PN(queue_discard, discard),
+    P(U64, queue_bytes),
+    P(U32, queue_requests),
+    P(U64, queue_ttl_us),
+    PN(early_refusal, early),
+    P(U64, prefix_wait_us),
+    P(DOUBLE, transfer_s),
+    P(DOUBLE, transfer_base_s),
     P(U32, split_min_tokens),
-    P(DOUBLE, lora_load_s),     P(DOUBLE, lora_wait_s),
-    P(DOUBLE, eject_share),     P(U64, eject_us),
-    P(U64, eject_max_us),       P(U64, slow_start_us),
-    P(BOOL, lru_by_memory),     P(U64, conversation_hold_us),
-    P(BOOL, learn_speed),       {.name = "flow_weights", .kind = OWN, .at = 0, .put = put_weights, .get = get_weights},
+    P(DOUBLE, lora_load_s),
+    P(DOUBLE, lora_wait_s),
+    P(DOUBLE, eject_share),
+    P(U64, eject_us),
+    P(U64, eject_max_us),
+    P(U64, slow_start_us),
+    P(BOOL, lru_by_memory),
+    P(U64, conversation_hold_us),
+    P(BOOL, learn_speed),
+    {.name = "flow_weights", .kind = OWN, .at = 0, .put = put_weights, .get = get_weights},
 };
 
 static void put_params(struct jsonw *w, const struct field *f, const struct journal *j);
@@ -722,9 +742,9 @@ static const struct field *find(const struct field *f, size_t n, struct str key)
 /* What no configuration can say and the arithmetic of the picker does not expect. */
 static const char *odd_params(const struct sched_params *p)
 {
-    const double v[] = {p->step_s,   p->prefill_s,  p->quad_s,       p->decode_s,    p->ctx_s,       p->bytes_per_token,
-                        p->affinity, p->tie_band_s, p->kv_threshold, p->lora_load_s, p->lora_wait_s, p->eject_share,
-                        p->transfer_s, p->transfer_base_s};
+    const double v[] = {p->step_s,          p->prefill_s,   p->quad_s,     p->decode_s,       p->ctx_s,
+                        p->bytes_per_token, p->affinity,    p->tie_band_s, p->kv_threshold,   p->lora_load_s,
+                        p->lora_wait_s,     p->eject_share, p->transfer_s, p->transfer_base_s};
     for (size_t i = 0; i < ARRAY_LEN(v); i++)
         if (!(v[i] >= 0 && v[i] <= 1e9))
             return "has a number below 0 or above 1e9";

@@ -22,18 +22,20 @@
 #define LATE_SAMPLES     4
 #define GAP_SAMPLES      4
 #define PREFILL_SHARE    0.3 /* of a time to the first token: with less the steps in it say more */
-#define PAIR_SHARE       0.6 /* ... and beside a role that prefills: what is computed here is mostly short, and half a step that it waits for says much */
-#define HIT_SHARE        0.5 /* of the prompt believed cached: whether it was decides its time, not the speed */
-#define SURPRISE_S       0.1 /* so much longer than a hit takes is no jitter, */
-#define SURPRISE_HITS    4.0 /* nor what lies ahead of it, when it saves so many times what it needs, */
-#define SURPRISE         0.8 /* and so much of the saving has to be missing */
-#define FACTOR_MAX       20.0
-#define PRIOR_SAMPLES    3.0 /* the prior counts as so many */
-#define CAPACITY_GAIN    0.3
-#define CLOSE            1.4  /* the two sums of ours, before they say how long our prompts are */
-#define LEAST_USE        0.02 /* of the KV cache: below it rounding says more */
-#define TRANSFER_SLACK 4.0 /* before it is late: nobody tells how fast the network is */
-#define GAP_TOKENS       8    /* shorter answers say little about token gaps */
+#define PAIR_SHARE                                                                                                     \
+    0.6 /* ... and beside a role that prefills: what is computed here is mostly short, and half a step that it waits   \
+           for says much */
+#define HIT_SHARE      0.5 /* of the prompt believed cached: whether it was decides its time, not the speed */
+#define SURPRISE_S     0.1 /* so much longer than a hit takes is no jitter, */
+#define SURPRISE_HITS  4.0 /* nor what lies ahead of it, when it saves so many times what it needs, */
+#define SURPRISE       0.8 /* and so much of the saving has to be missing */
+#define FACTOR_MAX     20.0
+#define PRIOR_SAMPLES  3.0 /* the prior counts as so many */
+#define CAPACITY_GAIN  0.3
+#define CLOSE          1.4  /* the two sums of ours, before they say how long our prompts are */
+#define LEAST_USE      0.02 /* of the KV cache: below it rounding says more */
+#define TRANSFER_SLACK 4.0  /* before it is late: nobody tells how fast the network is */
+#define GAP_TOKENS     8    /* shorter answers say little about token gaps */
 
 static double clamp(double v, double lo, double hi)
 {
@@ -152,7 +154,8 @@ double learn_late(const struct sched *s, const struct ep *e)
     if (r->lora_cold || s->pool[kind].n < LATE_SAMPLES || (!r->streamed && !r->max_tokens))
         return 0;
     double steps = r->raw_step_s + (r->streamed ? 0 : (double)r->max_tokens * step_now(s, e));
-    double expected = s->prefill_factor * r->raw_prefill_s + s->step_factor * steps + TRANSFER_SLACK * r->raw_transfer_s;
+    double expected =
+        s->prefill_factor * r->raw_prefill_s + s->step_factor * steps + TRANSFER_SLACK * r->raw_transfer_s;
     return MIN(SPEED_MAX, (double)(s->now_us - r->picked_us) / SEC / MAX(expected, 1e-4));
 }
 

@@ -2,8 +2,8 @@
  *
  *   picked -> pending (prefill reserved) -> decoding (first token) -> done
  *
- * P/D: a request whose prompt another endpoint computes is not there before its KV comes. It holds memory from the pick on, but
- * nothing waits for it, and it is not late:
+ * P/D: a request whose prompt another endpoint computes is not there before its KV comes. It holds memory from the pick
+ * on, but nothing waits for it, and it is not late:
  *
  *   picked -> coming -> pending (sched_prefilled; no prefill) -> decoding -> done
  *                    -> pending (sched_prefill_here)          -> decoding -> done */

@@ -96,6 +96,17 @@ static double cost_of_way(struct sched *s, const struct pick *k)
     return k->n ? (double)k->least : (double)INFINITY;
 }
 
+/* Leaves its costs in scan.other. Returns that of the endpoint that decodes. */
+static double compute_split(struct sched *s, struct ways *x)
+{
+    swap(s);
+    x->split.match = x->local.match;
+    pick_compute(s, &x->split);
+    double cost_s = cost_of_way(s, &x->split);
+    swap(s);
+    return cost_s;
+}
+
 /* Fills in costs and candidates of both ways; scan.cost is that of the local one then, scan.other of the split. */
 static void compute(struct sched *s, struct sched_req *r, bool room_only, struct ways *x)
 {
@@ -115,13 +126,8 @@ static void compute(struct sched *s, struct sched_req *r, bool room_only, struct
     pick_compute(s, &x->local);
     if (!r->must_split)
         x->local_s = cost_of_way(s, &x->local);
-    if (!x->leg.n)
-        return;
-    swap(s);
-    x->split.match = x->local.match;
-    pick_compute(s, &x->split);
-    x->split_s = cost_of_way(s, &x->split) + (double)x->leg.least;
-    swap(s);
+    if (x->leg.n)
+        x->split_s = compute_split(s, x) + (double)x->leg.least;
 }
 
 /* Nobody to prefill is healthy: where it must be split the least bad one tries. */
@@ -129,10 +135,7 @@ static bool choose_bad_leg(struct sched *s, struct ways *x)
 {
     if (x->leg.room_only || !s->peer->n_used || !pick_choose(s->peer, &x->leg))
         return false;
-    swap(s);
-    x->split.match = x->local.match;
-    pick_compute(s, &x->split);
-    swap(s);
+    (void)compute_split(s, x);
     return true;
 }
 

@@ -5,11 +5,6 @@
 
 enum { AT_START, AT_ELEMENTS, AT_END, AT_JUNK };
 
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
 static void keep(struct prom *p, struct str s)
 {
     if (p->skipping)
@@ -79,7 +74,7 @@ static void between(struct prom *p, char c)
         p->skipping = false;
         p->json_depth = 1;
         keep(p, STR("{"));
-    } else if (c != ',' && !is_space(c)) {
+    } else if (c != ',' && !prom_is_space(c)) {
         p->json_at = AT_JUNK;
     }
 }
@@ -96,7 +91,7 @@ void prom_json_feed(struct prom *p, struct str piece)
             between(p, c);
         else if (p->json_at == AT_START && c == '[')
             p->json_at = AT_ELEMENTS;
-        else if (!is_space(c))
+        else if (!prom_is_space(c))
             p->json_at = AT_JUNK;
     }
 }
@@ -159,10 +154,10 @@ static void set_load(struct ep_load *l, const struct iteration *it)
         l->has_kv = true;
         l->kv_frac = l->kv_mean = MIN(it->used_blocks / it->max_blocks, 1.0);
     }
-    if (it->block_tokens < 1 || it->block_tokens > 0x1p20)
+    if (it->block_tokens < 1 || it->block_tokens > PROM_BLOCK_MAX)
         return;
     l->block_tokens = (uint32_t)it->block_tokens;
-    if (it->max_blocks <= 0x1p40)
+    if (it->max_blocks <= PROM_BLOCKS_MAX)
         prom_set_capacity(l, (double)l->block_tokens * it->max_blocks);
 }
 

@@ -43,7 +43,7 @@ struct estimate {    /* mean of log(observed / predicted) */
 
 struct ledger { /* requests in flight: of this gateway, or of its replicas */
     uint32_t inflight, unanswered, decoding;
-    uint32_t coming;                  /* in flight, but not there yet: REQ_COMING */
+    uint32_t coming;                  /* own: in flight, but not there yet (REQ_COMING) */
     double pending_s, pending_tokens; /* prefill without a first token */
     double context, out;              /* tokens of decoding requests; output still expected of all */
     double prompts;                   /* tokens of all */

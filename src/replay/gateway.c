@@ -175,7 +175,14 @@ static void send(struct gateway *g, struct leg *leg, uint64_t transfer_us)
         return;
     }
     l->pending++;
-    world_push(w, w->now + us, transfer_us ? AT_TRANSFERRED : AT_HAND, leg->role, l->tries, l);
+    world_push(w, w->now + us, AT_HAND, leg->role, l->tries, l);
+}
+
+static void note_server(struct world *w, struct leg *leg)
+{
+    leg->picked = true;
+    leg->server = (int32_t)server_of(leg->r.d.user);
+    w->out->picks++;
 }
 
 static void hand_over(struct gateway *g, struct leg *leg)
@@ -183,20 +190,16 @@ static void hand_over(struct gateway *g, struct leg *leg)
     struct world *w = g->w;
     struct live *l = leg->live;
     struct world_request *v = &w->out->v[l->index];
-    leg->picked = true;
-    leg->server = (int32_t)server_of(leg->r.d.user);
+    note_server(w, leg);
     v->server = leg->server;
     v->reason = (uint8_t)leg->r.d.reason;
     v->split = leg->r.split;
     v->sent_s = (double)w->now / 1e6;
-    w->out->picks++;
     if (leg->r.explain && w->n_decisions < w->p->explain)
         keep_decision(g, leg);
     if (leg->r.split) { /* its own server comes when the prompt is computed */
         leg = &l->leg[0];
-        leg->picked = true;
-        leg->server = (int32_t)server_of(leg->r.d.user);
-        w->out->picks++;
+        note_server(w, leg);
     }
     send(g, leg, 0);
 }
@@ -214,9 +217,8 @@ static void decided(struct gateway *g, struct leg *leg)
 static void collect(struct gateway *g)
 {
     struct sched_req *r;
-    for (uint32_t i = 0; i < ROLES && g->s[i]; i++)
-        while ((r = sched_next_decided(g->s[i])))
-            decided(g, CONTAINER_OF(r, struct leg, r));
+    while ((r = sched_next_decided(g->s[world_decodes(g->w->p)])))
+        decided(g, CONTAINER_OF(r, struct leg, r));
 }
 
 /* What the servers hold of the prompt, by slot of the picker. */
@@ -297,7 +299,8 @@ static void prefilled(struct gateway *g, struct live *l)
 {
     struct world *w = g->w;
     const struct server *to = &w->servers[l->leg[1].server];
-    uint64_t held = to->cache && to->up ? engine_held(to->engine, l->ids, l->n_ids, l->input) * (uint64_t)w->p->block_tokens : 0;
+    uint64_t held =
+        to->cache && to->up ? engine_held(to->engine, l->ids, l->n_ids, l->input) * (uint64_t)w->p->block_tokens : 0;
     double tokens = (double)l->input - (double)held;
     double s = w->p->kv_base_s + (w->p->kv_bandwidth > 0 ? tokens * w->p->kv_bytes_token / w->p->kv_bandwidth : 0);
     sched_prefilled(g->s[1], &l->leg[1].r, w->now);

@@ -20,7 +20,8 @@ struct report {
     uint32_t n, refused,
         failed; /* counted: answered, refused by the gateway, failed or not (wholly) answered at the end */
     double ttft_mean, ttft_p50, ttft_p90, ttft_p99, tpot_mean, tpot_p50, tpot_p90, tpot_p99, e2e_mean, hit, rps,
-        out_tps, slo, attained, goodput, busy, imbalance, queued_mean, split; /* split: P/D, share of the answered whose prompt was computed elsewhere; NAN without */
+        out_tps, slo, attained, goodput, busy, imbalance, queued_mean,
+        split; /* split: P/D, share of the answered whose prompt was computed elsewhere; NAN without */
     uint64_t preempts;
     char trace[128], profile[128], policy[64];
     uint32_t servers, users, gateways, seed;

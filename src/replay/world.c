@@ -116,8 +116,10 @@ struct live *world_begin(struct world *w, uint32_t index)
     struct live *l = w->free;
     if (l) {
         w->free = l->next_free;
-        *l = (struct live){
-            .hashes = {.h = l->hashes.h}, .held = {l->held[0], l->held[1]}, .explain = l->explain, .next_all = l->next_all};
+        *l = (struct live){.hashes = {.h = l->hashes.h},
+                           .held = {l->held[0], l->held[1]},
+                           .explain = l->explain,
+                           .next_all = l->next_all};
     } else {
         l = xcalloc(1, sizeof(*l));
         if (w->p->explain)
@@ -330,7 +332,7 @@ static void play_live(struct world *w, const struct event *e)
     bool current = !l->over && e->b == l->tries;
     switch (e->kind) {
     case AT_HAND:
-        if (current)
+        if (current && leg->picked)
             server_hand(w, leg);
         break;
     case AT_FIRST_SEEN:
@@ -340,10 +342,6 @@ static void play_live(struct world *w, const struct event *e)
     case AT_END_SEEN:
         if (current && leg->picked)
             gateway_done(g, leg);
-        break;
-    case AT_TRANSFERRED:
-        if (current && leg->picked)
-            server_hand(w, leg);
         break;
     default:
         break;
@@ -388,7 +386,6 @@ static void play(struct world *w, const struct event *e)
     case AT_HAND:
     case AT_FIRST_SEEN:
     case AT_END_SEEN:
-    case AT_TRANSFERRED:
     case AT_OVER:
         play_live(w, e);
         break;

@@ -71,12 +71,13 @@ struct world_params {
     uint64_t stop_us; /* 0: until the last answer */
     uint32_t adapters,
         adapter_slots; /* LoRA: requests are given to so many adapters, the first most often (1/k); slots of a server */
-    uint32_t prefill_servers;            /* P/D: the first so many only prefill, the others only decode; 0 off */
-    double kv_bytes_token, kv_bandwidth; /* P/D: a transfer takes kv_base_s + tokens * bytes / bandwidth seconds; tokens: those that the */
-    double kv_base_s;                    /* decode side does not hold when it begins */
-    bool pd_both;    /* P/D: the decode side has the request from the start, too (SGLang), and cannot prefill. Else it comes to it when its prompt
-                      * is computed (vLLM), and it may prefill for itself */
-    bool pd_always;  /* P/D: every request is split, also where it need not be */
+    uint32_t prefill_servers; /* P/D: the first so many only prefill, the others decode; 0 off */
+    double kv_bytes_token,
+        kv_bandwidth; /* P/D: a transfer takes kv_base_s + tokens * bytes / bandwidth seconds; tokens: those that the */
+    double kv_base_s; /* decode side does not hold when it begins */
+    bool pd_both;     /* P/D: the decode side cannot prefill (SGLang): a prefill that fails takes it along. Else it may
+                         (vLLM), also after all */
+    bool pd_always;   /* P/D: every request is split, also where it need not be */
     uint64_t seed;
     uint32_t explain; /* keep so many decisions with their reasons, evenly taken */
     void (*progress)(void *ctx, uint32_t done, uint32_t all); /* about every 1000 answers; or NULL */

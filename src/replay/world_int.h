@@ -24,11 +24,10 @@ enum event_kind {
     AT_JOIN,
     AT_ARRIVE, /* closed loop: a turn; open loop: the next of the list */
     AT_USER,   /* a user begins with a conversation */
-    AT_HAND,   /* a request reaches its server */
+    AT_HAND,   /* a request reaches its server; P/D: with its KV */
     AT_FIRST_SEEN,
-    AT_END_SEEN,    /* at the gateway */
-    AT_TRANSFERRED, /* P/D: the KV has reached the decode side */
-    AT_OVER,        /* a request has ended: its state may go */
+    AT_END_SEEN, /* at the gateway */
+    AT_OVER,     /* a request has ended: its state may go */
     AT_SYNC
 };
 struct event {           /* of the heap */

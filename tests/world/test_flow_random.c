@@ -5,10 +5,9 @@
  * Options: --events N (all seeds together), --seed S (the first), --seeds N. A failure prints the seed that repeats it.
  */
 #include "flow.h"
+#include "lives.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define EVENTS 1000000u
@@ -472,11 +471,12 @@ static void wind_down(struct flow_world *w)
     }
 }
 
-static uint64_t live(uint64_t seed, uint64_t events, struct flow_world *sum)
+static uint64_t live(uint64_t seed, void *ctx)
 {
+    struct flow_world *sum = ctx;
     struct flow_world *w = world_new(seed);
     double busy = 1, scrapes = 1, mean_us = 3000;
-    while (w->n_events < events) {
+    while (w->n_events < EVENTS_PER_SEED) {
         if (chance(w, 0.002)) { /* another season */
             busy = 0.2 + 1.5 * rng_unit(&w->rng);
             scrapes = chance(w, 0.2) ? 0 : 2 * rng_unit(&w->rng);
@@ -504,29 +504,16 @@ static uint64_t live(uint64_t seed, uint64_t events, struct flow_world *sum)
     return d;
 }
 
-static uint64_t number(int argc, char **argv, const char *name, uint64_t otherwise)
-{
-    for (int i = 1; i + 1 < argc; i++)
-        if (!strcmp(argv[i], name))
-            return strtoull(argv[i + 1], NULL, 10);
-    return otherwise;
-}
-
 int main(int argc, char **argv)
 {
-    uint64_t events = number(argc, argv, "--events", EVENTS), seed = number(argc, argv, "--seed", 1);
-    uint64_t seeds = number(argc, argv, "--seeds", UINT64_MAX), first = seed;
+    struct lives l = lives_of(argc, argv, EVENTS);
     struct flow_world *sum = xcalloc(1, sizeof(*sum));
-    while (sum->n_events < events && seed - first < seeds) {
-        uint64_t d = live(seed, EVENTS_PER_SEED, sum);
-        if (seed - first < 3 && d != live(seed, EVENTS_PER_SEED, sum)) {
-            (void)fprintf(stderr, "seed %llu decides differently the second time\n", (unsigned long long)seed);
-            return 1;
-        }
-        seed++;
+    if (!lives_run(&l, live, sum, &sum->n_events)) {
+        free(sum);
+        return 1;
     }
     printf("%llu events, seeds %llu to %llu: %llu picks (%llu from the queue, %llu without anybody healthy); rejected:",
-           (unsigned long long)sum->n_events, (unsigned long long)first, (unsigned long long)seed - 1,
+           (unsigned long long)sum->n_events, (unsigned long long)l.first, (unsigned long long)l.next - 1,
            (unsigned long long)sum->n_picked, (unsigned long long)sum->n_from_queue,
            (unsigned long long)sum->n_fallback);
     for (int k = 1; k < N_SCHED_REJECTS; k++)
@@ -535,9 +522,10 @@ int main(int argc, char **argv)
            (unsigned long long)sum->n_newest);
     printf("; %llu checks of pairs of flows, at most %.2f of the bound with exact charges, %.2f with corrections\n",
            (unsigned long long)sum->n_pair_checks, sum->worst_pair[1], sum->worst_pair[0]);
-    bool idle = !sum->n_from_queue || !sum->n_newest || !sum->n_rejected[REJECT_QUEUE_FULL] || !sum->n_rejected[REJECT_QUEUE_TIMEOUT];
-    if (idle && seeds > 10)
+    bool idle = !sum->n_from_queue || !sum->n_newest || !sum->n_rejected[REJECT_QUEUE_FULL] ||
+                !sum->n_rejected[REJECT_QUEUE_TIMEOUT];
+    if (idle && l.seeds > 10)
         (void)fprintf(stderr, "hardly anything waited: this proves nothing\n");
     free(sum);
-    return idle && seeds > 10;
+    return idle && l.seeds > 10;
 }

@@ -1,15 +1,14 @@
-/* Joined schedulers under random events, and beside them a model of what core/sched.h promises of them: who waits, who flies where, with
- * which legs. What an endpoint has in use it takes from the views. Judged: both reservations in one step or none, where they may be, that
- * nobody waits who could be placed (after every verb), that counts are exact and everything is released, and that a seed repeats itself.
+/* Joined schedulers under random events, and beside them a model of what core/sched.h promises of them: who waits, who
+ * flies where, with which legs. What an endpoint has in use it takes from the views. Judged: both reservations in one
+ * step or none, where they may be, that nobody waits who could be placed (after every verb), that counts are exact and
+ * everything is released, and that a seed repeats itself.
  *
  *   test_pair_random [--events N] [--seed S] [--seeds N] */
 #include "base/rng.h"
 #include "core/sched.h"
+#include "lives.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define REQS   64
 #define EPS    5 /* of a role */
@@ -25,10 +24,11 @@ enum state { FREE, WAITING, FLYING, FAILED };
 struct req {
     struct sched_req r, leg;
     enum state state;
-    bool leg_flies, told, answered, leg_answered; /* told: it is known that the KV comes, or that it never was to come */
-    bool joined;                                  /* when it was picked */
-    uint32_t ep[ROLES];                           /* where; EPS: gone */
-    uint64_t reserved[ROLES];                     /* the verb that did it */
+    bool leg_flies, told, answered,
+        leg_answered;         /* told: it is known that the KV comes, or that it never was to come */
+    bool joined;              /* when it was picked */
+    uint32_t ep[ROLES];       /* where; EPS: gone */
+    uint64_t reserved[ROLES]; /* the verb that did it */
     struct prefix_hashes ph;
 };
 struct ep {
@@ -53,8 +53,8 @@ struct world {
 
 static void broken(const struct world *w, int line, const char *why)
 {
-    (void)fprintf(stderr, "broken promise (check in line %d): %s\n  at event %llu (%s). Again: --seed %llu --seeds 1\n", line, why,
-                  (unsigned long long)w->n_events, w->what, (unsigned long long)w->seed);
+    (void)fprintf(stderr, "broken promise (check in line %d): %s\n  at event %llu (%s). Again: --seed %llu --seeds 1\n",
+                  line, why, (unsigned long long)w->n_events, w->what, (unsigned long long)w->seed);
     exit(1);
 }
 #define MUST(w, cond) (LIKELY(cond) ? (void)0 : broken(w, __LINE__, #cond))
@@ -109,7 +109,8 @@ static bool model_known(const struct world *w, uint32_t role, uint64_t model)
     return false;
 }
 
-static bool allowed(const struct world *w, uint32_t role, const struct sched_req *r, const struct ep *e, const struct ep_view *v)
+static bool allowed(const struct world *w, uint32_t role, const struct sched_req *r, const struct ep *e,
+                    const struct ep_view *v)
 {
     if (!usable(v) || tried(r, e->ref))
         return false;
@@ -226,7 +227,8 @@ static void collect(struct world *w)
 
 static void count(const struct world *w)
 {
-    uint32_t inflight[ROLES][EPS + 1] = {{0}}, coming[ROLES][EPS + 1] = {{0}}, unanswered[ROLES][EPS + 1] = {{0}}, all[ROLES] = {0}, waiting = 0;
+    uint32_t inflight[ROLES][EPS + 1] = {{0}}, coming[ROLES][EPS + 1] = {{0}}, unanswered[ROLES][EPS + 1] = {{0}},
+                                   all[ROLES] = {0}, waiting = 0;
     for (uint32_t i = 0; i < REQS; i++) {
         const struct req *q = &w->q[i];
         waiting += q->state == WAITING;
@@ -250,7 +252,8 @@ static void count(const struct world *w)
             if (!w->ep[role][k].used)
                 continue;
             struct ep_view v = view_of(w, role, w->ep[role][k].ref);
-            MUST(w, v.inflight == inflight[role][k] && v.unanswered == unanswered[role][k] && v.coming == coming[role][k]);
+            MUST(w,
+                 v.inflight == inflight[role][k] && v.unanswered == unanswered[role][k] && v.coming == coming[role][k]);
             MUST(w, v.inflight || (v.pending_prefill_s <= 0 && v.context_tokens <= 0 && v.decode_tokens <= 0));
         }
     }
@@ -289,7 +292,8 @@ static void new_request(struct world *w, uint32_t i)
     struct req *q = &w->q[i];
     uint64_t id = q->r.id + REQS;
     *q = (struct req){.ep = {EPS, EPS}};
-    q->r = (struct sched_req){.id = id / REQS * REQS + i, .n_outputs = 1, .priority = (int)below(w, 3) - 1, .flow = below(w, 3)};
+    q->r = (struct sched_req){
+        .id = id / REQS * REQS + i, .n_outputs = 1, .priority = (int)below(w, 3) - 1, .flow = below(w, 3)};
     q->r.prompt_bytes = chance(w, 0.1) ? between(w, 20000, 200000) : between(w, 20, 12000);
     q->r.ttl_us = chance(w, 0.2) ? between(w, 20000, 5000000) : 0;
     q->r.max_tokens = chance(w, 0.5) ? between(w, 1, 500) : 0;
@@ -358,13 +362,15 @@ static void leave(struct world *w)
 
 static enum sched_outcome failure(struct world *w)
 {
-    static const enum sched_outcome bad[] = {OUT_CANCELLED, OUT_CONNECT_FAILED, OUT_RESET, OUT_TIMEOUT, OUT_SERVER_ERROR, OUT_STALE_CONN};
+    static const enum sched_outcome bad[] = {OUT_CANCELLED, OUT_CONNECT_FAILED, OUT_RESET,
+                                             OUT_TIMEOUT,   OUT_SERVER_ERROR,   OUT_STALE_CONN};
     return bad[below(w, ARRAY_LEN(bad))];
 }
 
 static struct sched_usage usage_of(struct world *w, const struct sched_req *r, uint64_t out)
 {
-    struct sched_usage u = {.prompt_tokens = 1 + r->prompt_bytes / 4, .completion_tokens = out, .has_cached = chance(w, 0.5)};
+    struct sched_usage u = {
+        .prompt_tokens = 1 + r->prompt_bytes / 4, .completion_tokens = out, .has_cached = chance(w, 0.5)};
     u.cached_tokens = u.has_cached ? below(w, (uint32_t)u.prompt_tokens) : 0;
     return u;
 }
@@ -486,7 +492,11 @@ static void scrape(struct world *w, uint32_t role, struct ep *e)
         return;
     struct ep_view v = view_of(w, role, e->ref);
     double others = chance(w, 0.3) ? below(w, 12) : 0;
-    struct ep_load l = {.sent_us = w->now - between(w, 0, 20000), .done_us = w->now, .has_waiting = true, .has_running = true, .has_kv = true};
+    struct ep_load l = {.sent_us = w->now - between(w, 0, 20000),
+                        .done_us = w->now,
+                        .has_waiting = true,
+                        .has_running = true,
+                        .has_kv = true};
     l.waiting = chance(w, 0.3) ? others : 0;
     l.running = v.inflight + others;
     l.kv_frac = MIN(1, 0.04 * (v.inflight + others));
@@ -638,8 +648,9 @@ static void wind_down(struct world *w)
         MUST(w, w->q[i].state == FREE || w->q[i].state == FLYING);
 }
 
-static uint64_t live(uint64_t seed, uint64_t events, struct world *sum)
+static uint64_t live(uint64_t seed, void *ctx)
 {
+    struct world *sum = ctx;
     struct world *w = xcalloc(1, sizeof(*w));
     double busy = 1, mean_us = 3000;
     w->seed = seed;
@@ -660,7 +671,7 @@ static uint64_t live(uint64_t seed, uint64_t events, struct world *sum)
     for (uint32_t role = 0; role < ROLES; role++)
         for (uint32_t k = 0; k < 3; k++)
             ep_add(w, role, &w->ep[role][k]);
-    while (w->n_events < events) {
+    while (w->n_events < LIFE) {
         if (chance(w, 0.002)) { /* another season */
             busy = 0.2 + 1.5 * rng_unit(&w->rng);
             mean_us = exp(rng_unit(&w->rng) * 5) * 300;
@@ -687,28 +698,16 @@ static uint64_t live(uint64_t seed, uint64_t events, struct world *sum)
     return d;
 }
 
-static uint64_t number(int argc, char **argv, const char *name, uint64_t otherwise)
-{
-    for (int i = 1; i + 1 < argc; i++)
-        if (!strcmp(argv[i], name))
-            return strtoull(argv[i + 1], NULL, 10);
-    return otherwise;
-}
-
 int main(int argc, char **argv)
 {
-    uint64_t events = number(argc, argv, "--events", EVENTS), seed = number(argc, argv, "--seed", 1);
-    uint64_t seeds = number(argc, argv, "--seeds", UINT64_MAX), first = seed;
+    struct lives l = lives_of(argc, argv, EVENTS);
     struct world *sum = xcalloc(1, sizeof(*sum));
-    while (sum->n_events < events && seed - first < seeds) {
-        uint64_t d = live(seed, LIFE, sum);
-        if (seed - first < 3 && d != live(seed, LIFE, sum)) {
-            (void)fprintf(stderr, "seed %llu decides differently the second time\n", (unsigned long long)seed);
-            return 1;
-        }
-        seed++;
+    if (!lives_run(&l, live, sum, &sum->n_events)) {
+        free(sum);
+        return 1;
     }
-    printf("%llu events: %llu picks split, %llu not, %llu queued, %llu decided later, %llu without a prefill endpoint, %llu prefilled "
+    printf("%llu events: %llu picks split, %llu not, %llu queued, %llu decided later, %llu without a prefill endpoint, "
+           "%llu prefilled "
            "after all where they decode, parted %llu times; rejected:",
            (unsigned long long)sum->n_events, (unsigned long long)sum->n_split, (unsigned long long)sum->n_local,
            (unsigned long long)sum->n_queued, (unsigned long long)sum->n_late, (unsigned long long)sum->n_no_prefill,
@@ -717,8 +716,8 @@ int main(int argc, char **argv)
         printf(" %s %llu", sched_reject_name((enum sched_reject)k), (unsigned long long)sum->n_rejected[k]);
     printf("\n");
     bool idle = !sum->n_split || !sum->n_local || !sum->n_late || !sum->n_no_prefill || !sum->n_here || !sum->n_parted;
-    if (idle && seeds > 10)
+    if (idle && l.seeds > 10)
         (void)fprintf(stderr, "something never happened: this proves little\n");
     free(sum);
-    return idle && seeds > 10;
+    return idle && l.seeds > 10;
 }

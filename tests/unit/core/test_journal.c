@@ -49,10 +49,9 @@ static void any_params(struct sched_params *p)
     p->lru_capacity = any();
     p->lru_by_memory = flip();
     p->conversation_hold_us = any();
-    double *const d[] = {&p->step_s,       &p->prefill_s,       &p->quad_s,      &p->decode_s,
-                         &p->ctx_s,        &p->bytes_per_token, &p->affinity,    &p->tie_band_s,
-                         &p->kv_threshold, &p->lora_load_s,     &p->lora_wait_s, &p->eject_share,
-                         &p->transfer_s,   &p->transfer_base_s};
+    double *const d[] = {&p->step_s,          &p->prefill_s,   &p->quad_s,     &p->decode_s,       &p->ctx_s,
+                         &p->bytes_per_token, &p->affinity,    &p->tie_band_s, &p->kv_threshold,   &p->lora_load_s,
+                         &p->lora_wait_s,     &p->eject_share, &p->transfer_s, &p->transfer_base_s};
     for (size_t i = 0; i < ARRAY_LEN(d); i++)
         *d[i] = real();
     p->kv_tokens = any();

@@ -741,14 +741,16 @@ static void test_prefill_here(void **state)
     stop();
 }
 
-/* A prompt that is computed elsewhere for a long time makes nobody late, and teaches the decode endpoint's prefill nothing. */
+/* A prompt that is computed elsewhere for a long time makes nobody late, and teaches the decode endpoint's prefill
+ * nothing. */
 static void test_learning(void **state)
 {
     (void)state;
     params();
     pd.learn_speed = pp.learn_speed = true;
     start(2, 2);
-    for (uint32_t i = 0; i < 40; i++) { /* the prefill endpoints need eight times the prior's time: 1.36 s for 2000 tokens */
+    for (uint32_t i = 0; i < 40;
+         i++) { /* the prefill endpoints need eight times the prior's time: 1.36 s for 2000 tokens */
         picked(i % 8, 4000, true);
         struct sched_usage u = {.completion_tokens = 1}, v = {.prompt_tokens = 2000, .completion_tokens = 50};
         now += 4 * 340000;
@@ -913,16 +915,27 @@ static void test_replicas(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_both_or_none),    cmocka_unit_test(test_leg_is_copied),
-        cmocka_unit_test(test_cheaper_way),     cmocka_unit_test(test_held_here_is_computed_here),
-        cmocka_unit_test(test_costs_of_both),   cmocka_unit_test(test_holders),
-        cmocka_unit_test(test_policies_are_their_own), cmocka_unit_test(test_without_prefill),
-        cmocka_unit_test(test_ejected_prefill_tries),  cmocka_unit_test(test_retries),
-        cmocka_unit_test(test_shed),            cmocka_unit_test(test_room_in_both),
-        cmocka_unit_test(test_verbs_of_prefill), cmocka_unit_test(test_lanes),
-        cmocka_unit_test(test_no_waits_of_its_own), cmocka_unit_test(test_timeout),         cmocka_unit_test(test_prefill_at_once),
-        cmocka_unit_test(test_prefilled),       cmocka_unit_test(test_prefill_here),
-        cmocka_unit_test(test_learning),        cmocka_unit_test(test_parting),
+        cmocka_unit_test(test_both_or_none),
+        cmocka_unit_test(test_leg_is_copied),
+        cmocka_unit_test(test_cheaper_way),
+        cmocka_unit_test(test_held_here_is_computed_here),
+        cmocka_unit_test(test_costs_of_both),
+        cmocka_unit_test(test_holders),
+        cmocka_unit_test(test_policies_are_their_own),
+        cmocka_unit_test(test_without_prefill),
+        cmocka_unit_test(test_ejected_prefill_tries),
+        cmocka_unit_test(test_retries),
+        cmocka_unit_test(test_shed),
+        cmocka_unit_test(test_room_in_both),
+        cmocka_unit_test(test_verbs_of_prefill),
+        cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_no_waits_of_its_own),
+        cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_prefill_at_once),
+        cmocka_unit_test(test_prefilled),
+        cmocka_unit_test(test_prefill_here),
+        cmocka_unit_test(test_learning),
+        cmocka_unit_test(test_parting),
         cmocka_unit_test(test_replicas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,14 +96,15 @@ static void nothing_answered(void **state)
     struct buf out;
     buf_init(&out, 1u << 16);
     report_json(&r, &out);
-    assert_string_equal(buf_cstr(&out), "{\"n\":0,\"ttft_mean\":null,\"ttft_p50\":null,\"ttft_p90\":null,\"ttft_p99\":"
-                                        "null,\"tpot_mean\":null,\"tpot_p50\":null,"
-                                        "\"tpot_p90\":null,\"tpot_p99\":null,\"e2e_mean\":null,\"hit\":null,\"rps\":0,"
-                                        "\"out_tps\":0,\"slo\":null,\"busy\":0,"
-                                        "\"imbalance\":0,\"preempts\":0,\"trace\":\"t "
-                                        "\\\"1\\\"\",\"profile\":\"h100\",\"servers\":1,\"policy\":\"p\",\"rate\":2,"
-                                        "\"wall\":0,\"attained\":0,\"goodput\":0,\"queued_mean\":null,\"split\":null,\"refused\":0,"
-                                        "\"failed\":1,\"gateways\":1,\"seed\":0}\n");
+    assert_string_equal(buf_cstr(&out),
+                        "{\"n\":0,\"ttft_mean\":null,\"ttft_p50\":null,\"ttft_p90\":null,\"ttft_p99\":"
+                        "null,\"tpot_mean\":null,\"tpot_p50\":null,"
+                        "\"tpot_p90\":null,\"tpot_p99\":null,\"e2e_mean\":null,\"hit\":null,\"rps\":0,"
+                        "\"out_tps\":0,\"slo\":null,\"busy\":0,"
+                        "\"imbalance\":0,\"preempts\":0,\"trace\":\"t "
+                        "\\\"1\\\"\",\"profile\":\"h100\",\"servers\":1,\"policy\":\"p\",\"rate\":2,"
+                        "\"wall\":0,\"attained\":0,\"goodput\":0,\"queued_mean\":null,\"split\":null,\"refused\":0,"
+                        "\"failed\":1,\"gateways\":1,\"seed\":0}\n");
     w.n = 0;
     report_make(&w, true, 10, &r);
     assert_int_equal(r.n + r.failed, 0);

@@ -609,7 +609,7 @@ static void prefill_transfer_decode(void **state)
     NEAR(r.v[0].end_s, first + 10 * (STEP + DECODE));
     assert_int_equal(r.v[0].server, 1);
     assert_int_equal(r.v[0].cached, 0);
-    assert_int_equal(r.v[1].cached, BLOCK); /* at the prefill side */
+    assert_int_equal(r.v[1].cached, BLOCK);                              /* at the prefill side */
     NEAR(r.v[1].first_s - 20, first - BLOCK * PREFILL - BLOCK / 1000.0); /* the decode side has that part, too */
     assert_int_equal(r.picks, 4);
     assert_true(r.pd && r.v[0].split && r.v[1].split);
