@@ -5,11 +5,12 @@
  *   wait   = prefill ahead + (1 + prefill tokens ahead / budget) * step     or the queue the server reports, if longer
  *   own    = prefill_s * new + quad_s * new * (all - new / 2)               counted `affinity` times: those who come
  *                                                                           later wait for it, too
- *   others = OTHERS_SHARE * requests in flight there * own                  their steps take longer meanwhile; P/D:
- * PAIR_OTHERS more answer = ANSWER_SHARE * output * one step when all in flight decode,    P/D alone: servers that only
- * decode differ beyond the least of all endpoints                              in nothing else kv     = T * f(KV in use
- * + what the request adds)                       preemption and waiting for memory; T is the time an average request
- * holds its memory
+ *   others = OTHERS_SHARE * requests in flight there * own                  their steps take longer meanwhile;
+ *            P/D: PAIR_OTHERS more
+ *   answer = ANSWER_SHARE * output * one step when all in flight decode,    P/D alone: servers that only decode differ
+ *            beyond the least of all endpoints                              in nothing else
+ *   kv     = T * f(KV in use + what the request adds)                       preemption and waiting for memory; T is the
+ *                                                                           time an average request holds its memory
  *
  * Prefill seconds and steps are scaled by what was learnt of the endpoint (learn.c). Sources: routing-anchors.md,
  * policy `estimate`; the product of work and requests in LMetric (OSDI'26), here as a term of its own so that its
