@@ -20,14 +20,14 @@ struct pod {
     uint16_t port;
     enum server_kind server_kind;
     struct sim_options opt;
-    struct server *server; /* NULL: a worker, which serves nothing */
+    struct server *server; /* NULL: gone, or a worker, which serves nothing */
     struct cluster *cluster;
     struct timer late; /* when the readiness of a dead server ends */
     bool ready;        /* as the cluster believes */
     bool wanted;       /* by the sync under way */
     bool leaving;
     bool gone;              /* deleted: its place is kept until it is made again */
-    uint64_t again_us;      /* gone: start-up time of the next in its place; UINT64_MAX: as always */
+    uint64_t again_us;      /* start-up time of who takes a gone pod's place, set in both; UINT64_MAX: as always */
     unsigned group, member; /* replica, and which of its pods (0: the leader) */
     unsigned incarnation;   /* how many were deleted in its place before */
     enum conf_controller controller;

@@ -187,10 +187,7 @@ static void usage(struct jsonw *w, const struct job *j)
     jsonw_obj(w);
     member_u64(w, "prompt_tokens", j->prompt_tokens);
     member_u64(w, "total_tokens", j->prompt_tokens + j->completion_tokens);
-    if (api_pools(j->api))
-        member_u64(w, "completion_tokens", 0);
-    else
-        member_u64(w, "completion_tokens", j->completion_tokens);
+    member_u64(w, "completion_tokens", api_pools(j->api) ? 0 : j->completion_tokens);
     jsonw_key(w, "prompt_tokens_details");
     if (j->s->opt->prompt_tokens_details && j->cached_tokens) {
         jsonw_obj(w);
@@ -266,10 +263,14 @@ static void whole_chat(struct jsonw *w, const struct job *j)
     jsonw_obj_end(w);
 }
 
+double answer_draw(const struct choice *c, uint64_t i)
+{
+    return (double)(hash_mix(c->seed, i) >> 11) * 0x1p-53;
+}
+
 static float vector_at(const struct choice *c, uint64_t i, uint64_t n)
 {
-    double u = (double)(hash_mix(c->seed, i) >> 11) * 0x1p-53;
-    return (float)((2 * u - 1) * sqrt(3.0 / (double)n)); /* length about one */
+    return (float)((2 * answer_draw(c, i) - 1) * sqrt(3.0 / (double)n)); /* length about one */
 }
 
 static void base64(struct jsonw *w, const void *data, size_t n)
@@ -307,12 +308,7 @@ static void vector(struct jsonw *w, const struct job *j, const struct choice *c)
 
 static void whole_embeddings(struct jsonw *w, const struct job *j)
 {
-    jsonw_obj(w);
-    member(w, "id", j->id);
-    member(w, "object", "list");
-    member_u64(w, "created", j->created);
-    jsonw_key(w, "model");
-    jsonw_str(w, j->model);
+    answer_opening(w, j, "list");
     jsonw_key(w, "data");
     jsonw_arr(w);
     for (uint32_t i = 0; i < j->n_choices; i++) {

@@ -11,6 +11,7 @@ void member_u64(struct jsonw *w, const char *key, uint64_t v);
 void answer_opening(struct jsonw *w, const struct job *j, const char *object); /* "{" with id, object, created, model */
 void answer_stop(struct jsonw *w, const struct job *j, const struct choice *c);      /* stop_reason, matched_stop */
 void answer_input_output_tokens(struct jsonw *w, const struct job *j, uint64_t out); /* Anthropic's usage */
+double answer_draw(const struct choice *c, uint64_t i); /* the i-th number of a prompt, in [0, 1) */
 /* The object of /v1/responses. status: in_progress, completed or incomplete; text and usage are there unless it is in
  * progress. */
 void answer_response(struct jsonw *w, const struct job *j, const char *status);

@@ -10,7 +10,7 @@
  *
  * Whoever loses its partner fails its request at once; whoever never had one after a while. Memory of the engine is
  * held while a prompt is, and kept free for one that is asked for. */
-#include "sim/server_priv.h"
+#include "sim/answer_priv.h"
 
 #include "base/log.h"
 
@@ -28,6 +28,17 @@ static const double volume_bounds[] = {1, 5, 10, 50, 100, 250, 500, 1000, 2500, 
 static unsigned long long ull(uint64_t v)
 {
     return v;
+}
+
+/* The engine takes n choices. False: the request is gone. */
+static bool submit_some(struct choice *c, uint32_t n, bool with_prompt, bool hold)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!job_submit(&c[i], with_prompt ? c[i].n_prompt : 0, hold)) {
+            job_fail(c->job, 400, "The request does not fit into the KV cache of this server.");
+            return false;
+        }
+    return true;
 }
 
 /* ---- prefill half: what is held ---- */
@@ -193,10 +204,7 @@ static bool meet(struct kv_held *h, const struct kv_ask *a)
     timer_stop(h->s->loop, &h->timer);
     take_partner(h, a->rq);
     h->state = KV_COMPUTING;
-    if (job_submit(h->c, 0, true))
-        return true;
-    job_fail(j, 400, "The request does not fit into the KV cache of this server.");
-    return false;
+    return submit_some(h->c, 1, false, true);
 }
 
 static void ask_free(struct kv_ask *a)
@@ -293,18 +301,13 @@ static void write_offer(struct kv_held *h, struct buf *out)
         jsonw_u64(&w, block[i]);
     jsonw_arr_end(&w);
     jsonw_arr_end(&w);
-    jsonw_key(&w, "remote_engine_id");
-    jsonw_cstr(&w, engine);
-    jsonw_key(&w, "remote_request_id");
-    jsonw_cstr(&w, h->id);
+    member(&w, "remote_engine_id", engine);
+    member(&w, "remote_request_id", h->id);
     jsonw_key(&w, "remote_host");
     jsonw_str(&w, s->opt->host);
-    jsonw_key(&w, "remote_port");
-    jsonw_u64(&w, httpd_port(s->pd.side));
-    jsonw_key(&w, "tp_size");
-    jsonw_u64(&w, s->opt->tp ? s->opt->tp : 1);
-    jsonw_key(&w, "remote_num_tokens");
-    jsonw_u64(&w, h->n_tokens);
+    member_u64(&w, "remote_port", httpd_port(s->pd.side));
+    member_u64(&w, "tp_size", s->opt->tp ? s->opt->tp : 1);
+    member_u64(&w, "remote_num_tokens", h->n_tokens);
     jsonw_obj_end(&w);
 }
 
@@ -465,17 +468,6 @@ static void pull_free(struct kv_pull *p)
     buf_free(&p->body);
     c->pull = NULL;
     free(p);
-}
-
-/* The engine takes n choices. False: the request is gone. */
-static bool submit_some(struct choice *c, uint32_t n, bool with_prompt, bool hold)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (!job_submit(&c[i], with_prompt ? c[i].n_prompt : 0, hold)) {
-            job_fail(c->job, 400, "The request does not fit into the KV cache of this server.");
-            return false;
-        }
-    return true;
 }
 
 static void pull_end(struct kv_pull *p)
@@ -733,35 +725,26 @@ unsigned disagg_pulls(const struct server *s, const struct rank *r, bool asked)
     return n;
 }
 
-static void number(struct jsonw *w, const char *key, uint64_t v)
-{
-    jsonw_key(w, key);
-    jsonw_u64(w, v);
-}
-
 void disagg_state(const struct server *s, struct jsonw *w)
 {
-    static const char *const roles[] = {[SIM_UNIFIED] = "unified", [SIM_PREFILL] = "prefill", [SIM_DECODE] = "decode"};
     const struct kv_counts *n = &s->pd.count;
-    jsonw_key(w, "role");
-    jsonw_cstr(w, roles[s->opt->role]);
-    jsonw_key(w, "side_port");
-    jsonw_u64(w, s->pd.side ? httpd_port(s->pd.side) : 0);
+    member(w, "role", sim_role_name(s->opt->role));
+    member_u64(w, "side_port", server_side_port(s));
     jsonw_key(w, "kv");
     jsonw_obj(w);
-    number(w, "alone", disagg_waiting(s, NULL, KV_ALONE));
-    number(w, "computing", disagg_waiting(s, NULL, KV_COMPUTING));
-    number(w, "ready", disagg_waiting(s, NULL, KV_READY));
-    number(w, "moving", disagg_waiting(s, NULL, KV_MOVING));
-    number(w, "partners_waiting", s->pd.n_asks);
-    number(w, "wanting_memory", disagg_pulls(s, NULL, false));
-    number(w, "fetching", disagg_pulls(s, NULL, true));
-    number(w, "moved", n->moved);
-    number(w, "moved_bytes", n->moved_bytes);
-    number(w, "fetched", n->fetched);
-    number(w, "computed_here", n->local);
-    number(w, "expired", n->expired);
-    number(w, "never_met", n->bootstrap_failed);
-    number(w, "broken", n->transfer_failed);
+    member_u64(w, "alone", disagg_waiting(s, NULL, KV_ALONE));
+    member_u64(w, "computing", disagg_waiting(s, NULL, KV_COMPUTING));
+    member_u64(w, "ready", disagg_waiting(s, NULL, KV_READY));
+    member_u64(w, "moving", disagg_waiting(s, NULL, KV_MOVING));
+    member_u64(w, "partners_waiting", s->pd.n_asks);
+    member_u64(w, "wanting_memory", disagg_pulls(s, NULL, false));
+    member_u64(w, "fetching", disagg_pulls(s, NULL, true));
+    member_u64(w, "moved", n->moved);
+    member_u64(w, "moved_bytes", n->moved_bytes);
+    member_u64(w, "fetched", n->fetched);
+    member_u64(w, "computed_here", n->local);
+    member_u64(w, "expired", n->expired);
+    member_u64(w, "never_met", n->bootstrap_failed);
+    member_u64(w, "broken", n->transfer_failed);
     jsonw_obj_end(w);
 }

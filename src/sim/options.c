@@ -242,18 +242,27 @@ static int bad_value(const struct option *op, struct str v, const char *want, st
     return err_set(err, "--%s: \"" STR_FMT "\" is not %s.", op->name, STR_ARG(v), want);
 }
 
+/* A value that is one of the words: their index, or -1 with a sentence. */
+static int one_of(const struct option *op, struct str v, const char *const *words, unsigned n, const char *want,
+                  struct errbuf *err)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (str_eq_c(v, words[i]))
+            return (int)i;
+    return bad_value(op, v, want, err);
+}
+
 static int set_metrics(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
 {
     static const char *const modes[] = {[SIM_METRICS_DEFAULT] = "default",
                                         [SIM_METRICS_V0] = "v0",
                                         [SIM_METRICS_V1] = "v1",
                                         [SIM_METRICS_BOTH] = "both"};
-    for (unsigned i = 0; i < ARRAY_LEN(modes); i++)
-        if (str_eq_c(v, modes[i])) {
-            o->metrics = (enum sim_metrics)i;
-            return 0;
-        }
-    return bad_value(op, v, "v0, v1 or both", err);
+    int i = one_of(op, v, modes, ARRAY_LEN(modes), "v0, v1 or both", err);
+    if (i < 0)
+        return -1;
+    o->metrics = (enum sim_metrics)i;
+    return 0;
 }
 
 static const char *const dialects[] = {
@@ -266,23 +275,27 @@ const char *sim_dialect_name(enum sim_dialect d)
 
 static int set_dialect(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
 {
-    for (unsigned i = 0; i < ARRAY_LEN(dialects); i++)
-        if (str_eq_c(v, dialects[i])) {
-            o->dialect = (enum sim_dialect)i;
-            return 0;
-        }
-    return bad_value(op, v, "vllm, sglang, triton or trtllm", err);
+    int i = one_of(op, v, dialects, ARRAY_LEN(dialects), "vllm, sglang, triton or trtllm", err);
+    if (i < 0)
+        return -1;
+    o->dialect = (enum sim_dialect)i;
+    return 0;
+}
+
+const char *sim_role_name(enum sim_role r)
+{
+    static const char *const names[] = {[SIM_UNIFIED] = "unified", [SIM_PREFILL] = "prefill", [SIM_DECODE] = "decode"};
+    return names[r];
 }
 
 static int set_role(struct sim_options *o, const struct option *op, struct str v, struct errbuf *err)
 {
-    static const char *const roles[] = {[SIM_UNIFIED] = "null", [SIM_PREFILL] = "prefill", [SIM_DECODE] = "decode"};
-    for (unsigned i = 0; i < ARRAY_LEN(roles); i++)
-        if (str_eq_c(v, roles[i])) {
-            o->role = (enum sim_role)i;
-            return 0;
-        }
-    return bad_value(op, v, "null, prefill or decode", err);
+    static const char *const words[] = {[SIM_UNIFIED] = "null", [SIM_PREFILL] = "prefill", [SIM_DECODE] = "decode"};
+    int i = one_of(op, v, words, ARRAY_LEN(words), "null, prefill or decode", err);
+    if (i < 0)
+        return -1;
+    o->role = (enum sim_role)i;
+    return 0;
 }
 
 /* {"kv_connector":"NixlConnector","kv_role":"kv_both","kv_load_failure_policy":"fail",

@@ -45,7 +45,7 @@ struct sim_options { /* sim_options_init; strings live in the arena */
     uint64_t lora_load_us, lora_read_us;
     uint64_t seed, startup_us, frontend_us, mean_output;
     double memory_frac, time_scale;
-    bool enable_lora, prefix_caching, jitter, prompt_tokens_details, request_id_headers, force_usage, draw_output;
+    bool enable_lora, prefix_caching, jitter, prompt_tokens_details, request_id_headers, force_usage;
     bool expose_metrics;    /* SGLang: --enable-metrics; Triton: --allow-metrics (default on) */
     bool nixl;              /* vLLM: --kv-transfer-config names the NixlConnector */
     bool kv_recompute;      /* its kv_load_failure_policy: compute here what could not be fetched (default: the request
@@ -61,6 +61,7 @@ struct sim_options { /* sim_options_init; strings live in the arena */
 void sim_options_init(struct sim_options *o);
 void sim_options_free(struct sim_options *o);
 const char *sim_dialect_name(enum sim_dialect d); /* as --dialect takes it */
+const char *sim_role_name(enum sim_role r);       /* unified, prefill, decode */
 /* Reads arguments (without the program's own words such as "vllm serve"): both spellings of every name, --name=value,
  * lists of values, a model as the first plain word. Options of the real server that mean nothing here are noted. -1
  * with a sentence.

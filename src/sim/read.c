@@ -49,6 +49,12 @@ static bool read_lora_path(struct reading *r)
     return known;
 }
 
+static void own_model(struct reading *r, struct str name)
+{
+    r->j->own_model = str_dup(name);
+    r->j->model = (struct str){r->j->own_model, name.n};
+}
+
 /* SGLang serves whatever name is asked for; "base:adapter" selects an adapter. */
 static bool loose_model(struct reading *r, struct str name)
 {
@@ -59,8 +65,7 @@ static bool loose_model(struct reading *r, struct str name)
         r->j->lora = model_lora(r->s, str_from(name, (size_t)colon + 1), &known);
     if (!known && colon >= 0)
         return REFUSE(r, 400, "model", "The LoRA adapter of '" STR_FMT "' is not loaded.", STR_ARG(name));
-    r->j->own_model = str_dup(name);
-    r->j->model = (struct str){r->j->own_model, name.n};
+    own_model(r, name);
     return true;
 }
 
@@ -79,8 +84,7 @@ static bool path_model(struct reading *r)
 {
     struct str name, what;
     CHECK(triton_path(r->rq->head->path, &name, &what));
-    r->j->own_model = str_dup(name);
-    r->j->model = (struct str){r->j->own_model, name.n};
+    own_model(r, name);
     r->j->stream = str_eq_c(what, "generate_stream");
     return true;
 }

@@ -1,8 +1,6 @@
 /* sim/score.c - answers of /rerank and /score: a number for each document, drawn from a hash of query and document. */
 #include "sim/answer_priv.h"
 
-#include "base/hash.h"
-
 bool api_pools(enum sim_api api)
 {
     return api == SIM_EMBEDDINGS || api == SIM_RERANK || api == SIM_SCORE;
@@ -10,7 +8,7 @@ bool api_pools(enum sim_api api)
 
 static double score(const struct choice *c)
 {
-    return (double)(hash_mix(c->seed, 0x5c0e) >> 11) * 0x1p-53;
+    return answer_draw(c, 0x5c0e);
 }
 
 struct find { /* the i-th value of a list */

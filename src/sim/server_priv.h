@@ -1,13 +1,12 @@
 /* sim/server_priv.h - the inside of a simulated server, shared by its files: server.c (life), routes.c, read.c
  * (requests), job.c (their way through the engine), disagg.c (prefill/decode pairs), answer.c and stream.c (JSON and
- * event shapes), sglang.c, triton.c, trtllm.c (what only they have), stats*.c (metrics), fault.c, control.c (the /sim
- * interface), models.c (model list, LoRA, tokenize). */
+ * event shapes), score.c (rerank and score), sglang.c, triton.c (what only they have), stats*.c (metrics), fault.c,
+ * control.c (the /sim interface), models.c (model list, LoRA, tokenize). */
 #ifndef SIM_SERVER_PRIV_H
 #define SIM_SERVER_PRIV_H
 
 #include "base/json.h"
 #include "base/list.h"
-#include "base/map.h"
 #include "base/rng.h"
 #include "net/httpc.h"
 #include "sim/body.h"
@@ -196,6 +195,7 @@ bool disagg_computed(struct choice *c); /* the last token is there: true when it
 void disagg_cancel(struct job *j);      /* the request ends */
 unsigned disagg_waiting(const struct server *s, const struct rank *r, enum kv_state st); /* held in that state */
 unsigned disagg_pulls(const struct server *s, const struct rank *r, bool asked);
+void disagg_offer(struct jsonw *w, const struct job *j);    /* the value of kv_transfer_params, or null */
 void disagg_state(const struct server *s, struct jsonw *w); /* members for /sim/state */
 
 struct rank { /* one engine: a data parallel rank */
@@ -256,7 +256,6 @@ void fault_strike(struct server *s); /* puts a whole-server fault in force */
 void fault_clear(struct server *s);
 bool fault_of_server(enum fault_kind k);             /* strikes the whole server, not a request */
 void fault_end_after(struct server *s, uint64_t us); /* arms the fault's own end */
-struct job;
 /* Unanswered until the hang ends. */
 void hold_request(struct server *s, struct httpd_req *rq, serve_fn *serve);
 bool fault_in_answer(struct job *j); /* the job's fault is due; true when there is nothing more to do for it now */
@@ -319,8 +318,6 @@ void job_fail(struct job *j, unsigned status, const char *fmt, ...) PRINTF_LIKE(
 void job_free(struct job *j);                   /* its answer has ended; cancels what still runs */
 void job_drop(struct job *j, bool reset);       /* ends the connection, then job_free */
 uint32_t job_token(void *user, uint32_t index); /* the token of a choice's answer */
-uint32_t model_lora(const struct server *s, struct str name, bool *known); /* 0 for the base */
-struct str model_name(const struct server *s, struct str name);            /* the server's own copy */
 
 /* ---- answer.c ---- */
 void answer_begin(struct job *j);                                                    /* the 200 head, once */
@@ -330,7 +327,6 @@ void answer_stream_end(struct job *j);
 /* Extra header lines of every answer: request id, pod. NUL-terminated in out. */
 const char *server_headers(const struct server *s, const struct h1_head *head, struct buf *out);
 void respond_json(struct server *s, struct httpd_req *rq, unsigned status, struct str body);
-void disagg_offer(struct jsonw *w, const struct job *j); /* the value of kv_transfer_params, or null */
 void api_error(struct server *s, struct httpd_req *rq, enum sim_api api, unsigned status, const char *param,
                const char *fmt, ...) PRINTF_LIKE(6, 7);
 
@@ -350,12 +346,13 @@ void sglang_loads(struct server *s, struct httpd_req *rq);
 void sglang_model_info(struct server *s, struct httpd_req *rq);
 bool triton_route(struct server *s, struct httpd_req *rq); /* false: no path of Triton's */
 int triton_open(struct server *s, struct errbuf *err);     /* the port of the metrics */
-bool triton_model(const struct server *s, struct str name);
 void triton_body(struct jsonw *w, const struct job *j, struct str text);
 /* The path /v2/models/{m}[/versions/{v}]/{what}: false when it is another. */
 bool triton_path(struct str path, struct str *model, struct str *what);
 
 /* ---- models.c ---- */
+uint32_t model_lora(const struct server *s, struct str name, bool *known); /* 0 for the base */
+struct str model_name(const struct server *s, struct str name);            /* the server's own copy */
 void lora_free(struct sim_lora *l);
 void models_list(struct server *s, struct httpd_req *rq);
 void models_lora(struct server *s, struct httpd_req *rq, bool load);

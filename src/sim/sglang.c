@@ -129,7 +129,6 @@ static void internal_state(struct jsonw *w, const struct rank *r)
 
 static void info(struct jsonw *w, struct server *s)
 {
-    static const char *const roles[] = {[SIM_UNIFIED] = "null", [SIM_PREFILL] = "prefill", [SIM_DECODE] = "decode"};
     const struct sim_options *o = s->opt;
     text_member(w, "model_path", model_path(s));
     text_member(w, "tokenizer_path", model_path(s));
@@ -144,7 +143,7 @@ static void info(struct jsonw *w, struct server *s)
     member_u64(w, "dp_size", s->n_ranks);
     bool_member(w, "enable_metrics", o->expose_metrics);
     bool_member(w, "enable_cache_report", o->prompt_tokens_details);
-    member(w, "disaggregation_mode", roles[o->role]);
+    member(w, "disaggregation_mode", o->role == SIM_UNIFIED ? "null" : sim_role_name(o->role));
     member_u64(w, "disaggregation_bootstrap_port", s->pd.side ? httpd_port(s->pd.side) : o->bootstrap_port);
     member_u64(w, "max_total_num_tokens", (uint64_t)s->ep.n_blocks * s->ep.block_size);
     member_u64(w, "max_req_input_len", s->max_model_len);

@@ -1,6 +1,8 @@
 /* sim/stats_page.c - see stats_page.h. */
 #include "sim/stats_page.h"
 
+#include "sim/answer_priv.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +101,8 @@ static void fill(struct page_rank *v, struct rank *r)
 void page_init(struct page *p, struct server *s, struct buf *out)
 {
     *p = (struct page){.s = s, .out = out, .n = s->n_ranks, .v = xcalloc(s->n_ranks, sizeof(*p->v))};
+    buf_init(&p->model, 4096);
+    page_label(&p->model, s->names[0]);
     for (unsigned i = 0; i < p->n; i++) {
         fill(&p->v[i], &s->ranks[i]);
         apply_override(&s->override, &p->v[i], i == 0);
@@ -108,6 +112,7 @@ void page_init(struct page *p, struct server *s, struct buf *out)
 void page_free(struct page *p)
 {
     free(p->v);
+    buf_free(&p->model);
 }
 
 void page_head(struct page *p, const char *name, const char *type, const char *help)
@@ -147,6 +152,17 @@ void page_const(struct page *p, const char *name, const char *help, double v)
     page_head(p, name, "gauge", help);
     for (unsigned i = 0; i < p->n; i++)
         page_line(p, name, &p->v[i], "", v);
+}
+
+void page_finished(struct page *p, const char *name, const char *aborted)
+{
+    page_head(p, name, "counter", "Count of successfully processed requests.");
+    for (unsigned k = 0; k < p->n; k++)
+        for (unsigned i = 0; i < FINISH_N; i++) {
+            char mid[64];
+            (void)snprintf(mid, sizeof(mid), "finished_reason=\"%s\",", i == FINISH_ABORT ? aborted : finish_names[i]);
+            page_line(p, name, &p->v[k], mid, (double)p->v[k].st->finished[i]);
+        }
 }
 
 void page_hist_of(struct page *p, const char *name, const struct page_rank *r, const struct sim_hist *h, unsigned n)

@@ -19,6 +19,7 @@ struct page {
     struct buf *out;
     struct page_rank *v;
     unsigned n;
+    struct buf model; /* the server's first name as the value of a label */
 };
 void page_init(struct page *p, struct server *s, struct buf *out); /* fills all but the labels, with override */
 void page_free(struct page *p);
@@ -31,7 +32,9 @@ void page_line(struct page *p, const char *name, const struct page_rank *r, cons
 void page_gauge(struct page *p, const char *name, const char *help, size_t at);
 void page_counter(struct page *p, const char *name, const char *help, size_t at);
 void page_const(struct page *p, const char *name, const char *help, double v); /* a gauge, equal for all */
-/* The histogram at that offset of struct stats; of its bounds the first n. */
+/* The counter of requests by finished_reason. aborted: the server's word for those whose client left. */
+void page_finished(struct page *p, const char *name, const char *aborted);
+/* The histogram at that offset of struct stats; of its bounds the first n, 0: all. */
 void page_hist(struct page *p, const char *name, const char *help, size_t at, unsigned n);
 void page_hist_of(struct page *p, const char *name, const struct page_rank *r, const struct sim_hist *h, unsigned n);
 #define PAGE_AT(f)  offsetof(struct page_rank, f)

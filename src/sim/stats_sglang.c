@@ -8,20 +8,16 @@
 
 static void labels(struct page *p)
 {
-    static const char *const types[] = {[SIM_UNIFIED] = "unified", [SIM_PREFILL] = "prefill", [SIM_DECODE] = "decode"};
-    struct buf name;
-    buf_init(&name, 4096);
-    page_label(&name, p->s->names[0]);
     for (unsigned i = 0; i < p->n; i++) {
         struct page_rank *r = &p->v[i];
         int n = 0;
         if (p->s->opt->dp > 1)
             n = snprintf(r->before, sizeof(r->before), "dp_rank=\"%u\",", r->r->index);
-        (void)snprintf(r->before + n, sizeof(r->before) - (size_t)n, "engine_type=\"%s\",", types[p->s->opt->role]);
+        (void)snprintf(r->before + n, sizeof(r->before) - (size_t)n, "engine_type=\"%s\",",
+                       sim_role_name(p->s->opt->role));
         (void)snprintf(r->after, sizeof(r->after), "model_name=\"%s\",moe_ep_rank=\"0\",pp_rank=\"0\",tp_rank=\"0\"",
-                       buf_cstr(&name));
+                       buf_cstr(&p->model));
     }
-    buf_free(&name);
 }
 
 /* Up to 0.5.10 the geometry of the cache was in the labels of an info series. */
@@ -129,11 +125,7 @@ static void front_end(struct page *p)
 {
     struct page_rank front = {.prompt = 0};
     double requests = 0, aborted = 0;
-    struct buf name;
-    buf_init(&name, 4096);
-    page_label(&name, p->s->names[0]);
-    (void)snprintf(front.after, sizeof(front.after), "model_name=\"%s\"", buf_cstr(&name));
-    buf_free(&name);
+    (void)snprintf(front.after, sizeof(front.after), "model_name=\"%s\"", buf_cstr(&p->model));
     for (unsigned i = 0; i < p->n; i++) {
         front.prompt += p->v[i].prompt;
         front.generation += p->v[i].generation;

@@ -172,26 +172,13 @@ void stats_trtllm_json(struct server *s, struct buf *out)
     jsonw_arr_end(&w);
 }
 
-static void finished(struct page *p)
-{
-    static const char *const reasons[FINISH_N] = {"finished_reason=\"stop\",", "finished_reason=\"length\",",
-                                                  "finished_reason=\"cancelled\",", "finished_reason=\"error\","};
-    page_head(p, "trtllm_request_success_total", "counter", "Count of successfully processed requests.");
-    for (unsigned i = 0; i < FINISH_N; i++)
-        page_line(p, "trtllm_request_success_total", &p->v[0], reasons[i], (double)p->v[0].st->finished[i]);
-}
-
 void stats_trtllm(struct server *s, struct buf *out)
 {
     struct page p;
     struct snapshot t = latest(s);
-    struct buf name;
     page_init(&p, s, out);
     p.n = 1; /* its steps are those of all engines together */
-    buf_init(&name, 4096);
-    page_label(&name, s->names[0]);
-    (void)snprintf(p.v[0].after, sizeof(p.v[0].after), "model_name=\"%s\"", buf_cstr(&name));
-    buf_free(&name);
+    (void)snprintf(p.v[0].after, sizeof(p.v[0].after), "model_name=\"%s\"", buf_cstr(&p.model));
     page_const(&p, "trtllm_num_requests_running", "Number of active requests.", t.scheduled);
     page_const(&p, "trtllm_num_requests_waiting", "Number of queued requests.", t.waiting);
     page_const(&p, "trtllm_kv_cache_utilization", "KV cache utilization.", t.fraction);
@@ -204,7 +191,7 @@ void stats_trtllm(struct server *s, struct buf *out)
     page_const(&p, "trtllm_num_generation_requests", "Requests in the generation phase.",
                fmax(t.scheduled - t.context, 0));
     page_const(&p, "trtllm_max_batch_size_runtime", "Largest batch.", s->ep.max_num_seqs);
-    finished(&p);
+    page_finished(&p, "trtllm_request_success_total", "cancelled");
     page_hist(&p, "trtllm_time_to_first_token_seconds", "Histogram of time to first token in seconds.", STATS_AT(ttft),
               0);
     page_hist(&p, "trtllm_time_per_output_token_seconds", "Histogram of time per output token in seconds.",

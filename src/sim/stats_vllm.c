@@ -45,16 +45,6 @@ static void lora_info(struct page *p)
     }
 }
 
-static void finished(struct page *p)
-{
-    static const char *const reasons[FINISH_N] = {"finished_reason=\"stop\",", "finished_reason=\"length\",",
-                                                  "finished_reason=\"abort\",", "finished_reason=\"error\","};
-    page_head(p, "vllm:request_success_total", "counter", "Count of successfully processed requests.");
-    for (unsigned k = 0; k < p->n; k++)
-        for (unsigned i = 0; i < FINISH_N; i++)
-            page_line(p, "vllm:request_success_total", &p->v[k], reasons[i], (double)p->v[k].st->finished[i]);
-}
-
 static void by_reason(struct page *p)
 {
     const char *name = "vllm:num_requests_waiting_by_reason";
@@ -109,7 +99,7 @@ static void v1_page(struct page *p, bool old_names)
                  PAGE_AT(preemptions));
     page_counter(p, "vllm:prompt_tokens_total", "Number of prefill tokens processed.", PAGE_AT(prompt));
     page_counter(p, "vllm:generation_tokens_total", "Number of generation tokens processed.", PAGE_AT(generation));
-    finished(p);
+    page_finished(p, "vllm:request_success_total", "abort");
     v1_histograms(p);
     cache_config(p);
     lora_info(p);
@@ -155,7 +145,7 @@ static void v0_page(struct page *p)
                  PAGE_AT(preemptions));
     page_counter(p, "vllm:prompt_tokens_total", "Number of prefill tokens processed.", PAGE_AT(prompt));
     page_counter(p, "vllm:generation_tokens_total", "Number of generation tokens processed.", PAGE_AT(generation));
-    finished(p);
+    page_finished(p, "vllm:request_success_total", "abort");
     page_hist(p, "vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", STATS_AT(ttft),
               V0_TTFT);
     page_head(p, "vllm:e2e_request_latency_seconds", "histogram",
@@ -172,15 +162,11 @@ static void v0_page(struct page *p)
 /* v0 knows one engine and no label for it. */
 static void labels(struct page *p, bool v0)
 {
-    struct buf name;
-    buf_init(&name, 4096);
-    page_label(&name, p->s->names[0]);
     for (unsigned i = 0; i < p->n; i++) {
         if (!v0)
             (void)snprintf(p->v[i].before, sizeof(p->v[i].before), "engine=\"%u\",", p->v[i].r->index);
-        (void)snprintf(p->v[i].after, sizeof(p->v[i].after), "model_name=\"%s\"", buf_cstr(&name));
+        (void)snprintf(p->v[i].after, sizeof(p->v[i].after), "model_name=\"%s\"", buf_cstr(&p->model));
     }
-    buf_free(&name);
     p->n = v0 ? 1 : p->n;
 }
 

@@ -22,7 +22,7 @@ bool triton_path(struct str path, struct str *model, struct str *what)
     return model->n > 0;
 }
 
-bool triton_model(const struct server *s, struct str name)
+static bool has_model(const struct server *s, struct str name)
 {
     for (unsigned i = 0; i < s->n_names; i++)
         if (str_eq(name, s->names[i]))
@@ -124,7 +124,7 @@ static void index_json(struct jsonw *w, struct server *s, struct str m UNUSED)
 static void route_model(struct server *s, struct httpd_req *rq, struct str model, struct str what)
 {
     bool post = rq->head->method == H1_POST, generate = str_eq_c(what, "generate") || str_eq_c(what, "generate_stream");
-    if (!triton_model(s, model))
+    if (!has_model(s, model))
         api_error(s, rq, SIM_TRITON_GENERATE, 404, NULL, "Request for unknown model: '" STR_FMT "' is not found",
                   STR_ARG(model));
     else if (generate && !post)
