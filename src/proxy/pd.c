@@ -171,9 +171,8 @@ bool pd_try_again(struct request *rq, unsigned status)
 {
     if (!rq->pd || !rq->pd->split || status != 500)
         return false;
-    if (rq->pd->mode ==
-        PD_BOOTSTRAP) /* before its partner has ended it tells of that one, or of what is between them */
-        return leg_live(rq) && retry_other_pair(rq);
+    if (rq->pd->mode == PD_BOOTSTRAP) /* it tells of its partner, or of what is between them */
+        return retry_other_pair(rq);
     request_drop_attempt(rq);
     rq->fresh = true;
     port_leg_here(rq->backend->port, &rq->pick);
